@@ -1,0 +1,18 @@
+"""Spiking state space models in JAX and Flax.
+
+Shapes are written with one-letter sizes, here and in every docstring:
+
+  B  examples in a batch
+  L  length, the number of time steps; time is axis -2 of (B, L, H)
+  H  features: the neurons of a layer
+  N  state size of one neuron; complex pairs stored once are counted once
+  F  features of a real-valued input before the encoder
+
+Complex parameters are stored as real pairs, with a last axis of size 2.
+"""
+
+from pspike_jax import functional
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "functional"]
