@@ -1,0 +1,105 @@
+"""Uniforms keyed by (key, layer, sampler, example, step): the same however a model is run.
+
+Threefry-2x32 with 20 rounds (Salmon et al. 2011), the cipher behind JAX's default keys, maps a
+pair of 32-bit words to another under a key of two words. Three of them, nested, name an element:
+
+  sampler key = T(key;         layer,   sampler)
+  row key     = T(sampler key; example, step)
+  word        = T(row key;     feature, 0), first half
+
+so one element's draw depends on nothing else: not on the batch, the length, the chunking or the
+mesh. The rounds are written out in elementwise operations: XLA fuses them with the comparison
+that uses the uniform, so that noise never lies in memory, and every device computes its own part.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_KEY_PARITY = np.uint32(0x1BD11BDA)
+
+Words = tuple[jax.Array, jax.Array]
+
+
+def threefry_2x32(key: Words, block: Words) -> Words:
+    """Encrypt a block of two uint32 words under a key of two; shapes broadcast.
+
+    Args:
+      key: two uint32 arrays.
+      block: two uint32 arrays.
+
+    Returns:
+      Two uint32 arrays of the common shape, a bijection of `block` for each key.
+    """
+    schedule = (*key, key[0] ^ key[1] ^ _KEY_PARITY)
+    x0, x1 = block[0] + schedule[0], block[1] + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))
+            x1 = x0 ^ x1
+        x0 = x0 + schedule[(group + 1) % 3]
+        x1 = x1 + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return x0, x1
+
+
+def uniform_from_bits(bits: jax.Array) -> jax.Array:
+    """Return float32 uniforms k / 2^24 in [0, 1) from uint32 words.
+
+    Casting all 32 bits would round the largest words up to 1; 24 bits are exact.
+    """
+    # By way of int32: the conversion from signed integers is the one that CPUs vectorise.
+    return (bits >> 8).astype(jnp.int32).astype(jnp.float32) * np.float32(2.0**-24)
+
+
+def uniforms(
+    key: jax.Array,
+    *,
+    layer: jax.Array | int,
+    sampler: jax.Array | int,
+    example_ids: jax.Array,
+    steps: jax.Array,
+    features: int,
+) -> jax.Array:
+    """Draw uniforms that depend on (key, layer, sampler, example, step, feature) alone.
+
+    Args:
+      key: threefry PRNG key, typed or raw (2,) uint32; consumed for this layer and sampler.
+      layer: index of the layer, >= 0; may be traced.
+      sampler: index of the sampler within the layer, >= 0.
+      example_ids: (B,) or (B, L) int, the example that each row (or element) belongs to.
+      steps: (L,) or (B, L) int, time steps since the start of the example.
+      features: H.
+
+    Returns:
+      (B, L, H) float32 in [0, 1), multiples of 2^-24.
+
+    Raises:
+      ValueError: the key is not a single threefry key.
+    """
+    example_ids, steps = jnp.asarray(example_ids), jnp.asarray(steps)
+    example_ids = example_ids[:, None] if example_ids.ndim == 1 else example_ids
+    steps = steps[None, :] if steps.ndim == 1 else steps
+    sampler_key = threefry_2x32(_key_words(key), (_word(layer), _word(sampler)))
+    row_key = threefry_2x32(sampler_key, (_word(example_ids), _word(steps)))
+    feature = jnp.arange(features, dtype=jnp.uint32)[None, None, :]
+    row_key = tuple(word[..., None] for word in row_key)
+    word, _ = threefry_2x32(row_key, (feature, jnp.zeros_like(feature)))
+    return uniform_from_bits(word)
+
+
+def _word(number: jax.Array | int) -> jax.Array:
+    return jnp.asarray(number).astype(jnp.uint32)
+
+
+def _key_words(key: jax.Array) -> Words:
+    data = key
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if str(jax.random.key_impl(key)) != "threefry2x32":
+            # Draws of the other generators change with the sharding of the program.
+            raise ValueError(f"spikes need a threefry key, not {jax.random.key_impl(key)}")
+        data = jax.random.key_data(key)
+    if data.shape != (2,):
+        raise ValueError(f"spikes need one threefry key of two words, not shape {data.shape}")
+    return data[0], data[1]
