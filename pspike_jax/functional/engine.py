@@ -1,0 +1,34 @@
+"""The engines that evaluate a linear recurrence, by name."""
+
+import enum
+
+
+class Engine(str, enum.Enum):
+    """How a linear recurrence is evaluated; all give the same numbers.
+
+    Attributes:
+      AUTO: the one that was measured to be fastest for the shapes and the platform.
+      SEQUENTIAL: one step after another, `lax.scan`.
+      ASSOCIATIVE: in parallel over time, `lax.associative_scan`.
+      CHUNKED: matrix products within chunks, a short scan of states between them.
+      FFT: convolution with the kernel by the fast Fourier transform.
+    """
+
+    AUTO = "auto"
+    SEQUENTIAL = "sequential"
+    ASSOCIATIVE = "associative"
+    CHUNKED = "chunked"
+    FFT = "fft"
+
+
+def parse_engine(engine: Engine | str) -> Engine:
+    """Return the member that `engine` names.
+
+    Raises:
+      ValueError: there is none; the message lists those that exist.
+    """
+    try:
+        return Engine(engine)
+    except ValueError:
+        names = ", ".join(member.value for member in Engine)
+        raise ValueError(f"unknown engine {engine!r}; expected one of {names}") from None

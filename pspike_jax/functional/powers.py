@@ -1,0 +1,137 @@
+"""Powers of discretised poles, accurate to float32 rounding however high they are.
+
+Squaring doubles a relative error: Lambda^L by float32 squarings is wrong by up to L rounding
+errors, 1e-3 at L = 16,384. Here the squarings run in pairs of floats (Dekker 1971, about 44 bits),
+and a power is a product of at most log2(L) of them.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SPLITTER = np.float32(2**12 + 1)
+
+Pair = tuple[jax.Array, jax.Array]  # (high, low): the number is their unevaluated sum
+
+
+def _two_sum(a, b) -> Pair:
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _two_product(a, b) -> Pair:
+    def split(x):
+        scaled = _SPLITTER * x
+        high = scaled - (scaled - x)
+        return high, x - high
+
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = split(a), split(b)
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _multiply(x: Pair, y: Pair) -> Pair:
+    product, error = _two_product(x[0], y[0])
+    return _two_sum(product, error + (x[0] * y[1] + x[1] * y[0]))
+
+
+def _add(x: Pair, y: Pair) -> Pair:
+    total, error = _two_sum(x[0], y[0])
+    return _two_sum(total, error + (x[1] + y[1]))
+
+
+def _square(re: Pair, im: Pair) -> tuple[Pair, Pair]:
+    minus_im_squared = tuple(-part for part in _multiply(im, im))
+    cross = _multiply(re, im)
+    return _add(_multiply(re, re), minus_im_squared), _add(cross, cross)
+
+
+def binary_powers(Lambda: jax.Array, count: int) -> jax.Array:
+    """Return Lambda^(2^k) for k < count.
+
+    Args:
+      Lambda: (...) complex64.
+      count: how many, at least 1.
+
+    Returns:
+      (count, ...) complex64, each rounded once; not meant to be differentiated.
+    """
+
+    def square(carry, _):
+        (re, _), (im, _) = carry
+        return _square(*carry), jax.lax.complex(re, im)
+
+    re, im = jnp.real(Lambda), jnp.imag(Lambda)
+    start = ((re, jnp.zeros_like(re)), (im, jnp.zeros_like(im)))
+    _, powers = jax.lax.scan(square, start, length=count)
+    return powers
+
+
+def _table(Lambda: jax.Array, length: int, log2_stride: int) -> tuple[jax.Array, jax.Array]:
+    """Return (Lambda^(stride j))_{j < length} and Lambda^(stride - 1)."""
+    doublings = max(length - 1, 0).bit_length()
+    binary = binary_powers(Lambda, log2_stride + doublings)
+    table = jnp.ones((1, *Lambda.shape), jnp.complex64)
+    for factor in binary[log2_stride:]:
+        table = jnp.concatenate([table, table * factor])
+    return table[:length], math.prod(binary[:log2_stride], start=jnp.ones_like(Lambda))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
+    """Return Lambda^(stride j) for j = 0 .. length - 1, with stride = 2^log2_stride.
+
+    Args:
+      Lambda: (...) complex64.
+      length: number of powers, at least 1.
+      log2_stride: exponent of the stride.
+
+    Returns:
+      (length, ...) complex64.
+    """
+    return _table(Lambda, length, log2_stride)[0]
+
+
+def _powers_fwd(Lambda, length, log2_stride):
+    table, stride_minus_one = _table(Lambda, length, log2_stride)
+    return table, (table, stride_minus_one)
+
+
+def _powers_bwd(length, log2_stride, residuals, cotangent):
+    # d Lambda^(sj) = sj Lambda^(sj - 1), and Lambda^(sj - 1) = Lambda^(s - 1) Lambda^(s(j - 1)):
+    # no division, so a pole at 0 keeps finite gradients.
+    table, stride_minus_one = residuals
+    weight = (jnp.arange(1, length) * 2.0**log2_stride).astype(jnp.float32)
+    weight = weight.reshape(-1, *(1,) * (table.ndim - 1))
+    return (stride_minus_one * jnp.sum(weight * cotangent[1:] * table[:-1], axis=0),)
+
+
+powers.defvjp(_powers_fwd, _powers_bwd)
+
+
+def _digits_product(Lambda: jax.Array, exponent: int) -> jax.Array:
+    binary = binary_powers(Lambda, exponent.bit_length())
+    used = [binary[k] for k in range(exponent.bit_length()) if exponent >> k & 1]
+    return math.prod(used, start=jnp.ones_like(Lambda))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def power(Lambda: jax.Array, exponent: int) -> jax.Array:
+    """Return Lambda^exponent for one exponent >= 1, (...) complex64."""
+    return _digits_product(Lambda, exponent - 1) * Lambda
+
+
+def _power_fwd(Lambda, exponent):
+    below = _digits_product(Lambda, exponent - 1)
+    return below * Lambda, below
+
+
+def _power_bwd(exponent, below, cotangent):
+    return (exponent * below * cotangent,)
+
+
+power.defvjp(_power_fwd, _power_bwd)

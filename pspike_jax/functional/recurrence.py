@@ -1,0 +1,167 @@
+"""The general linear recurrence x_t = decay_t x_{t-1} + drive_t, one step at a time or in parallel.
+
+An element (A, b) stands for the affine map x -> A x + b. Maps compose associatively,
+
+    (A2, b2) after (A1, b1) = (A2 A1, A2 b1 + b2),
+
+so all prefixes, the states, come from a parallel scan. The backward pass is the same recurrence
+run from the end: with g_t the cotangent of x_t,
+
+    lambda_t = g_t + decay_{t+1}^T lambda_{t+1},   d drive_t = lambda_t,
+    d decay_t = lambda_t x_{t-1}^T.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.engine import Engine, parse_engine
+from pspike_jax.functional.powers import binary_powers
+
+
+def linear_recurrence(
+    decay: jax.Array,
+    drive: jax.Array,
+    *,
+    initial_state: jax.Array | None = None,
+    resets: jax.Array | None = None,
+    engine: Engine | str = Engine.ASSOCIATIVE,
+) -> jax.Array:
+    """Return all states of x_t = decay_t x_{t-1} + drive_t.
+
+    Args:
+      decay: (..., L, P), or (..., L, P, 2, 2) for blocks that act on pairs of components. Leading
+        axes and L may have size 1 (a decay that is shared); it is then not repeated in memory
+        between the forward and the backward pass.
+      drive: (..., L, P), or (..., L, P, 2) with blocks. Real or complex.
+      initial_state: (..., P) or (..., P, 2), the state before the first step; zero if None.
+      resets: (..., L) bool; the state before step t becomes zero where resets[t] is true.
+      engine: `sequential` (lax.scan) or `associative` (lax.associative_scan).
+
+    Returns:
+      States, of drive's shape.
+
+    Raises:
+      ValueError: shapes do not fit, or the engine is neither of the two.
+    """
+    engine = parse_engine(engine)
+    blocks = decay.ndim == drive.ndim + 1
+    if not blocks and decay.ndim != drive.ndim:
+        raise ValueError(f"decay {decay.shape} and drive {drive.shape} differ in rank")
+    time_axis = drive.ndim - (3 if blocks else 2)
+    for axis in range(drive.ndim):
+        if decay.shape[axis] not in (1, drive.shape[axis]):
+            raise ValueError(f"decay {decay.shape} does not fit drive {drive.shape}")
+    if blocks and (decay.shape[-1] != 2 or drive.shape[-1] != 2):
+        raise ValueError(f"blocks are 2x2 on pairs: got decay {decay.shape}, drive {drive.shape}")
+    if engine not in (Engine.SEQUENTIAL, Engine.ASSOCIATIVE):
+        raise ValueError(f"engine must be sequential or associative, not {engine.value}")
+
+    dtype = jnp.result_type(decay, drive, jnp.float32)
+    decay, drive = decay.astype(dtype), drive.astype(dtype)
+    if resets is not None:
+        if resets.shape != drive.shape[: time_axis + 1]:
+            raise ValueError(f"resets {resets.shape} do not fit drive {drive.shape}")
+        keep = ~resets.reshape(resets.shape + (1,) * (decay.ndim - resets.ndim))
+        decay = decay * keep.astype(decay.dtype)
+    if initial_state is None:
+        initial_state = jnp.zeros(drive.shape[:time_axis] + drive.shape[time_axis + 1 :], dtype)
+    expected = drive.shape[:time_axis] + drive.shape[time_axis + 1 :]
+    if initial_state.shape != expected:
+        raise ValueError(f"initial_state has shape {initial_state.shape}; expected {expected}")
+    decay, drive = jnp.moveaxis(decay, time_axis, 0), jnp.moveaxis(drive, time_axis, 0)
+    states = _states(engine, decay, drive, initial_state.astype(dtype))
+    return jnp.moveaxis(states, 0, time_axis)
+
+
+def apply_decay(decay: jax.Array, state: jax.Array) -> jax.Array:
+    """Return decay times state, elementwise or block by block (ranks tell which)."""
+    if decay.ndim == state.ndim:
+        return decay * state
+    return jnp.sum(decay * state[..., None, :], axis=-1)
+
+
+def _compose(earlier, later):
+    decay1, drive1 = earlier
+    decay2, drive2 = later
+    if decay1.ndim == drive1.ndim:
+        product = decay2 * decay1
+    else:
+        product = jnp.sum(decay2[..., :, :, None] * decay1[..., None, :, :], axis=-2)
+    return product, apply_decay(decay2, drive1) + drive2
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(engine, decay, drive, initial_state):
+    """Time is axis 0 here; decay's time axis may have size 1."""
+    drive = drive.at[0].add(apply_decay(decay[0], initial_state))
+    return _scan(engine, decay, drive, reverse=False)
+
+
+def _scan(engine, decay, drive, reverse):
+    single = drive.dtype in (jnp.float32, jnp.complex64)
+    shared = decay.shape[0] == 1 and decay.ndim == drive.ndim
+    if engine is Engine.ASSOCIATIVE and single and shared:
+        levels = max(drive.shape[0] - 1, 1).bit_length()
+        factors = binary_powers(decay[0].astype(jnp.complex64), levels)
+        factors = factors if jnp.iscomplexobj(drive) else factors.real
+        states = _prefixes(factors, drive[::-1] if reverse else drive)
+        return states[::-1] if reverse else states
+    if engine is Engine.ASSOCIATIVE:
+        decay = jnp.broadcast_to(decay, (drive.shape[0], *decay.shape[1:]))
+        return jax.lax.associative_scan(_compose, (decay, drive), reverse=reverse)[1]
+    constant = decay.shape[0] == 1
+
+    def step(state, inputs):
+        decay_t, drive_t = (decay[0], inputs) if constant else inputs
+        state = apply_decay(decay_t, state) + drive_t
+        return state, state
+
+    inputs = drive if constant else (decay, drive)
+    return jax.lax.scan(step, jnp.zeros_like(drive[0]), inputs, reverse=reverse)[1]
+
+
+def _prefixes(factors, drive):
+    """Scan with one decay for all steps: the tree of `lax.associative_scan`, without the decays.
+
+    Products of decays inside the tree would lose digits at each doubling; `factors` are the
+    decay's powers 1, 2, 4, ... to full precision.
+    """
+    length = drive.shape[0]
+    if length == 1:
+        return drive
+    decay = factors[0]
+    odd = _prefixes(factors[1:], decay * drive[: length // 2 * 2 : 2] + drive[1::2])
+    even = drive[::2].at[1:].add(decay * odd[: (length - 1) // 2])
+    if length % 2:
+        odd = jnp.pad(odd, [(0, 1)] + [(0, 0)] * (odd.ndim - 1))
+    return jnp.stack([even, odd], axis=1).reshape(-1, *drive.shape[1:])[:length]
+
+
+def _states_fwd(engine, decay, drive, initial_state):
+    states = _states(engine, decay, drive, initial_state)
+    return states, (decay, initial_state, states)
+
+
+def _states_bwd(engine, residuals, cotangent):
+    decay, initial_state, states = residuals
+    transposed = decay if decay.ndim == states.ndim else jnp.swapaxes(decay, -1, -2)
+    # lambda_t decays by decay_{t+1}: shift by one step (the last one's successor does not exist).
+    later = transposed
+    if decay.shape[0] > 1:
+        later = jnp.concatenate([transposed[1:], jnp.zeros_like(transposed[:1])])
+    adjoint = _scan(engine, later, cotangent, reverse=True)
+    previous = jnp.concatenate([initial_state[None], states[:-1]])
+    if decay.ndim == states.ndim:
+        decay_cotangent = adjoint * previous
+    else:
+        decay_cotangent = adjoint[..., :, None] * previous[..., None, :]
+    shared = tuple(
+        axis for axis in range(decay.ndim) if decay.shape[axis] < decay_cotangent.shape[axis]
+    )
+    decay_cotangent = jnp.sum(decay_cotangent, axis=shared, keepdims=True)
+    return decay_cotangent, adjoint, apply_decay(transposed[0], adjoint[0])
+
+
+_states.defvjp(_states_fwd, _states_bwd)
