@@ -1,1 +1,5 @@
-"""TODO-docstring."""
+"""What a trained model does: how much it fires, what that costs, and pictures of it."""
+
+from pspike_jax.analysis import activity, energy, plots
+
+__all__ = ["activity", "energy", "plots"]

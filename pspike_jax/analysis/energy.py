@@ -1,0 +1,129 @@
+"""Energy of a spiking model against its dense twin, from counted operations.
+
+The dense twin has the same shapes and passes a real number where the spiking model passes a
+spike. Per example, with E_MAC = 4.6 pJ and E_AC = 0.9 pJ (32-bit, 45 nm CMOS: Horowitz, ISSCC
+2014; the numbers that Bal & Sengupta 2024 use):
+
+  spiking = E_AC sum_sites spikes fan_out            + E_MAC (encoder + head) [+ E_MAC state]
+  dense   = E_MAC sum_sites steps neurons fan_out    + E_MAC (encoder + head) [+ E_MAC state]
+
+Counted:
+  synaptic operations  each spike times the operations it triggers: accumulations in the spiking
+                       model, one multiply-accumulate per step and synapse in the twin
+  encoder, head        multiply-accumulates in both, their inputs are real numbers in both; a
+                       table of tokens costs none
+  state updates        in brackets above, so always reported apart: the state is real-valued in
+                       both. For each neuron, step and conjugate pair, 4 for decaying the pair
+                       (a complex product) and 2 for reading out its real part. A dense or
+                       low-rank transition is counted in its diagonal form.
+Not counted: memory traffic, normalisation and affine maps, activation functions, pooling,
+  residual sums, and drawing the noise.
+
+The published count leaves the state updates out, and with them a factor of the state size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pspike_jax.analysis.activity import Aux
+
+MAC_PICOJOULES = 4.6
+AC_PICOJOULES = 0.9
+# One conjugate pair: a complex product has four real ones, the real part of another has two.
+DECAY_MACS, READOUT_MACS = 4, 2
+
+
+class Energy(NamedTuple):
+    """Operations per example, and what they cost in picojoules.
+
+    Attributes:
+      synaptic_ops: accumulations that spikes trigger.
+      dense_macs: multiply-accumulates of the same synapses in the dense twin.
+      encoder_macs: multiply-accumulates of the encoder.
+      head_macs: multiply-accumulates of the head.
+      state_macs: multiply-accumulates that update and read the states.
+    """
+
+    synaptic_ops: float
+    dense_macs: float
+    encoder_macs: float
+    head_macs: float
+    state_macs: float
+
+    def spiking(self, *, state_updates: bool) -> float:
+        """Return the spiking model's energy in picojoules, with state updates or without."""
+        return AC_PICOJOULES * self.synaptic_ops + MAC_PICOJOULES * self._shared(state_updates)
+
+    def dense(self, *, state_updates: bool) -> float:
+        """Return the dense twin's energy in picojoules, with state updates or without."""
+        return MAC_PICOJOULES * (self.dense_macs + self._shared(state_updates))
+
+    def ratio(self, *, state_updates: bool) -> float:
+        """Return how many times less the spiking model needs; infinite if it needs nothing."""
+        spiking = self.spiking(state_updates=state_updates)
+        return self.dense(state_updates=state_updates) / spiking if spiking else float("inf")
+
+    def _shared(self, state_updates: bool) -> float:
+        return self.encoder_macs + self.head_macs + state_updates * self.state_macs
+
+
+def state_update_macs(
+    *, n_layers: int, d_model: int, d_state: int, directions: int, steps: float
+) -> float:
+    """Multiply-accumulates that update and read the states of one example.
+
+    Args:
+      n_layers: number of layers.
+      d_model: H, neurons of a layer.
+      d_state: real state size of a neuron, even: d_state / 2 conjugate pairs.
+      directions: recurrences of a layer: 1 where causal, 2 where also run backward in time, and
+        as many again for a second branch.
+      steps: steps of an example.
+
+    Returns:
+      n_layers H directions (d_state / 2) (4 + 2) steps.
+    """
+    if d_state < 2 or d_state % 2:
+        raise ValueError(f"d_state is {d_state}, expected an even number of at least 2")
+    pairs = n_layers * d_model * directions * (d_state // 2)
+    return float(pairs * (DECAY_MACS + READOUT_MACS) * steps)
+
+
+def estimate_energy(
+    aux: Aux,
+    *,
+    examples: int,
+    encoder_macs: float,
+    head_macs: float,
+    state_macs: float,
+) -> Energy:
+    """Count the operations of a spiking model and of its dense twin.
+
+    Args:
+      aux: counts over `examples` examples; its sums are over their valid steps.
+      examples: number of examples that aux counts.
+      encoder_macs: multiply-accumulates of the encoder per example.
+      head_macs: multiply-accumulates of the head per example.
+      state_macs: multiply-accumulates of the states per example, see `state_update_macs`.
+
+    Returns:
+      Operations per example; its methods give picojoules.
+    """
+    if examples < 1:
+        raise ValueError(f"examples is {examples}, expected at least 1")
+    synaptic_ops = dense_macs = 0.0
+    for fields in aux.values():
+        counts = {
+            name: np.asarray(fields[name], np.float64)
+            for name in ("spikes", "steps", "neurons", "fan_out")
+        }
+        synaptic_ops += np.sum(counts["spikes"] * counts["fan_out"])
+        dense_macs += np.sum(counts["steps"] * counts["neurons"] * counts["fan_out"])
+    return Energy(
+        synaptic_ops=float(synaptic_ops / examples),
+        dense_macs=float(dense_macs / examples),
+        encoder_macs=float(encoder_macs),
+        head_macs=float(head_macs),
+        state_macs=float(state_macs),
+    )
