@@ -1,1 +1,46 @@
-"""TODO-docstring."""
+"""Reset-based neurons: a file each, and one unroll that runs any of them over time."""
+
+from pspike_jax.functional.neurons.adlif import CONSTRAINED, AdLIF
+from pspike_jax.functional.neurons.csilif import CSiLIF
+from pspike_jax.functional.neurons.lif import LIF
+from pspike_jax.functional.neurons.neuron import (
+    Neuron,
+    NeuronState,
+    clamp,
+    draw_initial_state,
+    initial_state,
+)
+from pspike_jax.functional.neurons.recurrent import (
+    RADLIF,
+    RLIF,
+    init_recurrent,
+    without_diagonal,
+)
+from pspike_jax.functional.neurons.resonate_and_fire import ResonateAndFire
+from pspike_jax.functional.neurons.silif import SiLIF
+from pspike_jax.functional.neurons.stability import eigenvalues, subthreshold_transition
+from pspike_jax.functional.neurons.unroll import Firing, default_section, step, unroll
+
+__all__ = [
+    "CONSTRAINED",
+    "RADLIF",
+    "RLIF",
+    "AdLIF",
+    "CSiLIF",
+    "Firing",
+    "LIF",
+    "Neuron",
+    "NeuronState",
+    "ResonateAndFire",
+    "SiLIF",
+    "clamp",
+    "default_section",
+    "draw_initial_state",
+    "eigenvalues",
+    "init_recurrent",
+    "initial_state",
+    "step",
+    "subthreshold_transition",
+    "unroll",
+    "without_diagonal",
+]

@@ -1,0 +1,131 @@
+"""What a reset-based neuron is: parameters, coefficients, and one update of its membrane.
+
+A neuron has membrane variables (u, or u and w) and fires where its drive exceeds a threshold:
+
+  membrane_t = update(membrane_{t-1}, spikes_{t-1}, current_t)
+  spikes_t = 1[drive(membrane_t) > threshold]
+
+Its trained parameters are unconstrained; `coefficients` maps them to the numbers that `update`
+uses (clamps, exponentials), once per sequence. Neurons are frozen dataclasses of settings: equal
+settings are equal neurons, so a neuron can be a static argument and a field of a module.
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.noise import uniforms
+
+Params = dict[str, jax.Array]
+Membrane = tuple[jax.Array, ...]
+
+
+class NeuronState(NamedTuple):
+    """What a layer of neurons carries from one step to the next.
+
+    Attributes:
+      membrane: tuple of (B, H), float32 or complex64, in the order of the neuron's equations.
+      spikes: (B, H) float32, the last output; any value where a state was drawn.
+    """
+
+    membrane: Membrane
+    spikes: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Neuron(abc.ABC):
+    """A kind of neuron and its settings.
+
+    Attributes:
+      recurrent: whether a matrix V feeds the layer's spikes back as currents, s_{t-1} V.
+    """
+
+    recurrent: bool = dataclasses.field(default=False, kw_only=True)
+
+    membrane_dtypes: ClassVar[tuple[Any, ...]] = (jnp.float32,)
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, features: int) -> Params:
+        """Draw the trained parameters of H neurons, each (H,); the key is consumed."""
+
+    @abc.abstractmethod
+    def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
+        """Map the trained parameters to the coefficients of `update`, each (H,)."""
+
+    @abc.abstractmethod
+    def update(
+        self,
+        coefficients: tuple[jax.Array, ...],
+        membrane: Membrane,
+        spikes: jax.Array,
+        reset: jax.Array,
+        current: jax.Array,
+    ) -> Membrane:
+        """Advance the membrane by one step.
+
+        Args:
+          coefficients: arrays that broadcast against the current.
+          membrane: arrays of the current's shape, before the step.
+          spikes: the previous step's spikes, as they drive adaptation.
+          reset: the same spikes, as they reset the membrane (a constant of the backward pass
+            where the reset is detached).
+          current: (..., H) input current.
+
+        Returns:
+          The membrane after the step.
+        """
+
+    def drive(self, membrane: Membrane) -> jax.Array:
+        """Return the real number that is compared with the threshold."""
+        return membrane[0]
+
+
+def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
+    """Clamp to [low, high] with derivative 1 inside and at both ends, 0 outside.
+
+    `jnp.clip` has derivative 1/2 at its ends, where clamped parameters come to rest.
+    """
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
+def initial_state(neuron: Neuron, batch_size: int, features: int) -> NeuronState:
+    """Return the state of neurons at rest: zeros, (B, H) each."""
+    shape = (batch_size, features)
+    membrane = tuple(jnp.zeros(shape, dtype) for dtype in neuron.membrane_dtypes)
+    return NeuronState(membrane, jnp.zeros(shape, jnp.float32))
+
+
+def draw_initial_state(
+    neuron: Neuron, key: jax.Array, features: int, *, layer: int, example_ids: jax.Array
+) -> NeuronState:
+    """Draw every variable of the state from U[0, 1), as the authors do in training and testing.
+
+    Args:
+      neuron: the kind of neuron; both parts of a complex membrane are drawn.
+      key: threefry key, consumed for this layer.
+      features: H.
+      layer: index of the layer, >= 0; part of what the draws depend on.
+      example_ids: (B,) int, the example that each row belongs to.
+
+    Returns:
+      NeuronState of (B, H) arrays.
+    """
+    drawn = 0
+
+    def uniform():
+        nonlocal drawn
+        step = jnp.zeros(1, jnp.int32)
+        noise = uniforms(
+            key, layer=layer, sampler=drawn, example_ids=example_ids, steps=step, features=features
+        )
+        drawn += 1
+        return noise[:, 0]
+
+    membrane = tuple(
+        jax.lax.complex(uniform(), uniform()) if dtype == jnp.complex64 else uniform()
+        for dtype in neuron.membrane_dtypes
+    )
+    return NeuronState(membrane, uniform())

@@ -1,0 +1,44 @@
+"""Stability of neurons: eigenvalues of what one step does to the membrane below threshold."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from pspike_jax.functional.neurons.neuron import Neuron, Params
+
+
+def subthreshold_transition(neuron: Neuron, params: Params) -> np.ndarray:
+    """Return the matrix that multiplies the membrane in a step without spikes or input.
+
+    Args:
+      neuron: the kind of neuron.
+      params: its trained parameters, each (H,).
+
+    Returns:
+      (H, N, N) float64 or complex128, N the number of membrane variables. Column j is one step
+      from variable j at 1 and the others at 0.
+    """
+    coefficients = neuron.coefficients(params)
+    zero = jnp.zeros(coefficients[0].shape, jnp.float32)
+    columns = []
+    for j in range(len(neuron.membrane_dtypes)):
+        unit = tuple(
+            jnp.full_like(zero, i == j, dtype) for i, dtype in enumerate(neuron.membrane_dtypes)
+        )
+        columns.append(np.stack(neuron.update(coefficients, unit, zero, zero, zero), axis=-1))
+    transition = np.stack(columns, axis=-1)
+    return transition.astype(np.complex128 if np.iscomplexobj(transition) else np.float64)
+
+
+def eigenvalues(neuron: Neuron, params: Params) -> np.ndarray:
+    """Return the eigenvalues of the subthreshold transition (Fig. 2 of arXiv 2506.06374).
+
+    A neuron forgets, and so is stable, where all of them lie inside the unit circle.
+
+    Args:
+      neuron: the kind of neuron.
+      params: its trained parameters, each (H,).
+
+    Returns:
+      (H, N) complex128, N the number of membrane variables.
+    """
+    return np.linalg.eigvals(subthreshold_transition(neuron, params)).astype(np.complex128)

@@ -1,0 +1,248 @@
+"""Run neurons over time: one step, or a whole sequence with a backward pass that remembers little.
+
+Autodiff through a scan keeps several float arrays of the sequence's size. Here the forward pass
+keeps one bit a spike, and the state at the start of each section of the sequence. The backward
+pass goes through the sections from the last to the first and does in each of them what follows:
+
+  1. run the membranes again, driven by the recorded spikes: no threshold is compared again, so
+     that rounding cannot change a spike between the passes;
+  2. carry the cotangents of membrane and spikes backward, one step at a time;
+  3. pull the membranes' cotangents to the coefficients and currents, all steps of it at once.
+
+Sections of about sqrt(L) steps make what is kept beside the bits, and what is recomputed at once,
+grow with sqrt(L). Arrays are time-major here, (L, B, H): a step then reads and writes one piece of
+memory.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.neurons.neuron import Neuron, NeuronState
+from pspike_jax.functional.sampling import heaviside, pack_bits, unpack_bits
+from pspike_jax.functional.surrogates import Surrogate, boxcar
+
+Coefficients = tuple[jax.Array, ...]
+
+
+class Firing(NamedTuple):
+    """When a neuron fires, and what its backward pass does.
+
+    Attributes:
+      threshold: the drive above which a neuron fires.
+      surrogate: function (drive, threshold) -> d spike / d drive, see `functional.surrogates`.
+      detach_reset: whether the reset is a constant of the backward pass. The authors' is not.
+    """
+
+    threshold: float = 1.0
+    surrogate: Surrogate = boxcar
+    detach_reset: bool = False
+
+
+class _Settings(NamedTuple):
+    neuron: Neuron
+    firing: Firing
+    section: int
+    scan_unroll: int
+
+
+def step(
+    neuron: Neuron,
+    coefficients: Coefficients,
+    state: NeuronState,
+    current: jax.Array,
+    *,
+    recurrent: jax.Array | None = None,
+    firing: Firing = Firing(),
+) -> NeuronState:
+    """Advance a layer of neurons by one step.
+
+    Args:
+      neuron: the kind of neuron.
+      coefficients: arrays (H,) from `neuron.coefficients`.
+      state: the state before the step, (B, H) each.
+      current: (B, H) float32 input current.
+      recurrent: (H, H) matrix V with zero diagonal, or None.
+      firing: threshold and backward pass.
+
+    Returns:
+      The state after the step; its `spikes` are the output.
+    """
+    membrane, spikes = state
+    if recurrent is not None:
+        current = current + spikes @ recurrent
+    reset = jax.lax.stop_gradient(spikes) if firing.detach_reset else spikes
+    rows = tuple(c[None] for c in coefficients)
+    membrane = neuron.update(rows, membrane, spikes, reset, current)
+    return NeuronState(
+        membrane, heaviside(neuron.drive(membrane), firing.threshold, firing.surrogate)
+    )
+
+
+def default_section(length: int) -> int:
+    """Choose about sqrt(L) steps a section: a divisor of L if one lies within a factor of two.
+
+    Args:
+      length: L, 1 or more.
+
+    Returns:
+      Steps per section, between 1 and L.
+    """
+    root = math.sqrt(length)
+    divisors = [n for n in range(1, length + 1) if length % n == 0 and root / 2 <= n <= 2 * root]
+    return min(divisors, key=lambda n: abs(n - root), default=math.ceil(root))
+
+
+def unroll(
+    neuron: Neuron,
+    coefficients: Coefficients,
+    currents: jax.Array,
+    state: NeuronState,
+    *,
+    recurrent: jax.Array | None = None,
+    firing: Firing = Firing(),
+    section: int | None = None,
+    scan_unroll: int = 1,
+) -> tuple[jax.Array, jax.Array, NeuronState]:
+    """Run a layer of neurons over a sequence.
+
+    Args:
+      neuron: the kind of neuron.
+      coefficients: arrays (H,) from `neuron.coefficients`.
+      currents: (L, B, H) input currents, time first; computed in float32.
+      state: the state before the first step, (B, H) each.
+      recurrent: (H, H) matrix V with zero diagonal, or None.
+      firing: threshold and backward pass.
+      section: steps of which the backward pass holds the membranes at a time; None chooses.
+      scan_unroll: steps per iteration of the compiled loop. On CPUs more than 1 costs time: XLA
+        then fuses, and so repeats, the arithmetic of neighbouring steps.
+
+    Returns:
+      spikes: (L, B, H) float32 in {0, 1}.
+      active: (L, B) int32, neurons whose surrogate derivative is not zero.
+      state: the state after the last step.
+
+    Raises:
+      ValueError: the sequence is empty, shapes do not fit, or the section is below 1.
+    """
+    if currents.ndim != 3 or len(currents) == 0:
+        raise ValueError(f"currents must be (L, B, H) with L >= 1, got shape {currents.shape}")
+    if any(part.shape != currents.shape[1:] for part in jax.tree.leaves(state)):
+        shapes = [part.shape for part in jax.tree.leaves(state)]
+        raise ValueError(f"state has shapes {shapes}; expected {currents.shape[1:]} each")
+    length = len(currents)
+    section = default_section(length) if section is None else min(section, length)
+    if section < 1:
+        raise ValueError(f"a section must have 1 step or more, got {section}")
+    currents = currents.astype(jnp.float32)
+    whole = length // section * section
+    run = functools.partial(_run, neuron, firing, scan_unroll, coefficients, recurrent)
+    spikes, active, state = run(section, currents[:whole], state)
+    if whole == length:
+        return spikes, active, state
+    last_spikes, last_active, state = run(length - whole, currents[whole:], state)
+    spikes, active = jnp.concatenate([spikes, last_spikes]), jnp.concatenate([active, last_active])
+    return spikes, active, state
+
+
+def _run(neuron, firing, scan_unroll, coefficients, recurrent, section, currents, state):
+    settings = _Settings(neuron, firing, section, scan_unroll)
+    return _sections(settings, coefficients, recurrent, currents, state)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sections(settings, coefficients, recurrent, currents, state):
+    """Run a whole number of sections."""
+    return _sections_fwd(settings, coefficients, recurrent, currents, state)[0]
+
+
+def _split(array, section):
+    return array.reshape(-1, section, *array.shape[1:])
+
+
+def _sections_fwd(settings, coefficients, recurrent, currents, state):
+    neuron, firing, section, scan_unroll = settings
+
+    def one_step(state, current):
+        state = step(neuron, coefficients, state, current, recurrent=recurrent, firing=firing)
+        slope = firing.surrogate(neuron.drive(state.membrane), firing.threshold)
+        return state, (state.spikes, jnp.sum(slope != 0, axis=-1, dtype=jnp.int32))
+
+    def one_section(state, currents):
+        final, outputs = jax.lax.scan(one_step, state, currents, unroll=scan_unroll)
+        return final, (state, outputs)
+
+    final, (starts, (spikes, active)) = jax.lax.scan(one_section, state, _split(currents, section))
+    spikes, active = spikes.reshape(currents.shape), active.reshape(currents.shape[:2])
+    bits = pack_bits(spikes != 0)
+    return (spikes, active, final), (coefficients, recurrent, currents, bits, starts)
+
+
+def _sections_bwd(settings, residuals, cotangents):
+    coefficients, recurrent, currents, bits, starts = residuals
+    spikes_bar, _, final_bar = cotangents
+
+    def one_section(carry, inputs):
+        state_bar, sums = carry
+        state_bar, current_bar, shares = _section_bwd(
+            settings, coefficients, recurrent, state_bar, *inputs
+        )
+        return (state_bar, jax.tree.map(jnp.add, sums, shares)), current_bar
+
+    section = settings.section
+    inputs = (_split(currents, section), _split(bits, section), starts, _split(spikes_bar, section))
+    zeros = jax.tree.map(jnp.zeros_like, (coefficients, recurrent))
+    (state_bar, sums), currents_bar = jax.lax.scan(
+        one_section, (final_bar, zeros), inputs, reverse=True
+    )
+    return *sums, currents_bar.reshape(currents.shape), state_bar
+
+
+def _section_bwd(settings, coefficients, recurrent, state_bar, currents, bits, start, spikes_bar):
+    """Return cotangents of the section's start, its currents, and (coefficients, recurrent)."""
+    neuron, firing, _, scan_unroll = settings
+    rows = tuple(c[None] for c in coefficients)
+    spikes = unpack_bits(bits, currents.shape).astype(jnp.float32)
+    before = jnp.concatenate([start.spikes[None], spikes[:-1]])
+    if recurrent is not None:
+        currents = currents + before @ recurrent
+
+    def again(membrane, inputs):
+        previous, current = inputs
+        after = neuron.update(rows, membrane, previous, previous, current)
+        return after, (membrane, after)
+
+    _, (old, new) = jax.lax.scan(again, start.membrane, (before, currents), unroll=scan_unroll)
+    slopes = firing.surrogate(neuron.drive(new), firing.threshold)
+
+    def back(after_bar, inputs):
+        output_bar, slope, old, new, previous, current = inputs
+        _, pull_drive = jax.vjp(neuron.drive, new)
+        (drive_bar,) = pull_drive(slope * (after_bar.spikes + output_bar))
+        new_bar = jax.tree.map(jnp.add, after_bar.membrane, drive_bar)
+        _, pull = jax.vjp(functools.partial(neuron.update, rows), old, previous, previous, current)
+        old_bar, previous_bar, reset_bar, current_bar = pull(new_bar)
+        if not firing.detach_reset:
+            previous_bar = previous_bar + reset_bar
+        if recurrent is not None:
+            previous_bar = previous_bar + current_bar @ recurrent.T
+        return NeuronState(old_bar, previous_bar), new_bar
+
+    inputs = (spikes_bar, slopes, old, new, before, currents)
+    state_bar, new_bar = jax.lax.scan(back, state_bar, inputs, reverse=True, unroll=scan_unroll)
+
+    def all_steps(coefficients, currents):
+        rows = tuple(c[None, None] for c in coefficients)
+        return neuron.update(rows, old, before, before, currents)
+
+    coefficients_bar, currents_bar = jax.vjp(all_steps, coefficients, currents)[1](new_bar)
+    recurrent_bar = None
+    if recurrent is not None:
+        recurrent_bar = jnp.einsum("lbi,lbj->ij", before, currents_bar)
+    return state_bar, currents_bar, (coefficients_bar, recurrent_bar)
+
+
+_sections.defvjp(_sections_fwd, _sections_bwd)
