@@ -12,7 +12,8 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 """
 
 from pspike_jax import functional
+from pspike_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "functional"]
+__all__ = ["__version__", "create_model", "functional", "list_models"]

@@ -216,7 +216,8 @@ def _cauchy_sums(v: jax.Array, poles: jax.Array, s: jax.Array, c: jax.Array) -> 
     real, imag = decay**2 - (2 * s - turn) * (2 * s + turn), 4 * s * decay
     # The reciprocal by hand: complex division guards against overflow, at three times the cost.
     # Here the square is within float32 for 1e-9 < abs(dt Lambda) < 1e9.
-    pairs = jnp.stack([real, -imag]) / (real**2 + imag**2)[None]
+    inverse = 1 / (real**2 + imag**2)
+    pairs = jnp.stack([real * inverse, -imag * inverse])
     weights = jnp.stack([-2 * (v * poles.conj()[None, None]).real, 4 * v.real])
     (cr, ci), (sr, si) = jnp.einsum("abchn,dhnk->adbchk", weights, pairs, precision=HIGHEST)
     s, c = s[None], c[None]

@@ -52,7 +52,7 @@ def hippo_legs_nplr(N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
       N: real state size, even.
 
     Returns:
-      Lambda: (N/2,) complex128, eigenvalues of A + P P^T; their real part is -1/2.
+      Lambda: (N/2,) complex128, eigenvalues of A + P P^T, whose real part is -1/2.
       P: (N/2,) complex128, the low-rank factor V* sqrt(n + 1/2).
       B: (N/2,) complex128, the input map V* sqrt(2n + 1), imaginary part clipped to [-2, 2].
 
@@ -60,12 +60,16 @@ def hippo_legs_nplr(N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
       ValueError: N is odd or below 2.
     """
     _check_even(N)
-    frequencies, V = _legs_normal_modes(N)
-    # Negative frequencies are the first half, the fastest first.
+    n = np.arange(N)
+    root = np.sqrt(n + 0.5)
+    skew = np.triu(np.outer(root, root), 1)
+    # -i times a real skew-symmetric matrix is Hermitian, for which eigh is exact to rounding;
+    # a general eigensolver would lose the pairing of the modes.
+    frequencies, V = np.linalg.eigh(-1j * (skew - skew.T))
+    # The first half are the negative ones, the fastest first.
     frequencies, V = frequencies[: N // 2][::-1], V[:, : N // 2][:, ::-1]
     V = V * (np.abs(V[0]) / V[0])
-    n = np.arange(N)
-    P = V.conj().T @ np.sqrt(n + 0.5)
+    P = V.conj().T @ root
     B = V.conj().T @ np.sqrt(2 * n + 1.0)
     return -0.5 + 1j * frequencies, P, B.real + 1j * np.clip(B.imag, -2.0, 2.0)
 
@@ -82,9 +86,8 @@ def s4d_legs(N: int) -> np.ndarray:
     Raises:
       ValueError: N is odd or below 2.
     """
-    _check_even(N)
-    frequencies, _ = _legs_normal_modes(N)
-    return -0.5 + 1j * frequencies[N // 2:]
+    Lambda, _, _ = hippo_legs_nplr(N)
+    return Lambda.conj()
 
 
 def s4d_lin(N: int) -> np.ndarray:
@@ -141,15 +144,6 @@ def log_uniform_dt(
         raise ValueError(f"expected 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
     low, high = np.log(dt_min), np.log(dt_max)
     return jnp.exp(jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high))
-
-
-def _legs_normal_modes(N: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the imaginary parts, ascending, and the eigenvectors of the normal part of LegS."""
-    root = np.sqrt(np.arange(N) + 0.5)
-    skew = np.triu(np.outer(root, root), 1)
-    # i times a real skew-symmetric matrix is Hermitian, for which eigh is exact to rounding;
-    # a general eigensolver would lose the pairing of the modes.
-    return np.linalg.eigh(-1j * (skew - skew.T))
 
 
 def _check_even(N: int):

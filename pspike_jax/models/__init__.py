@@ -1,1 +1,5 @@
-"""TODO-docstring."""
+"""Published systems, one file each, and the zoo that names them."""
+
+from pspike_jax.models.zoo import create_model, list_models
+
+__all__ = ["create_model", "list_models"]

@@ -1,0 +1,76 @@
+"""Normalization over features or over the batch, with masks and PyTorch's statistics."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-5
+
+
+class Normalization(nn.Module):
+    """Layer norm or batch norm, chosen by name.
+
+    Attributes:
+      kind: "layer" (over H) or "batch" (over B and L, per feature).
+      momentum: weight of the old running statistics, for "batch".
+    """
+
+    kind: str
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False):
+        """Normalize x.
+
+        Args:
+          x: (B, L, H).
+          mask: (B, L) bool, the positions that enter batch statistics; all if None.
+          train: use and update batch statistics instead of the running ones.
+
+        Returns:
+          (B, L, H).
+        """
+        if self.kind == "layer":
+            return nn.LayerNorm(EPSILON, use_fast_variance=False, name="layer")(x)
+        return BatchNorm(self.momentum, name="batch")(x, mask, train)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over all axes but the last; running variance unbiased as in PyTorch.
+
+    Attributes:
+      momentum: weight of the old running statistics.
+    """
+
+    momentum: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Normalize x, (..., H), over its leading axes where mask (...) is true."""
+        features = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, features)
+        bias = self.param("bias", nn.initializers.zeros, features)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features)
+        if train:
+            mean, var, count = _moments(x.astype(jnp.float32), mask)
+            if not self.is_initializing():
+                unbiased = var * count / jnp.maximum(count - 1, 1)
+                for running, new in ((running_mean, mean), (running_var, unbiased)):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * new
+        else:
+            mean, var = running_mean.value, running_var.value
+        gain = scale * jax.lax.rsqrt(var + EPSILON)
+        return x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)
+
+
+def _moments(x, mask):
+    axes = tuple(range(x.ndim - 1))
+    if mask is None:
+        count = jnp.float32(x[..., 0].size)
+        mean = jnp.mean(x, axes)
+        return mean, jnp.mean(jnp.square(x - mean), axes), count
+    weight = mask[..., None].astype(jnp.float32)
+    count = jnp.sum(weight)
+    mean = jnp.sum(weight * x, axes) / count
+    return mean, jnp.sum(weight * jnp.square(x - mean), axes) / count, count

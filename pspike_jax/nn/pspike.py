@@ -1,0 +1,185 @@
+"""The parts of P-SpikeSSM: sampling spikes, mixing them across neurons, fusing with the residual.
+
+Bal & Sengupta, "P-SpikeSSM: Harnessing Probabilistic Spiking State Space Models for Long-Range
+Dependency Tasks", ICLR 2025.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.noise import uniforms
+from pspike_jax.functional.sampling import expected_firing, sample_spikes
+from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn.dense import ACTIVATIONS, linear
+from pspike_jax.nn.norm import Normalization
+
+
+@flax.struct.dataclass
+class Noise:
+    """Where the uniforms of a pass come from: a key, one number, or arrays.
+
+    Attributes:
+      key: threefry key of the whole pass, or None.
+      example_ids: (B,) int, names of the examples.
+      steps: (L,) int, time steps since the start of the sequence.
+      number: scalar that replaces every uniform, or None.
+      arrays: tuple of (B, L, H) uniforms, one for each sampler of this layer, or None.
+    """
+
+    key: jax.Array | None
+    example_ids: jax.Array
+    steps: jax.Array
+    number: jax.Array | None = None
+    arrays: tuple[jax.Array, ...] | None = None
+
+    def uniforms(self, layer: jax.Array, sampler: int, features: int) -> jax.Array:
+        """Return the (B, L, H) uniforms, or the number, that a sampler compares with."""
+        if self.number is not None:
+            return self.number
+        if self.arrays is not None:
+            return self.arrays[sampler]
+        return uniforms(
+            self.key,
+            layer=layer,
+            sampler=sampler,
+            example_ids=self.example_ids,
+            steps=self.steps,
+            features=features,
+        )
+
+
+class SpikeSampler(nn.Module):
+    """Turn a real drive into spikes: p = clamp(scale drive + shift, 0, 1), fire iff p > u.
+
+    Attributes:
+      features: H.
+      sampling: "spikes", or "mean" for p in place of spikes (mean field).
+      surrogate: name in `functional.SURROGATES`.
+      fan_out: operations that one spike triggers, for the activity record.
+      affine: own scale and shift; without, the drive itself is clamped.
+      capture: add the full spike and probability arrays to the record.
+    """
+
+    features: int
+    sampling: str
+    surrogate: str
+    fan_out: int
+    affine: bool = True
+    capture: bool = False
+
+    @nn.compact
+    def __call__(
+        self, drive: jax.Array, noise: jax.Array | None, mask: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Sample spikes.
+
+        Args:
+          drive: (B, L, H).
+          noise: uniforms (B, L, H) or a number; unused in mean field.
+          mask: (B, L) bool, the steps that count as activity; all if None.
+
+        Returns:
+          spikes: (B, L, H) in {0, 1}, or probabilities in mean field.
+          activity: counts over valid steps, see `activity`.
+        """
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, (self.features,))
+            shift = self.param("shift", nn.initializers.zeros, (self.features,))
+            drive = scale * drive + shift
+        p = expected_firing(drive)
+        slope = SURROGATES[self.surrogate]
+        if self.sampling == "mean":
+            spikes, threshold = p, 0.5
+        else:
+            spikes, threshold = sample_spikes(drive, noise=noise, surrogate=slope), noise
+        record = activity(spikes, p, slope(drive, threshold), mask, self.fan_out)
+        if self.capture:
+            record |= {"spike_array": spikes, "probability_array": p}
+        return spikes, record
+
+
+def activity(
+    spikes: jax.Array, p: jax.Array, slope: jax.Array, mask: jax.Array | None, fan_out: int
+) -> dict[str, jax.Array]:
+    """Count what a sampler did over the valid steps.
+
+    Args:
+      spikes: (B, L, H).
+      p: (B, L, H) spike probabilities.
+      slope: (B, L, H) surrogate derivative.
+      mask: (B, L) bool, or None for all steps.
+      fan_out: operations that one spike triggers.
+
+    Returns:
+      spikes: number of spikes; probability: sum of p; steps: number of valid (example, step)
+      pairs; neurons: H; fan_out; neuron_spikes: (H,) spikes of each neuron; surrogate: number of
+      elements with a non-zero surrogate derivative. Sums are float32, sizes int32.
+    """
+    batch, length, features = spikes.shape
+    steps = jnp.int32(batch * length) if mask is None else jnp.sum(mask.astype(jnp.int32))
+
+    def per_neuron(values):
+        values = jax.lax.stop_gradient(values).astype(jnp.float32)
+        values = values if mask is None else jnp.where(mask[..., None], values, 0)
+        return jnp.sum(values, axis=(0, 1))
+
+    neuron_spikes = per_neuron(spikes)
+    return {
+        "spikes": jnp.sum(neuron_spikes),
+        "probability": jnp.sum(per_neuron(p)),
+        "steps": steps,
+        "neurons": jnp.int32(features),
+        "fan_out": jnp.int32(fan_out),
+        "neuron_spikes": neuron_spikes,
+        "surrogate": jnp.sum(per_neuron(slope != 0)),
+    }
+
+
+class SpikeMixer(nn.Module):
+    """Mix spikes across the neurons of a layer: activation(W s + c) (the paper's eq. 10).
+
+    Attributes:
+      features: H of the result.
+      mixer: "dense", or "none" for the ablation without W, where directions are averaged.
+      activation: name in `nn.dense.ACTIVATIONS`.
+    """
+
+    features: int
+    mixer: str
+    activation: str
+
+    @nn.compact
+    def __call__(self, spikes: tuple[jax.Array, ...]) -> jax.Array:
+        """Mix one (B, L, H) array of spikes, or two, concatenated: (B, L, H)."""
+        if self.mixer == "none":
+            return ACTIVATIONS[self.activation](sum(spikes) / len(spikes))
+        joined = jnp.concatenate(spikes, axis=-1) if len(spikes) > 1 else spikes[0]
+        mixed = linear(self.features, joined.shape[-1], name="linear")(joined)
+        return ACTIVATIONS[self.activation](mixed)
+
+
+class ClampFuse(nn.Module):
+    """Fuse a block's output with its input and normalise; the next sampler clamps the result.
+
+    Attributes:
+      residual: add the input.
+      dropout: rate; one mask for all steps of an example and feature.
+      norm: "batch" or "layer" after the sum; None where blocks normalise their input instead.
+    """
+
+    residual: bool
+    dropout: float
+    norm: str | None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, y: jax.Array, mask: jax.Array | None, train: bool
+    ) -> jax.Array:
+        """Fuse x and y, (B, L, H) each; mask (B, L) selects what enters batch statistics."""
+        if self.residual:
+            x = x + nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=not train)
+        else:
+            x = y
+        return x if self.norm is None else Normalization(self.norm, name="norm")(x, mask, train)

@@ -1,0 +1,222 @@
+"""State space layers: they own continuous-time parameters, discretise them and call the core.
+
+`d_state` is the real size of the state; d_state / 2 conjugate pairs are stored and the real part
+is doubled here. Poles are stored as A_real = log(-Re A), which keeps them stable, and A_imag.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pspike_jax.functional.convolution import convolve
+from pspike_jax.functional.discretization import discretize_bilinear_dplr, discretize_zoh
+from pspike_jax.functional.dplr import (
+    dplr_kernel,
+    dplr_recurrence,
+    length_attuned,
+    length_unattuned,
+)
+from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.initializers import (
+    hippo_legs_nplr,
+    log_uniform_dt,
+    s4d_inv,
+    s4d_legs,
+    s4d_lin,
+)
+from pspike_jax.functional.linear_ssm import linear_ssm
+
+DIAGONAL_INITIALIZERS = {"legs": s4d_legs, "lin": s4d_lin, "inv": s4d_inv}
+
+
+def as_pairs(z: np.ndarray | jax.Array) -> jax.Array:
+    """Store complex numbers (...) as float32 pairs (..., 2)."""
+    return jnp.stack([z.real, z.imag], axis=-1).astype(jnp.float32)
+
+
+def from_pairs(pairs: jax.Array) -> jax.Array:
+    """Return the complex64 numbers (...) stored as pairs (..., 2)."""
+    return jax.lax.complex(pairs[..., 0], pairs[..., 1])
+
+
+def _complex_normal(key, shape):
+    """Pairs whose complex number has variance 1, half of it in each part."""
+    return jax.random.normal(key, shape) * np.sqrt(0.5).astype(np.float32)
+
+
+class DiagonalSSM(nn.Module):
+    """S4D (Gu et al. 2022): diagonal A, zero-order hold, one SSM per feature.
+
+    Attributes:
+      features: H.
+      d_state: N, even.
+      initializer: "legs", "lin" or "inv", the starting poles.
+      shared: features share A and B (dt and C stay their own).
+      two_sided: a second readout looks ahead; not causal.
+      skip: add D u.
+      train_B: learn B; otherwise it is 1, as in S4D.
+      dt_min: smallest initial step size.
+      dt_max: largest initial step size.
+      engine: how the recurrence is evaluated.
+    """
+
+    features: int
+    d_state: int
+    initializer: str
+    shared: bool
+    two_sided: bool
+    skip: bool
+    train_B: bool
+    dt_min: float
+    dt_max: float
+    engine: Engine = Engine.AUTO
+
+    def setup(self):
+        pairs, copies = self.d_state // 2, 1 if self.shared else self.features
+        poles = np.tile(DIAGONAL_INITIALIZERS[self.initializer](self.d_state), (copies, 1))
+        self.A_real = self.param("A_real", lambda _: jnp.log(jnp.float32(-poles.real)))
+        self.A_imag = self.param("A_imag", lambda _: jnp.float32(poles.imag))
+        if self.train_B:
+            self.B = self.param("B", lambda _: as_pairs(np.ones((copies, pairs))))
+        directions = 2 if self.two_sided else 1
+        self.C = self.param("C", _complex_normal, (directions, self.features, pairs, 2))
+        self.log_dt = self.param(
+            "log_dt",
+            lambda key: jnp.log(log_uniform_dt(key, (self.features,), self.dt_min, self.dt_max)),
+        )
+        if self.skip:
+            self.D = self.param("D", nn.initializers.normal(1.0), (self.features,))
+
+    def discretized(self) -> tuple[jax.Array, jax.Array]:
+        """Return Lambda_bar and B_bar, (H, N/2) complex64 each."""
+        poles = jax.lax.complex(-jnp.exp(self.A_real), self.A_imag)
+        poles = jnp.broadcast_to(poles, (self.features, poles.shape[1]))
+        Lambda_bar, gain = discretize_zoh(poles, jnp.exp(self.log_dt))
+        return Lambda_bar, gain * from_pairs(self.B) if self.train_B else gain
+
+    def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
+        """Run the SSM.
+
+        Args:
+          u: (B, L, H) real.
+          initial_state: (B, H, N/2) complex64; zero if None.
+
+        Returns:
+          y: (B, L, H) float32.
+          final_state: (B, H, N/2) complex64.
+        """
+        Lambda_bar, B_bar = self.discretized()
+        C = 2 * from_pairs(self.C)
+        return linear_ssm(
+            u,
+            Lambda_bar,
+            B_bar,
+            C if self.two_sided else C[0],
+            self.D if self.skip else None,
+            initial_state=initial_state,
+            engine=self.engine,
+        )
+
+    def poles(self) -> jax.Array:
+        """Return the discretised poles, (H, N/2) complex64."""
+        return self.discretized()[0]
+
+
+class DPLRSSM(nn.Module):
+    """S4 (Gu et al. 2022): HiPPO-LegS, A = Lambda - P P*, bilinear, as a length-attuned kernel.
+
+    Parameters keep the published parametrisation: dt = softplus(inv_dt), and C is the
+    length-attuned C~ = C (I - Abar^L) of the kernel length L.
+
+    Attributes:
+      features: H.
+      d_state: N, even.
+      shared: features share A, P and B (the published n_ssm = 1).
+      two_sided: a second kernel looks ahead; not causal.
+      skip: add D u.
+      dt_min: smallest initial step size.
+      dt_max: largest initial step size.
+      length: kernel length L that C~ belongs to; inputs are at most as long.
+    """
+
+    features: int
+    d_state: int
+    shared: bool
+    two_sided: bool
+    skip: bool
+    dt_min: float
+    dt_max: float
+    length: int
+
+    def setup(self):
+        copies = 1 if self.shared else self.features
+        start = (np.tile(a, (copies, 1)) for a in hippo_legs_nplr(self.d_state))
+        Lambda, P, B = start
+        self.A_real = self.param("A_real", lambda _: jnp.log(jnp.float32(-Lambda.real)))
+        self.A_imag = self.param("A_imag", lambda _: jnp.float32(-Lambda.imag))
+        self.P = self.param("P", lambda _: as_pairs(P))
+        self.B = self.param("B", lambda _: as_pairs(B))
+        self.inv_dt = self.param("inv_dt", self._initial_inv_dt)
+        self.C = self.param("C", self._initial_C)
+        if self.skip:
+            self.D = self.param("D", nn.initializers.normal(1.0), (self.features,))
+
+    def _initial_inv_dt(self, key):
+        dt = log_uniform_dt(key, (self.features,), self.dt_min, self.dt_max)
+        return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus
+
+    def _initial_C(self, key):
+        shape = (2 if self.two_sided else 1, self.features, self.d_state // 2, 2)
+        A_bar, _ = self._dense()
+        C = from_pairs(_complex_normal(key, shape))
+        return as_pairs(jnp.stack([length_attuned(c, A_bar, self.length) for c in C]))
+
+    def _continuous(self):
+        Lambda = jax.lax.complex(-jnp.exp(self.A_real), -self.A_imag)
+        # Features are tied in groups of equal size, as in the published program.
+        repeats = (self.features // Lambda.shape[0], 1)
+        tiled = (jnp.tile(a, repeats) for a in (Lambda, from_pairs(self.P), from_pairs(self.B)))
+        return (*tiled, jax.nn.softplus(self.inv_dt))
+
+    def _dense(self):
+        Lambda, P, B, dt = self._continuous()
+        return discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)
+
+    def kernel(self) -> jax.Array:
+        """Return the kernel, (H, length) or two-sided (2, H, length) float32."""
+        Lambda, P, B, dt = self._continuous()
+        C = from_pairs(self.C)
+        C = C if self.two_sided else C[0]
+        return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
+
+    def poles(self) -> jax.Array:
+        """Return the eigenvalues of the dense transition, (H, N) complex64."""
+        return jnp.linalg.eigvals(self._dense()[0])
+
+    def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
+        """Convolve u with the kernel; from a given state, run the dense recurrence instead.
+
+        Args:
+          u: (B, L, H) real; without a state, L is at most `length`.
+          initial_state: (B, H, N/2) complex64, or None for a whole sequence.
+
+        Returns:
+          y: (B, L, H) float32.
+          final_state: (B, H, N/2) complex64; None without an initial state.
+
+        Raises:
+          ValueError: u is longer than the kernel.
+        """
+        if initial_state is not None:
+            A_bar, B_bar = self._dense()
+            C = length_unattuned(from_pairs(self.C)[0], A_bar, self.length)
+            y, final_state = dplr_recurrence(u, A_bar, B_bar, C, initial_state)
+        else:
+            steps = u.shape[-2]
+            if steps > self.length:
+                raise ValueError(
+                    f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
+                )
+            y, final_state = convolve(u, self.kernel()[..., :steps]), None
+        return (y + self.D * u.astype(jnp.float32) if self.skip else y), final_state
