@@ -1,0 +1,189 @@
+"""`fit`: train a model on a task, keep the best by validation, and resume exactly.
+
+Batches and noise are functions of (seed, step), and a checkpoint holds everything else, so a run
+that was killed and started again ends with the same bits as one that was not. Order of a step that
+is logged: metrics line, then checkpoint; a restart cuts the lines after its checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from pspike_jax.data.batches import Task, train_batch
+from pspike_jax.training.checkpoints import Checkpoints
+from pspike_jax.training.evaluation import average_draws, run_draws, run_split
+from pspike_jax.training.files import MetricsLog
+from pspike_jax.training.optimizers import observe_validation
+from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batch
+from pspike_jax.training.state import (
+    TrainState,
+    abstract_state,
+    check_model,
+    compile_train_step,
+    create_state,
+    seed_keys,
+)
+from pspike_jax.training.window import MetricsWindow, check_finite, scalars
+from pspike_jax.training.workdir import claim_workdir, describe
+
+SHOWN = ("loss", "accuracy", "firing_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """What a training run leaves.
+
+    Attributes:
+      state: the state after the last step.
+      variables: what `model.apply` takes, of the best step by validation.
+      best_step: that step.
+      history: the lines of metrics, dicts in order of "step".
+    """
+
+    state: TrainState
+    variables: dict[str, Any]
+    best_step: int
+    history: list[dict[str, Any]]
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    workdir: str | os.PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train a model; go on where a killed run of the same settings stopped.
+
+    Args:
+      model: a model of the zoo, or one with the same call.
+      task: its train split is learnt, its validation split selects; its test split is not read.
+      settings: everything that decides the run.
+      workdir: folder for checkpoints and metrics; None keeps them in a temporary one.
+      config: what the settings were made from, written down beside them; or None.
+      mesh: the devices; None takes all of them as data.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The last state, the best variables, and the metrics.
+
+    Raises:
+      ValueError: task, model, settings or workdir do not fit each other.
+      FloatingPointError: loss, a gradient or a parameter is not finite.
+      OSError: a file could not be written.
+    """
+    if task.validation is None:
+        raise ValueError(
+            f"task {task.name!r} has no validation split, which model selection needs; for example "
+            "from_arrays(..., validation=0.1)"
+        )
+    mesh = make_mesh() if mesh is None else mesh
+    for name in ("batch_size", "eval_batch_size"):
+        check_batch_size(getattr(settings, name), mesh, name)
+    if settings.batch_size > len(task.train.labels):
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
+            f"training examples of task {task.name!r}"
+        )
+    check_model(model, task)
+    with contextlib.ExitStack() as stack:
+        if workdir is None:
+            workdir = stack.enter_context(tempfile.TemporaryDirectory())
+        folder = pathlib.Path(workdir).absolute()
+        claim_workdir(folder, describe(model, task, settings, config))
+        checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
+        state = checkpoints.restore_latest(abstract_state(model, task, settings, mesh))
+        if state is None:
+            state = create_state(model, task, settings, mesh)
+        start = int(state.step)
+        log = stack.enter_context(
+            contextlib.closing(MetricsLog(folder / "metrics.jsonl", start))
+        )
+        bar = stack.enter_context(
+            tqdm.tqdm(initial=start, total=settings.steps, unit="step", disable=not progress)
+        )
+        state = _train(state, task, mesh, checkpoints, log, bar)
+        best = checkpoints.restore_best(state)
+        return FitResult(state, best.variables, int(best.step), log.lines)
+
+
+def _train(
+    state: TrainState,
+    task: Task,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    bar: tqdm.tqdm,
+) -> TrainState:
+    settings = state.settings
+    advance = compile_train_step(state, mesh)
+    window = MetricsWindow(state.params, settings)
+    for step in range(int(state.step) + 1, settings.steps + 1):
+        batch = train_batch(
+            task.train, seed=settings.seed, step=step - 1, batch_size=settings.batch_size
+        )
+        state, measured = advance(state, shard_batch(batch, mesh))
+        bar.update()
+        line = window.push(step, measured)
+        if line:
+            _report(line, log, bar)
+        validates = step % settings.eval_every == 0 or step == settings.steps
+        if validates or step % settings.checkpoint_every == 0:
+            line = window.settle()
+            check_finite(state, step)
+            scores = None
+            if validates:
+                state, scores = _validate(state, task, mesh, step)
+                line |= {f"validation/{name}": value for name, value in scores.items()}
+            _report(line, log, bar)
+            checkpoints.save(state, scores)
+    return state
+
+
+def _report(line: dict[str, Any], log: MetricsLog, bar: tqdm.tqdm) -> None:
+    log.write(line)
+    shown = {name: line[f"train/{name}"] for name in SHOWN if f"train/{name}" in line}
+    if "validation/accuracy" in line and not bar.disable:
+        bar.write(f"step {line['step']}: validation accuracy {line['validation/accuracy']:.4f}")
+    bar.set_postfix(shown, refresh=False)
+
+
+def _validate(
+    state: TrainState, task: Task, mesh: Mesh, step: int
+) -> tuple[TrainState, dict[str, float]]:
+    """Return the validation metrics, and the state with its plateau schedule told of them."""
+    settings = state.settings
+    run = functools.partial(
+        run_split,
+        state.model,
+        state.variables,
+        task.validation,
+        batch_size=settings.eval_batch_size,
+        mesh=mesh,
+    )
+    key = jax.random.fold_in(seed_keys(settings.seed)[2], step)
+    scores = scalars(average_draws(run_draws(run, key, settings.validation_draws)))
+    if not np.isfinite(scores.get("loss", np.nan)):
+        raise FloatingPointError(f"step {step}: the validation loss is not finite")
+    if settings.optimizer.schedule == "plateau":
+        observe = jax.jit(
+            functools.partial(observe_validation, settings=settings.optimizer),
+            out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state.opt_state),
+        )
+        state = state.replace(opt_state=observe(state.opt_state, scores["accuracy"]))
+    return state, scores

@@ -1,0 +1,129 @@
+"""Metrics of the steps between two logged lines, and the watch over what is not finite."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from pspike_jax.training import metrics
+from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.state import TrainState
+
+WITH_ERRORS = ("loss", "accuracy")  # their values are independent, so a standard error holds
+
+
+class MetricsWindow:
+    """Sums of the steps since the last line; the newest step stays on the device for a while.
+
+    Fetching a step late keeps the device busy: it works on the next step meanwhile.
+    """
+
+    def __init__(self, params: Any, settings: TrainSettings):
+        """Start an empty window.
+
+        Args:
+          params: the model's parameters, or their shapes; their paths name what is not finite.
+          settings: say which steps end a window.
+        """
+        self._paths = leaf_paths(params)
+        self._settings = settings
+        self._pending: tuple[int, metrics.Metrics] | None = None
+        self._total: metrics.Metrics | None = None
+
+    def push(self, step: int, measured: metrics.Metrics) -> dict[str, Any] | None:
+        """Take the newest step.
+
+        Args:
+          step: its number, counted from 1.
+          measured: its metrics, on the device.
+
+        Returns:
+          A line of metrics if the step before it ended a window, else None.
+
+        Raises:
+          FloatingPointError: something of the step before it is not finite.
+        """
+        line = self.settle()
+        self._pending = step, measured
+        return line
+
+    def settle(self) -> dict[str, Any] | None:
+        """Fetch the newest step now.
+
+        Returns:
+          A line of metrics if it ends a window, else None.
+
+        Raises:
+          FloatingPointError: something of it is not finite.
+        """
+        if self._pending is None:
+            return None
+        step, measured = self._pending[0], jax.device_get(self._pending[1])
+        self._pending = None
+        self._check(step, measured)
+        self._total = metrics.merge(self._total, measured)
+        if step % self._settings.log_every and step != self._settings.steps:
+            return None
+        line = {"step": step, **{f"train/{k}": v for k, v in scalars(self._total).items()}}
+        self._total = None
+        return line
+
+    def _check(self, step: int, measured: metrics.Metrics) -> None:
+        """Take the indicators out of a step's metrics and stop if one of them is 0."""
+        finite_params = measured.pop("finite_params")["sum"]
+        finite_gradients = measured.pop("finite_gradients")["sum"]
+        loss = float(metrics.mean(measured["loss"]))
+        if np.isfinite(loss) and finite_params.all() and finite_gradients.all():
+            return
+        what = "every parameter and gradient is finite"
+        for kind, flags in (("parameter", finite_params), ("gradient", finite_gradients)):
+            if not flags.all():
+                what = f"the first non-finite {kind} is {self._paths[int(np.argmin(flags))]}"
+                break
+        raise FloatingPointError(f"step {step}: the loss is {loss}; {what}")
+
+
+def check_finite(state: TrainState, step: int) -> None:
+    """Stop before a state is kept that is not finite.
+
+    Args:
+      state: the state after a step.
+      step: that step.
+
+    Raises:
+      FloatingPointError: names the first parameter or statistic that is not finite.
+    """
+    for path, leaf in zip(leaf_paths(state.variables), jax.tree.leaves(state.variables)):
+        if not np.isfinite(jax.device_get(leaf)).all():
+            raise FloatingPointError(f"step {step}: after the update, {path} is not finite")
+
+
+def leaf_paths(tree: Any) -> list[str]:
+    """Name the leaves of a tree, in the order of `jax.tree.leaves`.
+
+    Args:
+      tree: any tree.
+
+    Returns:
+      Paths such as "encoder/kernel".
+    """
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(tree)
+    ]
+
+
+def scalars(measured: metrics.Metrics) -> dict[str, float]:
+    """Turn sums into the numbers of a line.
+
+    Args:
+      measured: sums on the host.
+
+    Returns:
+      Means by name, standard errors of "loss" and "accuracy" as NAME_se; what is not finite,
+      because nothing was counted, is left out.
+    """
+    values = {name: float(metrics.mean(one)) for name, one in measured.items()}
+    for name in WITH_ERRORS:
+        values[f"{name}_se"] = float(metrics.standard_error(measured[name]))
+    return {name: value for name, value in values.items() if np.isfinite(value)}

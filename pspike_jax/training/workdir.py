@@ -1,0 +1,122 @@
+"""What a run writes down about itself, so that a folder belongs to one run and says which."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from pspike_jax.data.batches import Task
+from pspike_jax.training.files import write_whole
+from pspike_jax.training.settings import TrainSettings
+
+CONFIG = "config.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def describe(
+    model: nn.Module, task: Task, settings: TrainSettings, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write down everything that decides a run, as JSON types.
+
+    Args:
+      model: its class and all its fields.
+      task: its name, classes and shapes.
+      settings: the run's settings.
+      config: what the run was started from, or None.
+
+    Returns:
+      A tree of dicts, lists, numbers, strings and None.
+    """
+    fields = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in ("parent", "name")
+    }
+    description = {
+        "model": {"class": type(model).__name__, **fields},
+        "task": {
+            "name": task.name,
+            "num_classes": task.num_classes,
+            "vocab_size": task.vocab_size,
+            "inputs": {name: split.inputs.shape for name, split in task.splits().items()},
+        },
+        "training": dataclasses.asdict(settings),
+        "config": dict(config or {}),
+    }
+    return json.loads(json.dumps(description, default=_plain, sort_keys=True))
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "__name__", None) or str(value)
+
+
+def claim_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+    """Make a folder this run's own, or see that it already is.
+
+    Args:
+      workdir: the folder; made if it does not exist.
+      description: of the run.
+
+    Raises:
+      ValueError: the folder belongs to another run, naming what differs.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
+        if foreign:
+            raise ValueError(f"workdir {workdir} holds {foreign} but no {CONFIG}, expected a run's")
+        write_whole(path, json.dumps({**description, **_circumstances()}, indent=1))
+        return
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON, expected the description of a run") from error
+    here, there = _flatten(description), _flatten({key: found.get(key) for key in description})
+    differing = [
+        f"{key} is {there.get(key, 'not set')!r} there and {here.get(key, 'not set')!r} here"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key, "not set") != there.get(key, "not set")
+    ]
+    if differing:
+        raise ValueError(f"workdir {workdir} belongs to another config; " + "; ".join(differing))
+
+
+def _circumstances() -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _commit(),
+        "platform": f"{device.platform} {device.device_kind}, {platform.machine()}",
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the sources, marked where they were changed; None outside a clone."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    return {
+        path: leaf
+        for key, value in tree.items()
+        for path, leaf in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
+    }
