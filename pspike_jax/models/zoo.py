@@ -4,11 +4,13 @@ import difflib
 
 import flax.linen as nn
 
-from pspike_jax.models import pspikessm
+from pspike_jax.models import pspikessm, silif
 
 # {model: (class, {preset: fields}, default preset)}
 MODELS = {
     "pspikessm": (pspikessm.PSpikeSSM, pspikessm.PRESETS, "paper"),
+} | {
+    name: (silif.SpikingNetwork, presets, "default") for name, presets in silif.PRESETS.items()
 }
 
 

@@ -1,0 +1,256 @@
+"""Layers of reset-based neurons, and their leaky readout. Time leads here: arrays are (L, B, H)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
+from pspike_jax.functional.neurons.neuron import Neuron, NeuronState, clamp
+from pspike_jax.functional.neurons.product import spike_product
+from pspike_jax.functional.neurons.recurrent import init_recurrent, without_diagonal
+from pspike_jax.functional.neurons.unroll import Firing, unroll
+from pspike_jax.functional.recurrence import linear_recurrence
+from pspike_jax.nn.heads import last_valid
+from pspike_jax.nn.norm import Normalization
+
+NORMS = ("batch", "layer", "none")
+MOMENTUM = 0.95  # of running statistics, 1 - 0.05 in the authors' program
+
+# U(-1, 1) / sqrt(fan_in), PyTorch's default, and Xavier's uniform distribution.
+KERNELS = {
+    "linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "xavier": nn.initializers.xavier_uniform(),
+}
+READOUTS = ("softmax_sum", "mean", "last", "max")
+
+
+class InputCurrent(nn.Module):
+    """What flows into a layer: a product without bias, then a norm.
+
+    Attributes:
+      features: H.
+      norm: "batch" (over B and L), "layer" (over H) or "none".
+      dropout: rate at which the input spikes are dropped in training.
+      spikes: whether the input is spikes, which the backward pass then keeps as bits.
+      kernel: name in `KERNELS` of the initial distribution.
+    """
+
+    features: int
+    norm: str
+    dropout: float
+    spikes: bool
+    kernel: str = "linear"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Map x (L, B, F) to currents (L, B, H); mask (L, B) selects what a batch norm sees."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", KERNELS[self.kernel], shape)
+        if self.spikes:
+            x = nn.Dropout(self.dropout)(x, deterministic=not train)
+            current = spike_product(x, kernel, 1 / (1 - self.dropout) if train else 1.0)
+        else:
+            current = x @ kernel
+        if self.norm == "none":
+            return current
+        return Normalization(self.norm, MOMENTUM, name="norm")(current, mask, train)
+
+
+class NeuronLayer(nn.Module):
+    """Product, norm, neurons: one hidden layer.
+
+    Attributes:
+      neuron: the kind of neuron.
+      features: H.
+      fan_out: operations that one spike triggers, for the activity record.
+      firing: threshold and backward pass.
+      norm: as in `InputCurrent`.
+      dropout: as in `InputCurrent`.
+      spikes: as in `InputCurrent`.
+      kernel: as in `InputCurrent`.
+      bidirectional: a second pass of the same neurons from the end of each sequence to its start;
+        its spikes are H more features.
+      section: steps that the backward pass recomputes at a time, see `unroll`.
+    """
+
+    neuron: Neuron
+    features: int
+    fan_out: int
+    firing: Firing
+    norm: str
+    dropout: float
+    spikes: bool
+    kernel: str
+    bidirectional: bool
+    section: int | None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, state: NeuronState, lengths: jax.Array | None, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array], NeuronState]:
+        """Run the layer over whole sequences, or over a chunk of them.
+
+        Args:
+          x: (L, B, F).
+          state: before the first step, (B, H) each; (2B, H) where bidirectional.
+          lengths: (B,) int, valid steps of each example; all if None.
+          train: batch statistics and dropout.
+
+        Returns:
+          spikes: (L, B, H), or (L, B, 2H) where bidirectional.
+          activity: counts over the valid steps, see `activity`.
+          state: after the last step.
+        """
+        neuron, features = self.neuron, self.features
+        mask = valid_steps(len(x), lengths)
+        current = InputCurrent(
+            features, self.norm, self.dropout, self.spikes, self.kernel, name="input"
+        )(x, mask, train)
+        params = self.param("neuron", neuron.init, features)
+        recurrent = None
+        if neuron.recurrent:
+            recurrent = without_diagonal(self.param("recurrent", init_recurrent, features))
+        if self.bidirectional:
+            current = jnp.concatenate([current, reverse_steps(current, lengths)], axis=1)
+        spikes, active, state = unroll(
+            neuron,
+            neuron.coefficients(params),
+            current,
+            state,
+            recurrent=recurrent,
+            firing=self.firing,
+            section=self.section,
+        )
+        if self.bidirectional:
+            forward, backward = jnp.split(spikes, 2, axis=1)
+            spikes = jnp.concatenate([forward, reverse_steps(backward, lengths)], axis=-1)
+            active = sum(jnp.split(active, 2, axis=1))
+        return spikes, activity(spikes, active, mask, self.fan_out), state
+
+
+class LeakyReadout(nn.Module):
+    """Class scores from leaky integrators u_t = alpha u_{t-1} + (1 - alpha) I_t that never fire.
+
+    Attributes:
+      num_classes: number of classes.
+      norm: as in `InputCurrent`.
+      dropout: as in `InputCurrent`.
+      readout: "softmax_sum" (published: the sum over time of softmax(u), taken as logits), or
+        "mean", "last" or "max" of u over time.
+    """
+
+    num_classes: int
+    norm: str
+    dropout: float
+    readout: str
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        state: dict[str, jax.Array],
+        start: jax.Array | int,
+        lengths: jax.Array | None,
+        train: bool,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Integrate spikes x (L, B, F).
+
+        Args:
+          x: (L, B, F).
+          state: as `readout_state`, before the first step.
+          start: number of steps that the state has seen.
+          lengths: (B,) int, valid steps of each example; all if None.
+          train: batch statistics and dropout.
+
+        Returns:
+          logits: (B, num_classes) of all valid steps since the state was new.
+          state: after the last step.
+        """
+        current = InputCurrent(self.num_classes, self.norm, self.dropout, True, name="input")(
+            x, valid_steps(len(x), lengths), train
+        )
+        low, high = ALPHA_LIMITS
+        alpha = self.param(
+            "alpha", lambda key: jax.random.uniform(key, (self.num_classes,), jnp.float32, low, high)
+        )
+        alpha = clamp(alpha, low, high)[None, None]
+        current = jnp.swapaxes(current.astype(jnp.float32), 0, 1)  # (B, L, classes)
+        u = linear_recurrence(
+            alpha, (1 - alpha) * current, initial_state=state["u"], engine="sequential"
+        )
+        total = accumulate(self.readout, state["total"], u, lengths)
+        steps = start + (u.shape[1] if lengths is None else lengths[:, None])
+        logits = total / steps if self.readout == "mean" else total
+        return logits, {"u": u[:, -1], "total": total}
+
+
+def readout_state(readout: str, batch_size: int, num_classes: int) -> dict[str, jax.Array]:
+    """Return the state of a new readout: potentials "u" and their "total" over time."""
+    zeros = jnp.zeros((batch_size, num_classes), jnp.float32)
+    total = zeros - jnp.inf if readout == "max" else zeros
+    return {"u": zeros, "total": total}
+
+
+def accumulate(
+    readout: str, total: jax.Array, u: jax.Array, lengths: jax.Array | None
+) -> jax.Array:
+    """Take potentials u (B, L, classes) over their valid steps into a total (B, classes)."""
+    if readout == "last":
+        return last_valid(u, lengths)
+    values = jax.nn.softmax(u) if readout == "softmax_sum" else u
+    if lengths is not None:
+        mask = valid_steps(u.shape[1], lengths).T[..., None]
+        values = jnp.where(mask, values, -jnp.inf if readout == "max" else 0.0)
+    if readout == "max":
+        return jnp.maximum(total, jnp.max(values, axis=1))
+    return total + jnp.sum(values, axis=1)
+
+
+def valid_steps(length: int, lengths: jax.Array | None) -> jax.Array | None:
+    """Return the mask (L, B) of steps before each example's length (B,); None without lengths."""
+    return None if lengths is None else jnp.arange(length)[:, None] < lengths[None, :]
+
+
+def reverse_steps(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Reverse the valid steps of each example of x (L, B, H); padding stays where it is."""
+    if lengths is None:
+        return x[::-1]
+    steps = jnp.arange(len(x))[:, None]
+    source = jnp.where(steps < lengths[None, :], lengths[None, :] - 1 - steps, steps)
+    return jnp.take_along_axis(x, source[..., None], axis=0)
+
+
+def activity(
+    spikes: jax.Array, active: jax.Array, mask: jax.Array | None, fan_out: int
+) -> dict[str, jax.Array]:
+    """Count what a layer of neurons did over the valid steps.
+
+    A neuron that fires by a threshold fires with probability 0 or 1: `probability` is the number
+    of spikes once more, as a differentiable sum, for penalties on activity.
+
+    Args:
+      spikes: (L, B, H).
+      active: (L, B) int, neurons whose surrogate derivative is not zero.
+      mask: (L, B) bool, or None for all steps.
+      fan_out: operations that one spike triggers.
+
+    Returns:
+      spikes, probability: number of spikes; steps: valid (example, step) pairs; neurons: H;
+      fan_out; neuron_spikes: (H,); surrogate: elements with a non-zero surrogate derivative.
+    """
+    length, batch, features = spikes.shape
+    steps = jnp.int32(length * batch)
+    if mask is not None:
+        steps = jnp.sum(mask.astype(jnp.int32))
+        spikes = jnp.where(mask[..., None], spikes, 0)
+        active = jnp.where(mask, active, 0)
+    neuron_spikes = jnp.sum(spikes, axis=(0, 1))
+    return {
+        "spikes": jax.lax.stop_gradient(jnp.sum(neuron_spikes)),
+        "probability": jnp.sum(neuron_spikes),
+        "steps": steps,
+        "neurons": jnp.int32(features),
+        "fan_out": jnp.int32(fan_out),
+        "neuron_spikes": jax.lax.stop_gradient(neuron_spikes),
+        "surrogate": jnp.sum(active.astype(jnp.float32)),
+    }
