@@ -84,26 +84,26 @@ def _causal(u, Lambda_bar, B_bar, C, initial_state):
     y = jnp.einsum("hkbj,hji->hkbi", inputs, toeplitz(kernel), precision=_PRECISION)
 
     before, last = _states_between(inputs, table, Lambda_bar, B_bar, initial_state)
-    readout = C * Lambda_bar * table  # (T, H, N)
+    readout = (C * Lambda_bar)[None] * table  # (T, H, N)
     readout = jnp.concatenate([readout.real, -readout.imag], axis=-1)
     y += jnp.einsum("hkbm,ihm->hkbi", before, readout, precision=_PRECISION)
     y = y.transpose(2, 1, 3, 0).reshape(batch, chunks * size, features)[:, :length]
 
     # The state at step L lies inside the last chunk unless T divides L.
     rest = length - (chunks - 1) * size
-    gains = B_bar * table[:rest][::-1]
+    gains = B_bar[None] * table[:rest][::-1]
     gains = jnp.concatenate([gains.real, gains.imag], axis=-1)
     added = jnp.einsum("hbj,jhm->bhm", inputs[:, -1, :, :rest], gains, precision=_PRECISION)
-    return y, power(Lambda_bar, rest) * last + _complex(added)
+    return y, power(Lambda_bar, rest)[None] * last + _complex(added)
 
 
 def _states_between(inputs, table, Lambda_bar, B_bar, initial_state):
     """Return states before each chunk, (H, K, B, 2N) real, and the last of them, (B, H, N)."""
     size = inputs.shape[-1]
-    gains = B_bar * table[::-1]  # (T, H, N)
+    gains = B_bar[None] * table[::-1]  # (T, H, N)
     gains = jnp.concatenate([gains.real, gains.imag], axis=-1)
     added = jnp.einsum("hkbj,jhm->kbhm", inputs[:, :-1], gains, precision=_PRECISION)
-    decay = power(Lambda_bar, size)
+    decay = power(Lambda_bar, size)[None]
     if initial_state is None:
         initial_state = jnp.zeros((inputs.shape[2], *Lambda_bar.shape), jnp.complex64)
 

@@ -10,6 +10,7 @@ about 2 sqrt(L) powers a pole instead of L exponentials.
 
 import jax
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.powers import power, powers
 
@@ -35,7 +36,8 @@ def ssm_kernel(Lambda_bar: jax.Array, coefficients: jax.Array, length: int) -> j
     blocks = -(-length // block)
     fine = powers(Lambda_bar, block)  # (R, H, N)
     coarse = powers(Lambda_bar, blocks, log2_block)  # (Q, H, N)
-    weighted = coefficients[..., None, :, :] * coarse  # (..., Q, H, N)
+    weighted = coefficients[..., None, :, :]
+    weighted = weighted * broadcast_to_rank(coarse, weighted.ndim)  # (..., Q, H, N)
     left = jnp.concatenate([weighted.real, -weighted.imag], axis=-1)
     right = jnp.concatenate([fine.real, fine.imag], axis=-1)
     kernel = jnp.einsum("...qhn,rhn->...hqr", left, right, precision="highest")
@@ -64,11 +66,12 @@ def last_state(Lambda_bar: jax.Array, u: jax.Array) -> jax.Array:
     def within(part):
         return jnp.einsum("...qrh,rhn->...qhn", u, part, precision="highest")
 
-    return jnp.sum(jax.lax.complex(within(fine.real), within(fine.imag)) * coarse, axis=-3)
+    states = jax.lax.complex(within(fine.real), within(fine.imag))  # (..., Q, H, N)
+    return jnp.sum(states * broadcast_to_rank(coarse, states.ndim), axis=-3)
 
 
 def convolve(u: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve by FFT: y_t = sum_j K[0]_j u_{t-j}, plus sum_j K[1]_j u_{t+1+j} where K is two-sided.
+    """Convolve by FFT: y_t = sum_j K_j u_{t-j}, plus sum_j K[1]_j u_{t+1+j} where K is two-sided.
 
     Args:
       u: (..., L, H) real.
@@ -86,7 +89,8 @@ def convolve(u: jax.Array, kernel: jax.Array) -> jax.Array:
         middle = jnp.zeros((*kernel.shape[1:-1], gap), kernel.dtype)
         kernel = jnp.concatenate([kernel[0], middle, kernel[1, :, ::-1]], axis=-1)
     spectrum = jnp.fft.rfft(jnp.swapaxes(u, -1, -2).astype(jnp.float32), size)
-    y = jnp.fft.irfft(spectrum * jnp.fft.rfft(kernel, size), size)[..., :length]
+    response = broadcast_to_rank(jnp.fft.rfft(kernel, size), spectrum.ndim)
+    y = jnp.fft.irfft(spectrum * response, size)[..., :length]
     return jnp.swapaxes(y, -1, -2)
 
 
@@ -126,11 +130,14 @@ def convolution_ssm(
       final_state: (..., H, N) complex64.
     """
     length = u.shape[-2]
-    y = convolve(u, ssm_kernel(Lambda_bar, C * B_bar, length))
-    final_state = B_bar * last_state(Lambda_bar, u)
+    y = convolve(u, ssm_kernel(Lambda_bar, C * broadcast_to_rank(B_bar, C.ndim), length))
+    state = last_state(Lambda_bar, u)
+    final_state = broadcast_to_rank(B_bar, state.ndim) * state
     if initial_state is not None:
         causal = C if C.ndim == 2 else C[0]
-        response = ssm_kernel(Lambda_bar, causal * Lambda_bar * initial_state, length)
+        read = broadcast_to_rank(causal * Lambda_bar, initial_state.ndim) * initial_state
+        response = ssm_kernel(Lambda_bar, read, length)
         y = y + jnp.swapaxes(response, -1, -2)
-        final_state += power(Lambda_bar, length) * initial_state
+        decay = broadcast_to_rank(power(Lambda_bar, length), initial_state.ndim)
+        final_state += decay * initial_state
     return y, final_state

@@ -6,6 +6,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.chunked import chunked_ssm
 from pspike_jax.functional.convolution import convolution_ssm
@@ -67,7 +68,7 @@ def linear_ssm(
     else:
         y, final_state = _recurrent(values, Lambda_bar, B_bar, C, initial_state, resets, engine)
     if D is not None:
-        y = y + jnp.asarray(D, jnp.float32) * values
+        y = y + broadcast_to_rank(jnp.asarray(D, jnp.float32), u.ndim) * values
     return y, final_state
 
 
@@ -114,13 +115,13 @@ def _recurrent(u, Lambda_bar, B_bar, C, initial_state, resets, engine):
 
 
 def _read(states, C):
-    return jnp.sum((C * states).real, axis=-1)
+    return jnp.sum((broadcast_to_rank(C, states.ndim) * states).real, axis=-1)
 
 
 def _states(u, Lambda_bar, B_bar, initial_state, resets, engine):
     """All states, (..., L, H, N)."""
     shape = (*u.shape, Lambda_bar.shape[-1])
-    drive = (B_bar * u[..., None]).reshape(*u.shape[:-1], -1)
+    drive = (broadcast_to_rank(B_bar, u.ndim + 1) * u[..., None]).reshape(*u.shape[:-1], -1)
     decay = Lambda_bar.reshape((1,) * (u.ndim - 1) + (-1,))
     if initial_state is not None:
         initial_state = initial_state.reshape(*initial_state.shape[:-2], -1)

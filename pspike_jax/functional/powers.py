@@ -77,7 +77,7 @@ def _table(Lambda: jax.Array, length: int, log2_stride: int) -> tuple[jax.Array,
     binary = binary_powers(Lambda, log2_stride + doublings)
     table = jnp.ones((1, *Lambda.shape), jnp.complex64)
     for factor in binary[log2_stride:]:
-        table = jnp.concatenate([table, table * factor])
+        table = jnp.concatenate([table, table * factor[None]])
     return table[:length], math.prod(binary[:log2_stride], start=jnp.ones_like(Lambda))
 
 

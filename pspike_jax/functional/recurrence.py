@@ -131,7 +131,7 @@ def _prefixes(factors, drive):
     length = drive.shape[0]
     if length == 1:
         return drive
-    decay = factors[0]
+    decay = factors[0][None]
     odd = _prefixes(factors[1:], decay * drive[: length // 2 * 2 : 2] + drive[1::2])
     even = drive[::2].at[1:].add(decay * odd[: (length - 1) // 2])
     if length % 2:

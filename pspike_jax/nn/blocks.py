@@ -7,6 +7,7 @@ output where there is one branch only.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -86,11 +87,12 @@ class BlockConfig:
     remat: str
 
     def __post_init__(self):
+        diagonal = self.parametrization == "diagonal"
         choices = {
             "block": ("paper", "official"),
             "norm": ("batch", "layer"),
             "parametrization": ("diagonal", "dplr"),
-            "initializer": DIAGONAL_INITIALIZERS if self.parametrization == "diagonal" else ("legs",),
+            "initializer": DIAGONAL_INITIALIZERS if diagonal else ("legs",),
             "noise_sharing": SAMPLERS,
             "surrogate": SURROGATES,
             "activation": ACTIVATIONS,
@@ -149,7 +151,7 @@ class Block(nn.Module):
     config: BlockConfig
     mode: Mode
 
-    def sample(self, site, drive, layer, noise, mask, affine=True):
+    def sample(self, site, drive, layer, noise, mask, affine=True, norm=None):
         """Return the spikes and the activity record of a site."""
         config, mode = self.config, self.mode
         reads_state = site.startswith("input")
@@ -166,7 +168,7 @@ class Block(nn.Module):
         uniform = None
         if mode.sampling == "spikes":
             uniform = noise.uniforms(layer, config.samplers[site], config.d_model)
-        return sampler(drive, uniform, mask)
+        return sampler(drive, uniform, mask, norm)
 
     def ssm(self, name: str, skip: bool):
         """Return the SSM of one branch."""
@@ -245,19 +247,21 @@ class PaperBlock(Block):
 class OfficialBlock(Block):
     """The block of the released program, oddities included.
 
-    GELU, the skip D and two dropouts lie between the state and the affine map; the second branch
-    reads the raw input without norm, is not reversed in time and has no affine map after its SSM.
+    The norm follows the input's affine map; GELU, the skip D and two dropouts lie between the state
+    and the output's; the second branch reads the raw input without norm, is not reversed in time
+    and has no affine map after its SSM.
     """
 
     @nn.compact
     def __call__(self, x, layer, noise: Noise, mask, state):
         """Run one block; arguments and results as in `PaperBlock`."""
         config = self.config
-        drive = x
+        norm = None
         if config.prenorm:
-            drive = Normalization(config.norm, name="norm")(x, None, self.mode.train)
+            normalization = Normalization(config.norm, name="norm")
+            norm = functools.partial(normalization, mask=None, train=self.mode.train)
         records, spikes, final = {}, [], {}
-        s, records["input"] = self.sample("input", drive, layer, noise, mask)
+        s, records["input"] = self.sample("input", x, layer, noise, mask, norm=norm)
         y, final["ssm"] = self.branch("ssm", s, mask, state)
         if config.bidirectional:
             s, records["input_reverse"] = self.sample("input_reverse", x, layer, noise, mask)

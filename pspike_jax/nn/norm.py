@@ -61,16 +61,18 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + EPSILON)
-        return x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)
+        shift = bias - mean * gain
+        gain, shift = (jax.lax.broadcast_to_rank(a.astype(x.dtype), x.ndim) for a in (gain, shift))
+        return x * gain + shift
 
 
 def _moments(x, mask):
     axes = tuple(range(x.ndim - 1))
     if mask is None:
         count = jnp.float32(x[..., 0].size)
-        mean = jnp.mean(x, axes)
-        return mean, jnp.mean(jnp.square(x - mean), axes), count
+        mean = jnp.mean(x, axes, keepdims=True)
+        return mean.reshape(-1), jnp.mean(jnp.square(x - mean), axes), count
     weight = mask[..., None].astype(jnp.float32)
     count = jnp.sum(weight)
-    mean = jnp.sum(weight * x, axes) / count
-    return mean, jnp.sum(weight * jnp.square(x - mean), axes) / count, count
+    mean = jnp.sum(weight * x, axes, keepdims=True) / count
+    return mean.reshape(-1), jnp.sum(weight * jnp.square(x - mean), axes) / count, count

@@ -4,6 +4,8 @@ Bal & Sengupta, "P-SpikeSSM: Harnessing Probabilistic Spiking State Space Models
 Dependency Tasks", ICLR 2025.
 """
 
+from typing import Callable
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -71,7 +73,11 @@ class SpikeSampler(nn.Module):
 
     @nn.compact
     def __call__(
-        self, drive: jax.Array, noise: jax.Array | None, mask: jax.Array | None
+        self,
+        drive: jax.Array,
+        noise: jax.Array | None,
+        mask: jax.Array | None,
+        norm: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Sample spikes.
 
@@ -79,6 +85,7 @@ class SpikeSampler(nn.Module):
           drive: (B, L, H).
           noise: uniforms (B, L, H) or a number; unused in mean field.
           mask: (B, L) bool, the steps that count as activity; all if None.
+          norm: applied between the affine map and the clamp, as the released program does.
 
         Returns:
           spikes: (B, L, H) in {0, 1}, or probabilities in mean field.
@@ -87,7 +94,9 @@ class SpikeSampler(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, (self.features,))
             shift = self.param("shift", nn.initializers.zeros, (self.features,))
-            drive = scale * drive + shift
+            drive = scale[None, None] * drive + shift[None, None]
+        if norm is not None:
+            drive = norm(drive)
         p = expected_firing(drive)
         slope = SURROGATES[self.surrogate]
         if self.sampling == "mean":

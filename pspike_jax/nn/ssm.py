@@ -219,4 +219,6 @@ class DPLRSSM(nn.Module):
                     f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
                 )
             y, final_state = convolve(u, self.kernel()[..., :steps]), None
-        return (y + self.D * u.astype(jnp.float32) if self.skip else y), final_state
+        if self.skip:
+            y = y + self.D[None, None] * u.astype(jnp.float32)
+        return y, final_state
