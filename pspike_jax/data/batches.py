@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pspike_jax.data.scaled import Scaled
+
 CHECKED_BYTES = 1 << 26  # inputs are checked in pieces: a memory map need not fit in memory
 
 
@@ -20,12 +22,13 @@ class Split(NamedTuple):
     """Examples of one split, as NumPy arrays or memory maps.
 
     Attributes:
-      inputs: (n, L) integers, or (n, L, F) floats; (n, 2, L) for pairs of documents.
+      inputs: (n, L) integers, or (n, L, F) floats, or Scaled integers that read as floats;
+        (n, 2, L) for pairs of documents.
       lengths: (n,) integers in [1, L]; (n, 2) for pairs of documents.
       labels: (n,) integers in [0, num_classes).
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | Scaled
     lengths: np.ndarray
     labels: np.ndarray
 
@@ -96,7 +99,7 @@ def check_split(split: Split, *, where: str, num_classes: int, vocab_size: int |
 
 def _check_dtypes(split: Split, where: str, vocab_size: int | None) -> None:
     for name, array in split._asdict().items():
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, (np.ndarray, Scaled)):
             raise TypeError(f"{where}: {name} are {type(array).__name__}, expected a NumPy array")
         if name == "inputs" and vocab_size is None:
             if array.dtype not in (np.float32, np.float16):
@@ -134,6 +137,8 @@ def _check_range(array: np.ndarray, what: str, low: int, high: int) -> None:
 
 
 def _check_inputs(inputs: np.ndarray, where: str, vocab_size: int | None) -> None:
+    if isinstance(inputs, Scaled):  # finite integers under a finite scaling
+        return
     rows = max(1, CHECKED_BYTES // (inputs[:1].nbytes or 1))
     for start in range(0, len(inputs), rows):
         piece = np.asarray(inputs[start : start + rows])

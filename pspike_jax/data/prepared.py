@@ -1,0 +1,254 @@
+"""Prepared data sets on disk: plain .npy arrays that are mapped into memory, and a manifest.
+
+    DIR/NAME/manifest.json   counts, shapes, dtypes, bytes and sha256 of the arrays, the settings
+    DIR/NAME/inputs.npy      (n, ...) tokens, or numbers that `divisor`, mean.npy, std.npy scale
+    DIR/NAME/lengths.npy     (n,) or (n, 2) int32
+    DIR/NAME/labels.npy      (n,) int32
+
+The rows of all splits stand in one array, training first, then validation, then test. A set is
+written to a folder beside its place and renamed when it is whole, so what stands at its place is
+whole; and it is checked when it is opened. Nothing here needs TensorFlow or a network.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from pspike_jax.data.batches import Task
+from pspike_jax.data.source import SPLITS, Scaling, Source, fill, make_task
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_UNFINISHED = ".unfinished"
+_REQUIRED = {
+    "format": int, "name": str, "num_classes": int, "splits": dict, "arrays": dict,
+    "settings": dict, "complete": bool, "notes": list,
+}
+
+
+def write_prepared(source: Source, folder: str | os.PathLike, *, partial: bool = False) -> None:
+    """Write a source to a folder that does not exist yet.
+
+    Args:
+      source: it is consumed.
+      folder: where the set will stand; its parent is made if need be.
+      partial: accept files that are not those published; the set is named so.
+
+    Raises:
+      FileExistsError: the folder exists.
+      ValueError: the set is not what was published, or a file is damaged; nothing is left behind.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; delete it, or name another place")
+    if source.differences and not partial:
+        raise ValueError(
+            f"{source.name}: {'; '.join(source.differences)}. Put the published files in place, or "
+            f"accept these (--allow_partial), which the name of the set will say"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = tempfile.mkdtemp(
+        dir=folder.parent, prefix=f".{folder.name}-", suffix=_UNFINISHED
+    )
+    unfinished = pathlib.Path(unfinished)
+    try:
+        _write_arrays(source, unfinished)
+        unfinished.chmod(0o755)  # mkdtemp shuts others out
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+
+
+def unfinished_folders(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """List what runs that were killed, or still go on, have left beside a prepared set.
+
+    Args:
+      folder: where the set stands, or will stand.
+
+    Returns:
+      Folders that may be deleted when no other run is preparing the set.
+    """
+    folder = pathlib.Path(folder)
+    return sorted(folder.parent.glob(f".{folder.name}-*{_UNFINISHED}"))
+
+
+def open_prepared(
+    folder: str | os.PathLike, *, validation: str = "held_out", verify: bool = True
+) -> Task:
+    """Open a prepared set; its arrays stay on disk.
+
+    Args:
+      folder: where the set stands.
+      validation: "held_out", or "test" to select models on the test split and to train on the
+        held-out examples too, as the published programs for IMDB and SHD do.
+      verify: compare checksums, which reads the whole set once.
+
+    Returns:
+      The task.
+
+    Raises:
+      FileNotFoundError: there is no prepared set.
+      ValueError: a file is missing, damaged, or not of this format.
+    """
+    if validation not in ("held_out", "test"):
+        raise ValueError(f"validation is {validation!r}, expected 'held_out' or 'test'")
+    folder = pathlib.Path(folder)
+    manifest = read_manifest(folder)
+    arrays = {
+        name: _open_array(folder, name, entry, verify)
+        for name, entry in manifest["arrays"].items()
+    }
+    ranges = {name: tuple(manifest["splits"][name]) for name in SPLITS}
+    if validation == "test":
+        ranges["train"] = (ranges["train"][0], ranges["validation"][1])
+        ranges["validation"] = ranges["test"]
+    scaling = None
+    if manifest["divisor"] is not None:
+        scaling = Scaling(
+            manifest["divisor"],
+            *(np.array(arrays[name]) if name in arrays else None for name in ("mean", "std")),
+        )
+    return make_task(
+        manifest["name"], arrays["inputs"], arrays["lengths"], arrays["labels"], ranges,
+        manifest["num_classes"], manifest["vocab_size"], scaling,
+    )
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """Read the manifest of a prepared set, and check that it is one.
+
+    Args:
+      folder: where the set stands.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      FileNotFoundError: there is no prepared set.
+      ValueError: the manifest is damaged, or of another format.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(f"no prepared data set in {folder}: {path.name} is missing")
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); prepare the set again") from error
+    for key, kind in _REQUIRED.items():
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
+            raise ValueError(f"{path}: no {key!r} of type {kind.__name__}; prepare the set again")
+    if manifest["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: format {manifest['format']}, this version reads {FORMAT}; prepare it again"
+        )
+    missing = {"inputs", "lengths", "labels"} - set(manifest["arrays"])
+    missing |= set(SPLITS) - set(manifest["splits"])
+    missing |= {"divisor", "vocab_size"} - set(manifest)
+    if missing:
+        raise ValueError(f"{path}: no entry for {sorted(missing)}; prepare the set again")
+    return manifest
+
+
+def _write_arrays(source: Source, folder: pathlib.Path) -> None:
+    """Write all arrays, then the manifest that names them."""
+    count = source.num_examples
+    shapes = {
+        "inputs": (source.dtype, source.shape),
+        "lengths": ("int32", source.lengths_shape),
+        "labels": ("int32", ()),
+    }
+    arrays = {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", np.dtype(dtype), (count, *shape)
+        )
+        for name, (dtype, shape) in shapes.items()
+    }
+    fill(source, **arrays)
+    _check(source, arrays["lengths"], arrays["labels"])
+    divisor = None
+    if source.scaling is not None:
+        divisor, *moments = source.scaling(arrays["inputs"][slice(*source.ranges()["train"])])
+        for name, moment in zip(("mean", "std"), moments):
+            if moment is not None:
+                np.save(folder / f"{name}.npy", np.asarray(moment, np.float32))
+                arrays[name] = np.load(folder / f"{name}.npy")
+    for name in shapes:
+        arrays[name].flush()
+    manifest = {
+        "format": FORMAT,
+        "name": source.name + (" (partial)" if source.differences else ""),
+        "num_classes": source.num_classes,
+        "vocab_size": source.vocab_size,
+        "divisor": divisor,
+        "splits": source.ranges(),
+        "arrays": {name: _describe(folder, name, array) for name, array in arrays.items()},
+        "settings": source.settings,
+        "complete": not source.differences,
+        "notes": source.notes + source.differences,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _check(source: Source, lengths: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse a set that could not be opened: empty splits, labels or lengths out of range."""
+    for name, (first, last) in source.ranges().items():
+        if first == last:
+            raise ValueError(f"{source.name}: no examples for {name}")
+    longest = source.shape[len(source.lengths_shape)]
+    if lengths.min() < 1 or lengths.max() > longest:
+        raise ValueError(
+            f"{source.name}: lengths from {lengths.min()} to {lengths.max()}, expected 1 to "
+            f"{longest}"
+        )
+    if labels.min() < 0 or labels.max() >= source.num_classes:
+        raise ValueError(
+            f"{source.name}: labels from {labels.min()} to {labels.max()}, expected 0 to "
+            f"{source.num_classes - 1}"
+        )
+
+
+def _describe(folder: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
+    path = folder / f"{name}.npy"
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.str,
+        "bytes": path.stat().st_size,
+        "sha256": _sha256(path),
+    }
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open_array(
+    folder: pathlib.Path, name: str, entry: dict[str, Any], verify: bool
+) -> np.ndarray:
+    """Map one array into memory after comparing it with the manifest."""
+    path = folder / f"{name}.npy"
+    again = "delete the folder and prepare the set again"
+    if not path.exists():
+        raise ValueError(f"{path}: missing, though {MANIFEST} names it; {again}")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise ValueError(f"{path}: {size:,} bytes, {MANIFEST} says {entry['bytes']:,}; {again}")
+    if verify and _sha256(path) != entry["sha256"]:
+        raise ValueError(f"{path}: its sha256 is not that of {MANIFEST}; {again}")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not an .npy array ({error}); {again}") from error
+    if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+        raise ValueError(
+            f"{path}: {array.dtype.str} {array.shape}, {MANIFEST} says {entry['dtype']} "
+            f"{tuple(entry['shape'])}; {again}"
+        )
+    return array
