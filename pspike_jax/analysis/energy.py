@@ -17,7 +17,7 @@ Counted:
                        (a complex product) and 2 for reading out its real part. A dense or
                        low-rank transition is counted in its diagonal form.
 Not counted: memory traffic, normalisation and affine maps, activation functions, pooling,
-  residual sums, and drawing the noise.
+  residual sums, potentials of neurons that reset, and drawing the noise.
 
 The published count leaves the state updates out, and with them a factor of the state size.
 """
@@ -68,25 +68,18 @@ class Energy(NamedTuple):
         return self.encoder_macs + self.head_macs + state_updates * self.state_macs
 
 
-def state_update_macs(
-    *, n_layers: int, d_model: int, d_state: int, directions: int, steps: float
-) -> float:
+def state_update_macs(*, pairs: int, steps: float) -> float:
     """Multiply-accumulates that update and read the states of one example.
 
     Args:
-      n_layers: number of layers.
-      d_model: H, neurons of a layer.
-      d_state: real state size of a neuron, even: d_state / 2 conjugate pairs.
-      directions: recurrences of a layer: 1 where causal, 2 where also run backward in time, and
-        as many again for a second branch.
+      pairs: conjugate pairs of the whole model: layers x H x (d_state / 2) x recurrences of a
+        layer, which are 1 where causal, 2 where a layer also runs backward in time, and as many
+        again for a second branch.
       steps: steps of an example.
 
     Returns:
-      n_layers H directions (d_state / 2) (4 + 2) steps.
+      pairs (4 + 2) steps.
     """
-    if d_state < 2 or d_state % 2:
-        raise ValueError(f"d_state is {d_state}, expected an even number of at least 2")
-    pairs = n_layers * d_model * directions * (d_state // 2)
     return float(pairs * (DECAY_MACS + READOUT_MACS) * steps)
 
 

@@ -6,13 +6,13 @@ viridis; what has no order takes the palette of Okabe and Ito. Both survive colo
 """
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pspike_jax.analysis.activity import probability_density
+from pspike_jax.analysis.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +32,8 @@ def save_figure(fig: "Figure", path: str | os.PathLike) -> None:
       fig: figure.
       path: where to write; its folder must exist.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         fig.savefig(partial, format="png", dpi=DPI)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def learning_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
@@ -79,17 +74,21 @@ def spike_raster(spikes: Mapping[str, np.ndarray]) -> "Figure":
     Returns:
       Figure with a column per site; each panel is an image (H, L), dark where a neuron fires.
     """
-    layers, length, neurons = next(iter(spikes.values())).shape
-    fig, axes = _grid(layers, len(spikes), height=0.5 + 1.7 * layers, sharey=True)
+    layers = max(len(array) for array in spikes.values())
+    fig, axes = _grid(layers, len(spikes), height=0.5 + 1.7 * layers, sharey=False)
     for column, (site, array) in enumerate(spikes.items()):
-        for layer, ax in enumerate(axes[:, column]):
+        for layer, image in enumerate(array):
+            length, neurons = image.shape
+            ax = axes[layer, column]
             # Long sequences have more steps than pixels: averaging shows density, not aliases.
-            ax.imshow(array[layer].T, cmap="Greys", vmin=0, vmax=1, aspect="auto", origin="lower",
+            ax.imshow(image.T, cmap="Greys", vmin=0, vmax=1, aspect="auto", origin="lower",
                       interpolation="antialiased", extent=(0.5, length + 0.5, 0.5, neurons + 0.5))
-            rate = 100 * np.mean(array[layer], dtype=np.float64)
+            rate = 100 * np.mean(image, dtype=np.float64)
             ax.set_title(f"{_name(site)}, rate {rate:.1f} %", loc="left", fontsize=9)
             ax.set_yticks([1, neurons])
-        axes[-1, column].set_xlabel("time step")
+        axes[len(array) - 1, column].set_xlabel("time step")
+        for ax in axes[len(array):, column]:
+            ax.remove()
     for layer, ax in enumerate(axes[:, 0]):
         ax.set_ylabel(f"layer {layer + 1}\nneuron")
     return fig
@@ -145,15 +144,15 @@ def active_neurons(ratio: Mapping[str, np.ndarray]) -> "Figure":
       Figure with a panel per site and a line per layer (%). Where L is over 200 a point is the
       mean of a window of steps, and the axis says so.
     """
-    layers, length = next(iter(ratio.values())).shape
+    length = next(iter(ratio.values())).shape[1]
     window = -(-length // MAX_POINTS)
     points = length // window
     centers = (np.arange(points) + 0.5) * window + 0.5
     xlabel = f"time step (means of {window})" if window > 1 else "time step"
     fig, panels = _panels(len(ratio), row_height=2.3, xlabel=xlabel, ylabel="active neurons (%)")
     for ax, (site, values) in zip(panels, ratio.items()):
-        means = np.reshape(values[:, : points * window], (layers, points, window)).mean(axis=-1)
-        for layer, color in enumerate(_layer_colors(layers)):
+        means = np.reshape(values[:, : points * window], (-1, points, window)).mean(axis=-1)
+        for layer, color in enumerate(_layer_colors(len(values))):
             ax.plot(centers, 100 * means[layer], color=color, linewidth=1.4,
                     label=f"layer {layer + 1}")
         ax.set_title(f"{_name(site)}: mean {100 * np.nanmean(values):.1f} %", loc="left")

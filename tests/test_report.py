@@ -1,0 +1,190 @@
+"""The report: what it prints, writes and draws, of findings made by hand and of one real model."""
+
+import json
+import types
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pspike_jax import models
+from pspike_jax.analysis import activity, energy, plots
+from pspike_jax.analysis import report as report_module
+from pspike_jax.analysis.measure import Findings
+from pspike_jax.analysis.report import report, table
+from pspike_jax.data.batches import Split
+
+EVALUATION = {
+    "sampled": {"mean": 0.953, "sem": 0.0041, "draws": 8, "sem_examples": 0.0115},
+    "mean_field": {"mean": 0.97, "sem": 0.0, "draws": 1},
+}
+HISTORY = [{"step": 1, "train/loss": 1.0, "train/accuracy": 0.5, "train/firing_rate": 0.1}]
+POLES = np.array([[[0.5 + 0.1j, 0.9j]]])
+TASK = types.SimpleNamespace(name="made", test="split")
+
+
+class Dense(nn.Module):
+    """A model without spikes and without state spaces."""
+
+
+class Recurrent(nn.Module):
+    """A model with state spaces."""
+
+    d_state: int = 4
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Report on given findings; returns the text and the figures by file name."""
+
+    def run_report(model, findings, history):
+        drawn = {}
+        monkeypatch.setattr(report_module, "measure", lambda *_: findings)
+        monkeypatch.setattr(models, "poles", lambda *_: POLES, raising=False)
+        monkeypatch.setattr(plots, "save_figure", lambda fig, path: drawn.update({path.name: fig}))
+        text = report(model, {}, TASK, key=None, evaluation=EVALUATION, workdir=tmp_path,
+                      history=history)
+        return text, drawn
+
+    return run_report
+
+
+def made(captured=None, lengths=(), **operations):
+    one = np.array([0.125])
+    counts = {"synaptic_ops": 1000.0, "dense_macs": 20000.0, "encoder_macs": 10.0,
+              "head_macs": 90.0, "state_macs": 5000.0} | operations
+    return Findings(
+        examples=256,
+        shares={"input_reverse": activity.Activity(one, one, one / 2, 0 * one, 2 * one)},
+        operations=energy.Energy(**counts), captured=captured or {}, lengths=np.array(lengths),
+    )
+
+
+SILENT = Findings(256, {}, None, {}, np.array([3]))
+
+
+def test_report_draws_the_captured_batch_without_its_padding(run, rng):
+    p = rng.random((2, 3, 6, 4))
+    spikes = (p > 0.5) + 0.0
+    lengths = np.array([4, 6, 2])
+    site = {"spike_array": spikes, "probability_array": p, "block_output": p}
+    _, drawn = run(Dense(), made({"input": site}, lengths), [])
+    assert set(drawn) == {"raster.png", "probabilities.png", "active_ratio.png"}
+    image = drawn["raster.png"].axes[1].images[0].get_array()
+    np.testing.assert_array_equal(image, spikes[1, 0, :4].T)
+    ratio = drawn["active_ratio.png"].axes[0].lines[1].get_ydata()
+    np.testing.assert_array_equal(ratio, 100 * activity.active_ratio(spikes, lengths)[1])
+    shares = drawn["probabilities.png"].axes[0].patches[0].get_data().values
+    valid = np.concatenate([p[0, b, : lengths[b]].ravel() for b in range(3)])
+    expected, _ = np.histogram(valid, 50, (0, 1))
+    np.testing.assert_allclose(shares, 100 * expected / 48, rtol=1e-14)  # one product, one quotient
+
+
+def test_report_draws_poles_where_there_are_state_spaces(run):
+    _, drawn = run(Recurrent(), SILENT, [])
+    points = drawn["poles.png"].axes[0].collections[0].get_offsets()
+    np.testing.assert_array_equal(points, [[0.5, 0.1], [0, 0.9]])
+
+
+def test_report_draws_the_history(run):
+    _, drawn = run(Dense(), SILENT, HISTORY)
+    assert list(drawn) == ["learning_curve.png"]
+    (loss,) = drawn["learning_curve.png"].axes[0].lines
+    np.testing.assert_array_equal(loss.get_xydata(), [[1, 1]])
+
+
+def test_report_of_a_model_without_spikes_says_so(run, tmp_path):
+    text, drawn = run(Dense(), SILENT, [])
+    assert text.endswith("The model has no spikes: no activity, no energy saved.")
+    assert drawn == {}
+    assert json.loads((tmp_path / "report.json").read_text())["activity"] == {}
+
+
+def test_report_writes_the_numbers_that_it_prints(run, tmp_path):
+    text, _ = run(Dense(), made(), [])
+    assert text == table(made(), EVALUATION)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content == report_module.summary(made(), EVALUATION)
+    assert content["evaluation"] == EVALUATION
+    assert content["activity"]["input_reverse"]["dead"] == [0.0625]
+    assert content["operations"] == made().operations._asdict()
+
+
+def test_report_on_a_trained_model_leaves_whole_files_only(key, rng, tmp_path):
+    fields = {"num_classes": 3, "d_model": 4, "n_layers": 1, "d_state": 2}
+    model = models.create_model("pspikessm", **fields)
+    inputs = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    variables = model.init({"params": key(), "spikes": key()}, jnp.asarray(inputs))
+    split = Split(inputs, np.full(4, 5), np.zeros(4, int))
+    task = types.SimpleNamespace(name="made", test=split)
+    text = report(model, variables, task, key=key(), evaluation=EVALUATION,
+                  workdir=tmp_path / "run", history=HISTORY)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "report.json", "learning_curve.png", "raster.png", "probabilities.png",
+        "active_ratio.png", "poles.png",
+    }
+    # 5 steps of 4 neurons: 2 and 4 operations a spike in the twin, encoder 2 x 4, head 4 x 3
+    # once, 4 pairs at 6 each.
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[-2:] for line in lines if line[:1] == ["synaptic"]] == [["120", "MAC"]]
+    assert ["encoder", "40", "MAC", "40", "MAC"] in lines
+    assert ["head", "12", "MAC", "12", "MAC"] in lines
+    assert ["state", "updates", "120", "MAC", "120", "MAC"] in lines
+
+
+def test_report_refuses_a_task_without_a_test_split_before_writing(tmp_path):
+    task = types.SimpleNamespace(name="made", test=None)
+    with pytest.raises(ValueError, match="'made' has no test split"):
+        report(Dense(), {}, task, key=None, evaluation={}, workdir=tmp_path / "run", history=[])
+    assert not (tmp_path / "run").exists()
+
+
+def test_table_lines_up_what_was_found():
+    lines = table(made(), EVALUATION).splitlines()
+    assert lines[:4] == [
+        "Test accuracy",
+        "                     mean  s.e. of draws  s.e. of examples  draws",
+        "  sampled spikes  95.30 %         0.41 %            1.15 %      8",
+        "  mean field      97.00 %         0.00 %                 -      1",
+    ]
+    assert lines[5:8] == [
+        "Activity on 256 test examples",
+        "  layer, site       firing rate   mean p    dead  saturated  surrogate > 0",
+        "  1, input reverse      12.50 %  12.50 %  6.25 %     0.00 %        25.00 %",
+    ]
+    # 0.9 pJ x 1,000 + 4.6 pJ x 100 = 1.36 nJ against 4.6 pJ x 20,100 = 92.46 nJ.
+    assert lines[9:17] == [
+        "Operations and energy per example (mean of 256)",
+        "                                  spiking  dense twin  dense / spiking",
+        "  synaptic operations            1,000 AC  20,000 MAC",
+        "  encoder                          10 MAC      10 MAC",
+        "  head                             90 MAC      90 MAC",
+        "  state updates                 5,000 MAC   5,000 MAC",
+        "  energy without state updates     1.4 nJ     92.5 nJ            67.99",
+        "  energy with state updates       24.4 nJ    115.5 nJ             4.74",
+    ]
+    assert max(map(len, lines)) <= 100
+
+
+def test_table_says_what_is_counted_and_what_is_not():
+    text = table(made(), EVALUATION)
+    for words in ("state updates", "encoder and head", "4.6 pJ per MAC", "0.9 pJ per AC",
+                  "Not counted: memory traffic"):
+        assert words in text
+
+
+def test_summary_has_no_number_that_json_lacks():
+    silent = made(synaptic_ops=0.0, encoder_macs=0.0, head_macs=0.0)
+    content = report_module.summary(silent, {})
+    assert content["energy"]["without_state_updates"]["ratio"] is None
+    json.dumps(content, allow_nan=False)
+
+
+def test_summary_gives_energy_with_and_without_state_updates():
+    found = report_module.summary(made(), {})["energy"]
+    np.testing.assert_allclose(
+        [list(found[name].values()) for name in ("without_state_updates", "with_state_updates")],
+        [[1360, 92460, 92460 / 1360], [24360, 115460, 115460 / 24360]],
+        rtol=1e-14,  # a few roundings of float64
+    )
