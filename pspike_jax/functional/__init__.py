@@ -1,7 +1,26 @@
 """Pure functions: arrays in, arrays out. No Flax, no configuration, no files."""
 
 from pspike_jax.functional.convolution import convolve, ssm_kernel
+from pspike_jax.functional.discretization import (
+    discretize_bilinear,
+    discretize_bilinear_dplr,
+    discretize_zoh,
+)
+from pspike_jax.functional.dplr import (
+    dplr_kernel,
+    dplr_recurrence,
+    length_attuned,
+    length_unattuned,
+)
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.initializers import (
+    hippo_legs_matrix,
+    hippo_legs_nplr,
+    log_uniform_dt,
+    s4d_inv,
+    s4d_legs,
+    s4d_lin,
+)
 from pspike_jax.functional.linear_ssm import linear_ssm
 from pspike_jax.functional.noise import uniforms
 from pspike_jax.functional.recurrence import linear_recurrence
@@ -18,17 +37,30 @@ from pspike_jax.functional.surrogates import (
 )
 
 __all__ = [
-    "SURROGATES",
     "Engine",
+    "SURROGATES",
     "arctan",
     "boxcar",
     "clamp_straight_through",
     "convolve",
+    "discretize_bilinear",
+    "discretize_bilinear_dplr",
+    "discretize_zoh",
+    "dplr_kernel",
+    "dplr_recurrence",
     "expected_firing",
     "heaviside",
+    "hippo_legs_matrix",
+    "hippo_legs_nplr",
+    "length_attuned",
+    "length_unattuned",
     "linear_recurrence",
     "linear_ssm",
+    "log_uniform_dt",
     "no_gradient",
+    "s4d_inv",
+    "s4d_legs",
+    "s4d_lin",
     "sample_spikes",
     "sigmoid",
     "ssm_kernel",

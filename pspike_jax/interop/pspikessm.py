@@ -13,7 +13,7 @@ import numpy as np
 
 from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.nn.backbone import PSpikeBackbone, config_fields
-from pspike_jax.nn.blocks import BlockConfig
+from pspike_jax.nn.block_config import BlockConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _read_config(state_dict, prenorm, norm, residual, length) -> BlockConfig:
     directions, features, pairs, _ = np.shape(state_dict[first + "C"])
     copies = np.shape(state_dict[first + "A_real"])[0]
     if copies not in (1, features):
-        raise ValueError(f"{first}A_real ties features in {copies} groups; expected 1 or {features}")
+        raise ValueError(f"{first}A_real has {copies} rows; expected 1 or {features}")
     fields = {name: PRESETS["official"][name] for name in config_fields()} | {
         "d_model": features,
         "d_state": 2 * pairs,

@@ -1,5 +1,6 @@
 """Published systems, one file each, and the zoo that names them."""
 
+from pspike_jax.models.poles import poles
 from pspike_jax.models.zoo import create_model, list_models
 
-__all__ = ["create_model", "list_models"]
+__all__ = ["create_model", "list_models", "poles"]

@@ -4,15 +4,16 @@ import difflib
 
 import flax.linen as nn
 
-from pspike_jax.models import pspikessm, silif
+from pspike_jax.models import pspikessm, s4d, silif
 
 # {model: (class, {preset: fields}, default preset)}
 MODELS = {
     "pspikessm": (pspikessm.PSpikeSSM, pspikessm.PRESETS, "paper"),
+    "lif_ssm": (pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS, "paper"),
+    "s4d": (s4d.S4D, s4d.PRESETS, "s4d"),
 } | {
     name: (silif.SpikingNetwork, presets, "default") for name, presets in silif.PRESETS.items()
 }
-
 
 # A module's `init` is its method, so that field goes by another name inside.
 ATTRIBUTES = {"init": "initializer"}

@@ -1,7 +1,7 @@
 """Flax (Linen) modules: they own parameters and call `pspike_jax.functional`."""
 
 from pspike_jax.nn.backbone import PSpikeBackbone
-from pspike_jax.nn.blocks import BlockConfig
+from pspike_jax.nn.block_config import BlockConfig
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer, SpikeSampler
 from pspike_jax.nn.ssm import DiagonalSSM, DPLRSSM
 

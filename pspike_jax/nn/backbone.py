@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.nn.blocks import SITES, BlockConfig, Mode, OfficialBlock, PaperBlock
+from pspike_jax.nn.block_config import SITES, BlockConfig
+from pspike_jax.nn.blocks import Mode, OfficialBlock, PaperBlock
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import Noise
 

@@ -1,126 +1,17 @@
-"""Blocks of P-SpikeSSM: sample -> SSM -> sample -> mix -> fuse, as the paper and as the program.
-
-Samplers are numbered in order of use: the input, the input of a second branch, the output, the
-output of the second branch. Under `noise_sharing="official"` the program's two uniforms serve
-them all: the first the input and every output, the second the input of the second branch, or the
-output where there is one branch only.
-"""
+"""Blocks of P-SpikeSSM: sample -> SSM -> sample -> mix -> fuse, as the paper and as the program."""
 
 import dataclasses
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn.block_config import BlockConfig
 from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.lif import LIFReadout
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, Noise, SpikeMixer, SpikeSampler
-from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS, DiagonalSSM, DPLRSSM
-
-SITES = ("input", "input_reverse", "output", "output_reverse")
-
-# Which uniform each site compares with: {noise_sharing: {bidirectional: {site: sampler}}}.
-SAMPLERS = {
-    "independent": {
-        False: {"input": 0, "output": 1},
-        True: {"input": 0, "input_reverse": 1, "output": 2, "output_reverse": 3},
-    },
-    "official": {
-        False: {"input": 0, "output": 1},
-        True: {"input": 0, "input_reverse": 1, "output": 0, "output_reverse": 0},
-    },
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockConfig:
-    """What the blocks of a P-SpikeSSM compute; see the table of fields in the README.
-
-    Attributes:
-      block: "paper" or "official", the order of operations.
-      d_model: H.
-      d_state: N, real state size, even.
-      n_layers: number of blocks.
-      norm: "batch" or "layer".
-      prenorm: normalise the input of a block rather than its output.
-      bidirectional: a second branch with its own SSM, reversed in time in "paper".
-      causal: kernels look back only.
-      residual: add a block's input to its output.
-      dropout: rate in [0, 1).
-      shared_dynamics: features share A, B (and P); dt and C stay their own.
-      parametrization: "diagonal" (zero-order hold) or "dplr" (bilinear).
-      initializer: starting poles, "legs", "lin" or "inv"; "dplr" has "legs" alone.
-      noise_sharing: "independent" or "official", see the module docstring.
-      surrogate: name in `functional.SURROGATES`.
-      activation: name in `nn.dense.ACTIVATIONS`, after the mixer.
-      mixer: "dense" or "none".
-      dt_min: smallest initial step size.
-      dt_max: largest initial step size.
-      l_max: longest input of a length-attuned kernel; None takes the length at initialisation.
-      engine: how diagonal SSMs are evaluated.
-      remat: "none", or "block" to recompute a block's values in the backward pass.
-    """
-
-    block: str
-    d_model: int
-    d_state: int
-    n_layers: int
-    norm: str
-    prenorm: bool
-    bidirectional: bool
-    causal: bool
-    residual: bool
-    dropout: float
-    shared_dynamics: bool
-    parametrization: str
-    initializer: str
-    noise_sharing: str
-    surrogate: str
-    activation: str
-    mixer: str
-    dt_min: float
-    dt_max: float
-    l_max: int | None
-    engine: str
-    remat: str
-
-    def __post_init__(self):
-        diagonal = self.parametrization == "diagonal"
-        choices = {
-            "block": ("paper", "official"),
-            "norm": ("batch", "layer"),
-            "parametrization": ("diagonal", "dplr"),
-            "initializer": DIAGONAL_INITIALIZERS if diagonal else ("legs",),
-            "noise_sharing": SAMPLERS,
-            "surrogate": SURROGATES,
-            "activation": ACTIVATIONS,
-            "mixer": ("dense", "none"),
-            "remat": ("none", "block"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                expected = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
-        for name in ("d_model", "d_state", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.d_state % 2:
-            raise ValueError(f"d_state must be even (conjugate pairs), not {self.d_state}")
-        if not 0 < self.dt_min < self.dt_max:
-            raise ValueError(f"need 0 < dt_min < dt_max, not {self.dt_min} and {self.dt_max}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
-        if self.l_max is not None and self.l_max < 1:
-            raise ValueError(f"l_max must be at least 1 or None, not {self.l_max}")
-        if self.block == "paper" and self.bidirectional and self.causal:
-            raise ValueError("bidirectional=True reads the future; it needs causal=False")
-
-    @property
-    def samplers(self) -> dict[str, int]:
-        """Index of the uniform that each site compares with."""
-        return SAMPLERS[self.noise_sharing][self.bidirectional]
+from pspike_jax.nn.ssm import DiagonalSSM, DPLRSSM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,16 +42,30 @@ class Block(nn.Module):
     config: BlockConfig
     mode: Mode
 
+    def fan_out(self, site: str) -> int:
+        """A spike into the SSM updates N real numbers, one out of it H columns of the mixer."""
+        return self.config.d_state if site.startswith("input") else self.config.d_model
+
+    def integrate(self, site, drive, mask, state):
+        """Return the LIF spikes of a site, their activity record and the neurons' final state."""
+        config = self.config
+        readout = LIFReadout(
+            features=config.d_model,
+            surrogate=config.surrogate,
+            fan_out=self.fan_out(site),
+            capture=self.mode.capture,
+            name=site,
+        )
+        return readout(drive, mask, state)
+
     def sample(self, site, drive, layer, noise, mask, affine=True, norm=None):
         """Return the spikes and the activity record of a site."""
         config, mode = self.config, self.mode
-        reads_state = site.startswith("input")
         sampler = SpikeSampler(
             features=config.d_model,
             sampling=mode.sampling,
             surrogate=config.surrogate,
-            # A spike into the SSM updates N real numbers, one out of it H columns of the mixer.
-            fan_out=config.d_state if reads_state else config.d_model,
+            fan_out=self.fan_out(site),
             affine=affine,
             capture=mode.capture,
             name=site,
@@ -215,33 +120,38 @@ class PaperBlock(Block):
           layer: index of the block.
           noise: uniforms.
           mask: (B, L) bool of valid steps, or None.
-          state: {"ssm": (B, H, N/2)} to carry on from, or None.
+          state: as `BlockConfig.zero_state`, to carry on from, or None.
 
         Returns:
           x: (B, L, H).
           records: {site: activity}.
-          state: the SSM's final state, or None where none was given.
+          state: the final state, or None where none was given.
         """
         config = self.config
         drive = x
         if config.prenorm:
             drive = Normalization(config.norm, name="norm")(x, mask, self.mode.train)
-        initial = None if state is None else state["ssm"]
-        records, spikes = {}, []
+        before, final, records, spikes = state or {}, {}, {}, []
+
+        def fire(site, drive):
+            if config.neuron == "lif":
+                s, records[site], final[site] = self.integrate(site, drive, mask, before.get(site))
+            else:
+                s, records[site] = self.sample(site, drive, layer, noise, mask)
+            return s
+
         for branch in ("", "_reverse") if config.bidirectional else ("",):
             site_in, site_out = "input" + branch, "output" + branch
-            s, records[site_in] = self.sample(site_in, drive, layer, noise, mask)
+            s = fire(site_in, drive)
             if mask is not None:
                 s = jnp.where(mask[..., None], s, 0)
             s = s[:, ::-1] if branch else s
-            y, final = self.ssm("ssm" + branch, skip=False)(s, initial)
+            name = "ssm" + branch
+            y, final[name] = self.ssm(name, skip=False)(s, before.get(name))
             y = y[:, ::-1] if branch else y
-            s, records[site_out] = self.sample(
-                site_out, y.astype(x.dtype), layer, noise, mask
-            )
-            spikes.append(s)
+            spikes.append(fire(site_out, y.astype(x.dtype)))
         x = self.mix_and_fuse(x, tuple(spikes), mask)
-        return x, records, None if state is None else {"ssm": final}
+        return x, records, None if state is None else final
 
 
 class OfficialBlock(Block):
@@ -286,10 +196,3 @@ class OfficialBlock(Block):
         y = ACTIVATIONS["gelu"](y)
         tied = nn.Dropout(rate, broadcast_dims=(1,), name=f"{name}_tied_dropout")
         return tied(y, deterministic=still), final
-
-
-def block_state(config: BlockConfig, batch_size: int) -> dict[str, jax.Array]:
-    """Return the zero state of one causal block, (B, H, N/2) complex64 for each branch."""
-    names = ("ssm", "ssm_reverse") if config.bidirectional else ("ssm",)
-    shape = (batch_size, config.d_model, config.d_state // 2)
-    return {name: jnp.zeros(shape, jnp.complex64) for name in names}

@@ -90,9 +90,7 @@ class DiagonalSSM(nn.Module):
 
     def discretized(self) -> tuple[jax.Array, jax.Array]:
         """Return Lambda_bar and B_bar, (H, N/2) complex64 each."""
-        poles = jax.lax.complex(-jnp.exp(self.A_real), self.A_imag)
-        poles = jnp.broadcast_to(poles, (self.features, poles.shape[1]))
-        Lambda_bar, gain = discretize_zoh(poles, jnp.exp(self.log_dt))
+        Lambda_bar, gain = _zero_order_hold(self.A_real, self.A_imag, self.log_dt)
         return Lambda_bar, gain * from_pairs(self.B) if self.train_B else gain
 
     def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
@@ -117,10 +115,6 @@ class DiagonalSSM(nn.Module):
             initial_state=initial_state,
             engine=self.engine,
         )
-
-    def poles(self) -> jax.Array:
-        """Return the discretised poles, (H, N/2) complex64."""
-        return self.discretized()[0]
 
 
 class DPLRSSM(nn.Module):
@@ -173,11 +167,7 @@ class DPLRSSM(nn.Module):
         return as_pairs(jnp.stack([length_attuned(c, A_bar, self.length) for c in C]))
 
     def _continuous(self):
-        Lambda = jax.lax.complex(-jnp.exp(self.A_real), -self.A_imag)
-        # Features are tied in groups of equal size, as in the published program.
-        repeats = (self.features // Lambda.shape[0], 1)
-        tiled = (jnp.tile(a, repeats) for a in (Lambda, from_pairs(self.P), from_pairs(self.B)))
-        return (*tiled, jax.nn.softplus(self.inv_dt))
+        return _continuous_dplr(self.A_real, self.A_imag, self.P, self.B, self.inv_dt)
 
     def _dense(self):
         Lambda, P, B, dt = self._continuous()
@@ -189,10 +179,6 @@ class DPLRSSM(nn.Module):
         C = from_pairs(self.C)
         C = C if self.two_sided else C[0]
         return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
-
-    def poles(self) -> jax.Array:
-        """Return the eigenvalues of the dense transition, (H, N) complex64."""
-        return jnp.linalg.eigvals(self._dense()[0])
 
     def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
         """Convolve u with the kernel; from a given state, run the dense recurrence instead.
@@ -222,3 +208,40 @@ class DPLRSSM(nn.Module):
         if self.skip:
             y = y + self.D[None, None] * u.astype(jnp.float32)
         return y, final_state
+
+
+def _zero_order_hold(A_real, A_imag, log_dt):
+    """Return Lambda_bar and the gain, (H, N/2) each, from a diagonal SSM's parameters."""
+    poles = jax.lax.complex(-jnp.exp(A_real), A_imag)
+    poles = jnp.broadcast_to(poles, (*log_dt.shape, poles.shape[-1]))
+    return discretize_zoh(poles, jnp.exp(log_dt))
+
+
+def _continuous_dplr(A_real, A_imag, P, B, inv_dt):
+    """Return Lambda, P, B, (H, N/2) complex64 each, and dt (H,), from a DPLR SSM's parameters."""
+    Lambda = jax.lax.complex(-jnp.exp(A_real), -A_imag)
+    # Features are tied in groups of equal size, as in the published program.
+    repeats = (inv_dt.shape[0] // Lambda.shape[0], 1)
+    tiled = (jnp.tile(a, repeats) for a in (Lambda, from_pairs(P), from_pairs(B)))
+    return (*tiled, jax.nn.softplus(inv_dt))
+
+
+def discretized_poles(params: dict[str, jax.Array]) -> jax.Array:
+    """Return the poles of stacked SSM layers, eigenvalues of the transition where it is dense.
+
+    Args:
+      params: parameters of a `DiagonalSSM` or `DPLRSSM` with a leading layer axis.
+
+    Returns:
+      (layers, H, N/2) complex64, one of each conjugate pair; (layers, H, N) where dense.
+    """
+    if "log_dt" in params:
+        arrays = (params[name] for name in ("A_real", "A_imag", "log_dt"))
+        return jax.vmap(lambda *layer: _zero_order_hold(*layer)[0])(*arrays)
+
+    def transition(*layer):
+        Lambda, P, B, dt = _continuous_dplr(*layer)
+        return discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)[0]
+
+    arrays = (params[name] for name in ("A_real", "A_imag", "P", "B", "inv_dt"))
+    return jnp.linalg.eigvals(jax.vmap(transition)(*arrays))

@@ -1,0 +1,142 @@
+"""Which choices the blocks of a P-SpikeSSM leave open, and what fits together.
+
+Samplers are numbered in order of use: the input, the input of a second branch, the output, the
+output of the second branch. Under `noise_sharing="official"` the program's two uniforms serve
+them all: the first the input and every output, the second the input of the second branch, or the
+output where there is one branch only.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.lif import resting
+from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS
+
+SSM_BRANCHES = ("ssm", "ssm_reverse")
+SITES = ("input", "input_reverse", "output", "output_reverse")
+
+# Which uniform each site compares with: {noise_sharing: {bidirectional: {site: sampler}}}.
+SAMPLERS = {
+    "independent": {
+        False: {"input": 0, "output": 1},
+        True: {"input": 0, "input_reverse": 1, "output": 2, "output_reverse": 3},
+    },
+    "official": {
+        False: {"input": 0, "output": 1},
+        True: {"input": 0, "input_reverse": 1, "output": 0, "output_reverse": 0},
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """What the blocks of a P-SpikeSSM compute; see the table of fields in the README.
+
+    Attributes:
+      block: "paper" or "official", the order of operations.
+      neuron: "probabilistic", or "lif" for the paper's baseline in the paper's block.
+      d_model: H.
+      d_state: N, real state size, even.
+      n_layers: number of blocks.
+      norm: "batch" or "layer".
+      prenorm: normalise the input of a block rather than its output.
+      bidirectional: a second branch with its own SSM, reversed in time in "paper".
+      causal: kernels look back only.
+      residual: add a block's input to its output.
+      dropout: rate in [0, 1).
+      shared_dynamics: features share A, B (and P); dt and C stay their own.
+      parametrization: "diagonal" (zero-order hold) or "dplr" (bilinear).
+      initializer: starting poles, "legs", "lin" or "inv"; "dplr" has "legs" alone.
+      noise_sharing: "independent" or "official", see the module docstring.
+      surrogate: name in `functional.SURROGATES`.
+      activation: name in `nn.dense.ACTIVATIONS`, after the mixer.
+      mixer: "dense" or "none".
+      dt_min: smallest initial step size.
+      dt_max: largest initial step size.
+      l_max: longest input of a length-attuned kernel; None takes the length at initialisation.
+      engine: how diagonal SSMs are evaluated.
+      remat: "none", or "block" to recompute a block's values in the backward pass.
+    """
+
+    block: str
+    neuron: str
+    d_model: int
+    d_state: int
+    n_layers: int
+    norm: str
+    prenorm: bool
+    bidirectional: bool
+    causal: bool
+    residual: bool
+    dropout: float
+    shared_dynamics: bool
+    parametrization: str
+    initializer: str
+    noise_sharing: str
+    surrogate: str
+    activation: str
+    mixer: str
+    dt_min: float
+    dt_max: float
+    l_max: int | None
+    engine: str
+    remat: str
+
+    def __post_init__(self):
+        diagonal = self.parametrization == "diagonal"
+        choices = {
+            "block": ("paper", "official"),
+            "neuron": ("probabilistic", "lif"),
+            "norm": ("batch", "layer"),
+            "parametrization": ("diagonal", "dplr"),
+            "initializer": DIAGONAL_INITIALIZERS if diagonal else ("legs",),
+            "noise_sharing": SAMPLERS,
+            "surrogate": SURROGATES,
+            "activation": ACTIVATIONS,
+            "mixer": ("dense", "none"),
+            "remat": ("none", "block"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                expected = ", ".join(map(repr, allowed))
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+        for name in ("d_model", "d_state", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.d_state % 2:
+            raise ValueError(f"d_state must be even (conjugate pairs), not {self.d_state}")
+        if not 0 < self.dt_min < self.dt_max:
+            raise ValueError(f"need 0 < dt_min < dt_max, not {self.dt_min} and {self.dt_max}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if self.l_max is not None and self.l_max < 1:
+            raise ValueError(f"l_max must be at least 1 or None, not {self.l_max}")
+        if self.block == "paper" and self.bidirectional and self.causal:
+            raise ValueError("bidirectional=True reads the future; it needs causal=False")
+
+        if self.block == "official" and self.neuron == "lif":
+            raise ValueError("neuron='lif' belongs to block='paper'")
+
+    def zero_state(self, batch_size: int) -> dict:
+        """Return the state of one causal block before the first step.
+
+        Args:
+          batch_size: B.
+
+        Returns:
+          {branch: (B, H, N/2) complex64}, and {site: membrane and spikes, (B, H)} for LIF.
+        """
+        branches = SSM_BRANCHES if self.bidirectional else SSM_BRANCHES[:1]
+        shape = (batch_size, self.d_model, self.d_state // 2)
+        state = {name: jnp.zeros(shape, jnp.complex64) for name in branches}
+        if self.neuron == "lif":
+            state |= {site: resting(batch_size, self.d_model) for site in self.samplers}
+        return state
+
+    @property
+    def samplers(self) -> dict[str, int]:
+        """Index of the uniform that each site compares with."""
+        return SAMPLERS[self.noise_sharing][self.bidirectional]
