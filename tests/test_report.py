@@ -3,7 +3,7 @@
 import json
 import types
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,14 +24,7 @@ POLES = np.array([[[0.5 + 0.1j, 0.9j]]])
 TASK = types.SimpleNamespace(name="made", test="split")
 
 
-class Dense(nn.Module):
-    """A model without spikes and without state spaces."""
-
-
-class Recurrent(nn.Module):
-    """A model with state spaces."""
-
-    d_state: int = 4
+MODEL, STATELESS = object(), object()
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def run(monkeypatch, tmp_path):
     def run_report(model, findings, history):
         drawn = {}
         monkeypatch.setattr(report_module, "measure", lambda *_: findings)
-        monkeypatch.setattr(models, "poles", lambda *_: POLES, raising=False)
+        monkeypatch.setattr(models, "poles", lambda model, _: POLES if model is MODEL else None)
         monkeypatch.setattr(plots, "save_figure", lambda fig, path: drawn.update({path.name: fig}))
         text = report(model, {}, TASK, key=None, evaluation=EVALUATION, workdir=tmp_path,
                       history=history)
@@ -69,7 +62,7 @@ def test_report_draws_the_captured_batch_without_its_padding(run, rng):
     spikes = (p > 0.5) + 0.0
     lengths = np.array([4, 6, 2])
     site = {"spike_array": spikes, "probability_array": p, "block_output": p}
-    _, drawn = run(Dense(), made({"input": site}, lengths), [])
+    _, drawn = run(STATELESS, made({"input": site}, lengths), [])
     assert set(drawn) == {"raster.png", "probabilities.png", "active_ratio.png"}
     image = drawn["raster.png"].axes[1].images[0].get_array()
     np.testing.assert_array_equal(image, spikes[1, 0, :4].T)
@@ -82,27 +75,27 @@ def test_report_draws_the_captured_batch_without_its_padding(run, rng):
 
 
 def test_report_draws_poles_where_there_are_state_spaces(run):
-    _, drawn = run(Recurrent(), SILENT, [])
+    _, drawn = run(MODEL, SILENT, [])
     points = drawn["poles.png"].axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(points, [[0.5, 0.1], [0, 0.9]])
 
 
 def test_report_draws_the_history(run):
-    _, drawn = run(Dense(), SILENT, HISTORY)
+    _, drawn = run(STATELESS, SILENT, HISTORY)
     assert list(drawn) == ["learning_curve.png"]
     (loss,) = drawn["learning_curve.png"].axes[0].lines
     np.testing.assert_array_equal(loss.get_xydata(), [[1, 1]])
 
 
 def test_report_of_a_model_without_spikes_says_so(run, tmp_path):
-    text, drawn = run(Dense(), SILENT, [])
+    text, drawn = run(STATELESS, SILENT, [])
     assert text.endswith("The model has no spikes: no activity, no energy saved.")
     assert drawn == {}
     assert json.loads((tmp_path / "report.json").read_text())["activity"] == {}
 
 
 def test_report_writes_the_numbers_that_it_prints(run, tmp_path):
-    text, _ = run(Dense(), made(), [])
+    text, _ = run(STATELESS, made(), [])
     assert text == table(made(), EVALUATION)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content == report_module.summary(made(), EVALUATION)
@@ -115,7 +108,7 @@ def test_report_on_a_trained_model_leaves_whole_files_only(key, rng, tmp_path):
     fields = {"num_classes": 3, "d_model": 4, "n_layers": 1, "d_state": 2}
     model = models.create_model("pspikessm", **fields)
     inputs = rng.normal(size=(4, 5, 2)).astype(np.float32)
-    variables = model.init({"params": key(), "spikes": key()}, jnp.asarray(inputs))
+    variables = jax.jit(model.init)({"params": key(), "spikes": key()}, jnp.asarray(inputs))
     split = Split(inputs, np.full(4, 5), np.zeros(4, int))
     task = types.SimpleNamespace(name="made", test=split)
     text = report(model, variables, task, key=key(), evaluation=EVALUATION,
@@ -136,7 +129,7 @@ def test_report_on_a_trained_model_leaves_whole_files_only(key, rng, tmp_path):
 def test_report_refuses_a_task_without_a_test_split_before_writing(tmp_path):
     task = types.SimpleNamespace(name="made", test=None)
     with pytest.raises(ValueError, match="'made' has no test split"):
-        report(Dense(), {}, task, key=None, evaluation={}, workdir=tmp_path / "run", history=[])
+        report(STATELESS, {}, task, key=None, evaluation={}, workdir=tmp_path / "run", history=[])
     assert not (tmp_path / "run").exists()
 
 

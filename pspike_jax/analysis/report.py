@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from pspike_jax import models
 from pspike_jax.analysis import activity, energy, plots
@@ -74,8 +73,8 @@ def report(
     with whole_file(workdir / "report.json") as partial:
         content = summary(findings, evaluation)
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    if hasattr(model, "d_state"):
-        poles = np.asarray(models.poles(model, variables))
+    poles = models.poles(model, variables)
+    if poles is not None:
         plots.save_figure(plots.poles(poles), workdir / "poles.png")
     for name, draw in _pictures(findings, history).items():
         plots.save_figure(draw(), workdir / name)
