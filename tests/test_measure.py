@@ -9,6 +9,7 @@ import pytest
 from pspike_jax import models
 from pspike_jax.analysis import activity, measure
 from pspike_jax.data.batches import Split
+from pspike_jax.nn.blocks import Block
 
 CLASSES, FEATURES, LENGTH, H, LAYERS = 3, 2, 12, 8, 2
 FIELDS = {"num_classes": CLASSES, "d_model": H, "n_layers": LAYERS, "d_state": 4, "l_max": LENGTH}
@@ -158,3 +159,16 @@ def test_count_operations_looks_tokens_up_without_arithmetic():
 def test_count_operations_of_reset_neurons_counts_the_product_with_the_inputs():
     found = operations(shapes("silif", jnp.zeros((1, LENGTH, FEATURES)), widths=(4, 6)))
     assert (found.encoder_macs, found.head_macs, found.state_macs) == (7.5 * FEATURES * 4, 0, 0)
+
+
+@pytest.mark.parametrize("fields, into_states, into_neurons", [
+    ({}, 4, H),
+    ({"causal": False, "bidirectional": True}, 4, H),
+    ({"causal": False}, 8, H),
+    ({"mixer": "none"}, 4, 1),
+])
+def test_fan_out_of_a_spike_counts_both_states_of_a_two_sided_layer(
+    fields, into_states, into_neurons
+):
+    block = Block(models.create_model("pspikessm", **FIELDS | fields).config, None)
+    assert (block.fan_out("input"), block.fan_out("output")) == (into_states, into_neurons)

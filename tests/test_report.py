@@ -89,7 +89,7 @@ def test_report_draws_the_history(run):
 
 def test_report_of_a_model_without_spikes_says_so(run, tmp_path):
     text, drawn = run(STATELESS, SILENT, [])
-    assert text.endswith("The model has no spikes: no activity, no energy saved.")
+    assert text.endswith("The model has no spikes, so no activity and no energy to compare.")
     assert drawn == {}
     assert json.loads((tmp_path / "report.json").read_text())["activity"] == {}
 

@@ -1,5 +1,6 @@
 """Run a trained model on part of a test split: what it fires, and what that takes."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from pspike_jax.analysis import activity, energy
 
 EXAMPLES = 256  # of the split
-BATCH_STEPS = 2**15  # B L of a batch: captured arrays hold H times as many numbers per layer
+BATCH_STEPS = 2**13  # B L of a batch: each captured array holds layers x H times as many numbers
 
 
 class Findings(NamedTuple):
@@ -47,9 +48,9 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
     steps = split.inputs.shape[split.lengths.ndim] * split.lengths[0].size
     batch_size = max(1, min(rows, 64, BATCH_STEPS // steps))
     batches = np.arange(rows - rows % batch_size).reshape(-1, batch_size)
-    logits, captured = _run(model, variables, split, batches[:1], key, capture=True)[0]
-    others = _run(model, variables, split, batches[1:], key, capture=False)
-    aux = activity.merge_aux([captured, *(aux for _, aux in others)])
+    results = _run(model, variables, split, batches, key)
+    logits, captured = jax.device_get(next(results))
+    aux = activity.merge_aux(itertools.chain([captured], (counts for _, counts in results)))
     operations = None
     if aux:
         lengths = split.lengths[: batches.size]
@@ -62,23 +63,20 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
     return Findings(batches.size, activity.summarize(aux), operations, captured, lengths)
 
 
-def _run(model, variables, split, batches, key, *, capture):
-    """Return (logits, aux) of each batch of rows; noise differs by row, so one key serves all."""
+def _run(model, variables, split, batches, key):
+    """Yield (logits, aux) of each batch of rows; noise differs by row, so one key serves all."""
 
+    # Arrays are captured in every batch, since a second program would take longer to compile.
     @jax.jit
     def apply(variables, inputs, lengths, rows, key):
         return model.apply(
-            variables, inputs, lengths, example_ids=rows, capture=capture, rngs={"spikes": key}
+            variables, inputs, lengths, example_ids=rows, capture=True, rngs={"spikes": key}
         )
 
     dtype = np.float32 if split.inputs.dtype.kind == "f" else np.int32
-    return [
-        jax.device_get(
-            apply(variables, split.inputs[rows].astype(dtype), split.lengths[rows].astype(np.int32),
-                  rows.astype(np.int32), key)
-        )
-        for rows in batches
-    ]
+    for rows in batches.astype(np.int32):
+        lengths = split.lengths[rows].astype(np.int32)
+        yield apply(variables, split.inputs[rows].astype(dtype), lengths, rows, key)
 
 
 def count_operations(

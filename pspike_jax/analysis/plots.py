@@ -113,9 +113,11 @@ def probability_histogram(
                           ylabel=f"share per bin of {1 / bins:g} (%)")
     edges = np.linspace(0, 1, bins + 1)
     grid = np.linspace(0, 1, 501)
+    lowest = 100.0
     for ax, (site, values) in zip(panels, probabilities.items()):
         for layer, color in enumerate(_layer_colors(len(values))):
             share = 100 * np.histogram(values[layer], edges)[0] / np.size(values[layer])
+            lowest = min(lowest, share[share > 0].min())
             ax.stairs(share, edges, color=color, linewidth=1.6, baseline=None,
                       label=f"layer {layer + 1}")
             if bandwidth is not None:
@@ -127,6 +129,7 @@ def probability_histogram(
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         ax.set_xlim(-0.01, 1.01)
+    panels[0].set_ylim(lowest / 2, 200)  # a density's tail can be lower than any single count
     if bandwidth is not None:
         panels[0].plot([], [], color=GREY, linewidth=1, linestyle="--",
                        label="exponential-kernel density")

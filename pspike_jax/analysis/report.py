@@ -130,7 +130,8 @@ def table(findings: Findings, evaluation: Mapping[str, Mapping[str, float]]) -> 
     """
     parts = ["Test accuracy", _columns(_accuracy_rows(evaluation))]
     if findings.operations is None:
-        return "\n".join([*parts, "", "The model has no spikes: no activity, no energy saved."])
+        parts += ["", "The model has no spikes, so no activity and no energy to compare."]
+        return "\n".join(parts)
     parts += ["", f"Activity on {findings.examples} test examples"]
     parts.append(_columns(_activity_rows(findings.shares)))
     parts += ["", f"Operations and energy per example (mean of {findings.examples})"]

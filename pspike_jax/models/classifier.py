@@ -87,7 +87,7 @@ class SequenceClassifier(nn.Module):
         if ids.shape != (batch,):
             raise ValueError(f"example_ids have shape {ids.shape}; expected ({batch},)")
         if self.documents == 2:
-            ids = (2 * ids[:, None] + jnp.arange(2)).reshape(-1)
+            ids = (2 * ids[:, None] + jnp.arange(2)[None, :]).reshape(-1)
             inputs = inputs.reshape(2 * batch, *inputs.shape[2:])
             lengths = None if lengths is None else lengths.reshape(-1)
         x, aux, _ = self.backbone.run(

@@ -43,8 +43,10 @@ class Block(nn.Module):
     mode: Mode
 
     def fan_out(self, site: str) -> int:
-        """A spike into the SSM updates N real numbers, one out of it H columns of the mixer."""
-        return self.config.d_state if site.startswith("input") else self.config.d_model
+        """Additions of one spike: N real numbers of each state, or H neurons behind the mixer."""
+        if site.startswith("input"):
+            return self.config.d_state * (2 if self._two_sided else 1)
+        return self.config.d_model if self.config.mixer == "dense" else 1
 
     def integrate(self, site, drive, mask, state):
         """Return the LIF spikes of a site, their activity record and the neurons' final state."""
@@ -82,7 +84,7 @@ class Block(nn.Module):
             "features": config.d_model,
             "d_state": config.d_state,
             "shared": config.shared_dynamics,
-            "two_sided": not (config.causal or self._reversed_branch),
+            "two_sided": self._two_sided,
             "skip": skip,
             "dt_min": config.dt_min,
             "dt_max": config.dt_max,
@@ -95,9 +97,10 @@ class Block(nn.Module):
         )
 
     @property
-    def _reversed_branch(self) -> bool:
-        """Two branches of the paper's block look one way each, so their kernels are one-sided."""
-        return self.config.block == "paper" and self.config.bidirectional
+    def _two_sided(self) -> bool:
+        """Whether a branch looks both ways; the two of the paper's block look one way each."""
+        one_way_each = self.config.block == "paper" and self.config.bidirectional
+        return not (self.config.causal or one_way_each)
 
     def mix_and_fuse(self, x, spikes, mask):
         """Return the block's output from its input and the spikes of its branches."""
