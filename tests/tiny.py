@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pspike_jax.data import Task, from_arrays
-from pspike_jax.functional.noise import uniforms
 from pspike_jax.functional.sampling import sample_spikes
 from pspike_jax.training import OptimizerSettings, TrainSettings, fit, make_mesh
 
@@ -39,7 +38,7 @@ class TinySpiking(nn.Module):
         capture=False,
     ):
         """Follow the call of the models of the zoo."""
-        drive = nn.Dense(self.features, name="encoder")(inputs)
+        drive = nn.Dense(self.features, use_bias=False, name="encoder")(inputs)
         drive = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(drive)
         p = jnp.clip(drive, 0, 1)
         valid = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
@@ -47,14 +46,10 @@ class TinySpiking(nn.Module):
             spikes = p
         else:
             if noise is None:
-                noise = uniforms(
-                    self.make_rng("spikes"),
-                    layer=0,
-                    sampler=0,
-                    example_ids=jnp.arange(len(inputs)) if example_ids is None else example_ids,
-                    steps=jnp.arange(inputs.shape[1]),
-                    features=self.features,
-                )
+                key = self.make_rng("spikes")
+                ids = jnp.arange(len(inputs)) if example_ids is None else example_ids
+                draw = lambda i: jax.random.uniform(jax.random.fold_in(key, i), drive.shape[1:])
+                noise = jax.vmap(draw)(ids)
             spikes = sample_spikes(drive, noise=noise)
         pooled = jnp.sum(spikes * valid, axis=1) / jnp.maximum(lengths[:, None], 1)
         pooled = nn.Dropout(0.1, deterministic=not train)(pooled)
@@ -105,7 +100,7 @@ if __name__ == "__main__":
     fit(
         TinySpiking(),
         tiny_task(),
-        tiny_settings(steps=400),
+        tiny_settings(steps=200),
         workdir=sys.argv[1],
         mesh=one_device(),
         progress=False,

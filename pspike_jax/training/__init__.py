@@ -1,7 +1,7 @@
 """Training: a pure step, `fit` around it, and evaluation of stochastic models."""
 
 from pspike_jax.training.evaluation import evaluate, run_split
-from pspike_jax.training.loop import FitResult, fit
+from pspike_jax.training.loop import FitResult, fit, load
 from pspike_jax.training.optimizers import make_optimizer, parameter_groups
 from pspike_jax.training.settings import OptimizerSettings, TrainSettings
 from pspike_jax.training.sharding import make_mesh
@@ -15,6 +15,7 @@ __all__ = [
     "create_state",
     "evaluate",
     "fit",
+    "load",
     "make_mesh",
     "make_optimizer",
     "parameter_groups",

@@ -125,7 +125,10 @@ class Checkpoints:
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
-        return like.replace(**ocp.load(self._folder(step) / "state", shapes))
+        loaded = ocp.load(self._folder(step) / "state", shapes)
+        # Orbax gives a key the sharding of its words, which is one axis longer than the key's own.
+        loaded["key"] = jax.device_put(loaded["key"], shapes["key"].sharding)
+        return like.replace(**loaded)
 
     def _prune(self) -> None:
         seals = self._seals()

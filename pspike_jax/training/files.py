@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+from pspike_jax.analysis.files import whole_file
+
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """Write a file so that it is either whole or as it was before.
@@ -17,16 +19,36 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     Raises:
       OSError: it could not be written, naming it.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
+    with whole_file(path) as partial, partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Read the lines of a metrics file; one that a kill tore is left out.
+
+    Args:
+      path: the file; none is read as no lines.
+
+    Returns:
+      Dicts in the order of the file.
+
+    Raises:
+      ValueError: a line is not JSON with a step, naming it.
+    """
+    text = path.read_text() if path.exists() else ""
+    lines = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            entry["step"] = int(entry["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number} is {line[:80]!r}, expected a JSON object with a step"
+            ) from error
+        lines.append(entry)
+    return lines
 
 
 class MetricsLog:
@@ -44,10 +66,9 @@ class MetricsLog:
           step: step that the run goes on from; 0 for a new one.
         """
         self._path = path
-        text = path.read_text() if path.exists() else ""
-        self.lines = [line for line in _parse(path, text) if line["step"] <= step]
+        self.lines = [line for line in read_lines(path) if line["step"] <= step]
         kept = "".join(_format(line) for line in self.lines)
-        if kept != text:
+        if not path.exists() or path.read_text() != kept:
             write_whole(path, kept)
         self._file = path.open("ab", buffering=0)  # a line goes to the system in one call
 
@@ -77,18 +98,3 @@ class MetricsLog:
 def _format(line: dict[str, Any]) -> str:
     # repr of a Python float, which json uses, reads back as the same float.
     return json.dumps(line, allow_nan=False) + "\n"
-
-
-def _parse(path: pathlib.Path, text: str) -> list[dict[str, Any]]:
-    whole = text[: text.rfind("\n") + 1]  # what follows the last newline was torn by a kill
-    lines = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            entry["step"] = int(entry["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path}, line {number} is {line[:80]!r}, expected a JSON object with a step"
-            ) from error
-        lines.append(entry)
-    return lines

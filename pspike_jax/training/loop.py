@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from pspike_jax.data.batches import Task, train_batch
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.evaluation import average_draws, run_draws, run_split
-from pspike_jax.training.files import MetricsLog
+from pspike_jax.training.files import MetricsLog, read_lines
 from pspike_jax.training.optimizers import observe_validation
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batch
@@ -36,7 +36,7 @@ from pspike_jax.training.state import (
     seed_keys,
 )
 from pspike_jax.training.window import MetricsWindow, check_finite, scalars
-from pspike_jax.training.workdir import claim_workdir, describe
+from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
 SHOWN = ("loss", "accuracy", "firing_rate")
 
@@ -87,20 +87,8 @@ def fit(
       FloatingPointError: loss, a gradient or a parameter is not finite.
       OSError: a file could not be written.
     """
-    if task.validation is None:
-        raise ValueError(
-            f"task {task.name!r} has no validation split, which model selection needs; for example "
-            "from_arrays(..., validation=0.1)"
-        )
     mesh = make_mesh() if mesh is None else mesh
-    for name in ("batch_size", "eval_batch_size"):
-        check_batch_size(getattr(settings, name), mesh, name)
-    if settings.batch_size > len(task.train.labels):
-        raise ValueError(
-            f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
-            f"training examples of task {task.name!r}"
-        )
-    check_model(model, task)
+    _check(model, task, settings, mesh)
     with contextlib.ExitStack() as stack:
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
@@ -120,6 +108,59 @@ def fit(
         state = _train(state, task, mesh, checkpoints, log, bar)
         best = checkpoints.restore_best(state)
         return FitResult(state, best.variables, int(best.step), log.lines)
+
+
+def load(
+    model: nn.Module,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+) -> FitResult:
+    """Read what a run of `fit` has left so far; nothing is written.
+
+    Args:
+      model: as given to `fit`.
+      task: as given to `fit`.
+      settings: as given to `fit`.
+      workdir: as given to `fit`.
+      config: as given to `fit`.
+      mesh: the devices; None takes all of them as data.
+
+    Returns:
+      The newest state, the best variables, and the metrics.
+
+    Raises:
+      FileNotFoundError: the folder holds no run, or no whole checkpoint.
+      ValueError: the folder belongs to another run.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    _check(model, task, settings, mesh)
+    folder = pathlib.Path(workdir).absolute()
+    check_workdir(folder, describe(model, task, settings, config))
+    checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
+    like = abstract_state(model, task, settings, mesh)
+    best, state = checkpoints.restore_best(like), checkpoints.restore_latest(like)
+    lines = read_lines(folder / "metrics.jsonl")
+    return FitResult(state, best.variables, int(best.step), lines)
+
+
+def _check(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> None:
+    if task.validation is None:
+        raise ValueError(
+            f"task {task.name!r} has no validation split, which model selection needs; for example "
+            "from_arrays(..., validation=0.1)"
+        )
+    for name in ("batch_size", "eval_batch_size"):
+        check_batch_size(getattr(settings, name), mesh, name)
+    if settings.batch_size > len(task.train.labels):
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
+            f"training examples of task {task.name!r}"
+        )
+    check_model(model, task)
 
 
 def _train(

@@ -107,4 +107,3 @@ class TrainSettings:
                     f"{name} is {getattr(self, name)}, expected a multiple of "
                     f"log_every = {self.log_every}"
                 )
-

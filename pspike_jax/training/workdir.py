@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -54,7 +55,12 @@ def describe(
 
 
 def _plain(value: Any) -> Any:
-    return getattr(value, "__name__", None) or str(value)
+    """Return a JSON type for a value that has none, the same in every process."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    # An address in memory is all that tells two runs of one program apart.
+    return getattr(value, "__name__", None) or re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def claim_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
@@ -67,18 +73,36 @@ def claim_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None
     Raises:
       ValueError: the folder belongs to another run, naming what differs.
     """
+    if (workdir / CONFIG).exists():
+        check_workdir(workdir, description)
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
+    if foreign:
+        raise ValueError(f"workdir {workdir} holds {foreign} but no {CONFIG}, expected neither")
+    write_whole(
+        workdir / CONFIG, json.dumps({**description, **_circumstances()}, indent=1) + "\n"
+    )
+
+
+def check_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+    """See that a folder is this run's.
+
+    Args:
+      workdir: the folder.
+      description: of the run.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+      ValueError: the folder belongs to another run, naming what differs.
+    """
     path = workdir / CONFIG
     if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
-        if foreign:
-            raise ValueError(f"workdir {workdir} holds {foreign} but no {CONFIG}, expected a run's")
-        write_whole(path, json.dumps({**description, **_circumstances()}, indent=1))
-        return
+        raise FileNotFoundError(f"workdir {workdir} holds no run: there is no {CONFIG}")
     try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON, expected the description of a run") from error
+        found = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, expected the description of a run") from error
     here, there = _flatten(description), _flatten({key: found.get(key) for key in description})
     differing = [
         f"{key} is {there.get(key, 'not set')!r} there and {here.get(key, 'not set')!r} here"

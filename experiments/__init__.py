@@ -1,0 +1,1 @@
+"""Configs, records and the main job; the only place that knows `ml_collections`."""

@@ -1,0 +1,62 @@
+"""P-SpikeSSM on handwritten digits, 8 x 8 pixels read one by one in a fixed permutation.
+
+  python -m experiments.main --config=experiments/configs/quickstart.py --workdir=runs/quickstart
+
+The variant `smoke` is the same in small: every part runs, nothing is learnt.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config(variant: str | None = None) -> config_dict.ConfigDict:
+    """Return the config; variant None or "smoke"."""
+    config = config_dict.create(
+        task={"name": "digits", "seed": 0},
+        model={
+            "name": "pspikessm",
+            "preset": "paper",
+            "d_model": 128,
+            "d_state": 16,
+            "n_layers": 2,
+            "bidirectional": True,
+            "causal": False,
+            "norm": "layer",
+            "dropout": 0.1,
+        },
+        optimizer={
+            "learning_rate": 4e-3,
+            "dynamics_rate": 1e-3,
+            "step_size_rate": 1e-3,
+            "weight_decay": 0.01,
+            "b1": 0.9,
+            "b2": 0.999,
+            "clip_norm": config_dict.placeholder(float),
+            "schedule": "cosine",
+            "warmup_steps": 100,
+            "plateau_factor": 0.2,
+            "plateau_patience": 20,
+        },
+        training={
+            "steps": 1560,  # 40 epochs of 39 batches
+            "batch_size": 32,
+            "seed": 0,
+            "log_every": 13,
+            "eval_every": 78,
+            "checkpoint_every": 78,
+            "keep": 2,
+            "eval_batch_size": 180,
+            "validation_draws": 4,
+            "firing_rate_weight": 0.0,
+            "firing_rate_target": 0.0,
+        },
+        mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
+        evaluation={"draws": 8, "seed": 0},
+    )
+    if variant == "smoke":
+        config.model.update(d_model=16, d_state=4)
+        config.optimizer.warmup_steps = 2
+        config.training.update(steps=8, log_every=2, eval_every=4, checkpoint_every=4)
+        config.evaluation.draws = 2
+    elif variant is not None:
+        raise ValueError(f"variant is {variant!r}, expected 'smoke' or none")
+    return config

@@ -1,0 +1,135 @@
+"""From a config to typed objects, once; a key that nobody knows is an error."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import flax.linen as nn
+from jax.sharding import Mesh
+
+import pspike_jax
+from pspike_jax.data import TASKS, Task
+from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """The final evaluation on the test split.
+
+    Attributes:
+      draws: noise draws, at least 2.
+      seed: of the noise.
+    """
+
+    draws: int
+    seed: int
+
+    def __post_init__(self):
+        if self.draws < 2 or self.seed < 0:
+            raise ValueError(
+                f"draws is {self.draws} and seed {self.seed}, expected at least 2 and at least 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a config says.
+
+    Attributes:
+      task: the data.
+      model: the model, with the task's classes and tokens.
+      training: settings of the run.
+      mesh: the devices.
+      evaluation: settings of the final evaluation.
+    """
+
+    task: Task
+    model: nn.Module
+    training: TrainSettings
+    mesh: Mesh
+    evaluation: EvaluationSettings
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+    """Turn a config into typed objects.
+
+    Args:
+      config: sections "task", "model", "optimizer", "training", "mesh", "evaluation", as dicts.
+
+    Returns:
+      The experiment.
+
+    Raises:
+      ValueError: a key is unknown, with the nearest known one; a key is missing; a value is wrong.
+    """
+    sections = ("task", "model", "optimizer", "training", "mesh", "evaluation")
+    check_keys(config, sections, sections, "config")
+    named = {"task": dict(config["task"]), "model": dict(config["model"])}
+    for section, fields in named.items():
+        if "name" not in fields:
+            raise ValueError(f"config.{section} has no key 'name'")
+    task_name = named["task"].pop("name")
+    check_keys([task_name], TASKS, (), "config.task.name")
+    task = call(TASKS[task_name], named["task"], "config.task")
+    if task.test is None:
+        raise ValueError(f"task {task_name!r} has no test split, which the final evaluation needs")
+    derived = {"num_classes": task.num_classes, "vocab_size": task.vocab_size}
+    check_keys(set(derived) & set(named["model"]), (), (), "config.model, whose task sets that")
+    optimizer = call(OptimizerSettings, config["optimizer"], "config.optimizer")
+    training = dict(config["training"]) | {"optimizer": optimizer}
+    return Experiment(
+        task=task,
+        model=pspike_jax.create_model(**named["model"], **derived),
+        training=call(TrainSettings, training, "config.training"),
+        mesh=call(make_mesh, config["mesh"], "config.mesh"),
+        evaluation=call(EvaluationSettings, config["evaluation"], "config.evaluation"),
+    )
+
+
+def call(function: Callable[..., T], section: Mapping[str, Any], where: str) -> T:
+    """Call a function with the keys of a section.
+
+    Args:
+      function: a function or class.
+      section: its keyword arguments.
+      where: what messages call the section.
+
+    Returns:
+      What the function returns.
+
+    Raises:
+      ValueError: a key is not an argument of the function, or an argument has no key.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+    check_keys(section, [p.name for p in parameters], needed, where)
+    return function(**section)
+
+
+def check_keys(
+    found: Iterable[str], known: Iterable[str], needed: Iterable[str], where: str
+) -> None:
+    """Refuse unknown keys, naming the nearest known one, and missing ones.
+
+    Args:
+      found: the keys there are.
+      known: the keys there may be.
+      needed: the keys there must be.
+      where: what messages call the place.
+
+    Raises:
+      ValueError: as said above.
+    """
+    found, known = list(found), sorted(known)
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{where}: unknown key {key!r}{hint}")
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise ValueError(f"{where}: missing {missing}")

@@ -1,0 +1,175 @@
+"""Checkpoints: every bit comes back, and what is not whole is never taken for whole."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+from tiny import TinySpiking, one_device, tiny_settings, tiny_task
+
+from pspike_jax.training import create_state, make_mesh
+from pspike_jax.training.checkpoints import Checkpoints
+from pspike_jax.training.state import abstract_state
+
+
+@pytest.fixture(scope="module")
+def state():
+    return create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
+
+
+def at(state, step):
+    """Return a state of another step, with other parameters."""
+    params = jax.tree.map(lambda x: x + step, state.params)
+    return state.replace(step=jnp.int32(step), params=params)
+
+
+def score(accuracy, loss=1.0):
+    return {"accuracy": accuracy, "loss": loss}
+
+
+def steps_on_disk(checkpoints):
+    return sorted(int(path.name) for path in checkpoints.directory.iterdir())
+
+
+def assert_same(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
+        assert a.dtype == b.dtype
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_restore_latest_gives_back_every_bit(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    odd = jax.tree.map(lambda x: jnp.nextafter(x, 2) / 3, state.params)
+    saved = at(state, 7).replace(params=odd, key=jax.random.key(99))
+    checkpoints.save(saved, None)
+    like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
+    restored = checkpoints.restore_latest(like)
+    assert_same(restored, saved)
+    # What was restored can be restored into: shardings came back too.
+    assert_same(checkpoints.restore_latest(restored), saved)
+
+
+def test_restore_latest_onto_another_mesh(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(at(state, 7), None)
+    mesh = make_mesh(data=2, fsdp=4)
+    like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), mesh)
+    restored = checkpoints.restore_latest(like)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, at(state, 7).params)
+    found, wanted = (tree.params["encoder"]["kernel"].sharding for tree in (restored, like))
+    assert found == wanted
+
+
+def test_restore_latest_of_nothing_is_none(tmp_path, state):
+    assert Checkpoints(tmp_path / "c", keep=2).restore_latest(state) is None
+
+
+def test_save_keeps_the_newest_and_the_best(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    scores = {1: score(0.5), 2: score(0.9), 3: None, 4: score(0.9, 1.5), 5: score(0.2), 6: None}
+    for step, one in scores.items():
+        checkpoints.save(at(state, step), one)
+    assert steps_on_disk(checkpoints) == [2, 5, 6]
+    assert int(checkpoints.restore_best(state).step) == 2
+    assert int(checkpoints.restore_latest(state).step) == 6
+
+
+def test_restore_best_takes_the_lowest_loss_among_equals(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=3)
+    for step, loss in ((1, 1.0), (2, 0.5), (3, 0.7)):
+        checkpoints.save(at(state, step), score(0.5, loss))
+    assert int(checkpoints.restore_best(state).step) == 2
+
+
+def test_restore_best_needs_a_validated_checkpoint(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(at(state, 1), None)
+    with pytest.raises(FileNotFoundError, match="no whole checkpoint with validation scores"):
+        checkpoints.restore_best(state)
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, os.remove])
+def test_restore_latest_skips_a_damaged_checkpoint(tmp_path, state, damage):
+    pristine = Checkpoints(tmp_path / "c", keep=2)
+    pristine.save(at(state, 1), score(0.9))
+    pristine.save(at(state, 2), score(0.8))
+    names = [path.relative_to(tmp_path / "c") for path in files_of(tmp_path / "c" / "00000002")]
+    for name in names:
+        if damage is not os.remove and not (tmp_path / "c" / name).stat().st_size:
+            continue  # nothing to cut or to flip in an empty file
+        shutil.copytree(tmp_path / "c", tmp_path / "damaged")
+        damage(tmp_path / "damaged" / name)
+        with pytest.warns(UserWarning, match="skipped the checkpoint of step 2"):
+            restored = Checkpoints(tmp_path / "damaged", keep=2).restore_latest(state)
+        assert int(restored.step) == 1, name
+        shutil.rmtree(tmp_path / "damaged")
+
+
+def test_restore_latest_skips_a_save_that_was_cut_short(tmp_path, state, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(at(state, 1), None)
+
+    def killed(path, tree):
+        path.mkdir()
+        (path / "part").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ocp, "save", killed)
+        checkpoints.save(at(state, 2), None)
+    with pytest.warns(UserWarning, match="step 2: it was cut short"):
+        assert int(checkpoints.restore_latest(state).step) == 1
+    checkpoints.save(at(state, 2), None)
+    assert int(checkpoints.restore_latest(state).step) == 2
+
+
+def test_save_on_a_full_disk_names_it_and_keeps_what_was_whole(tmp_path, state, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(at(state, 1), None)
+
+    def full(path, tree):
+        path.mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    message = r"disk full.*Whole checkpoints: \[1\].*No space"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=message):
+        patch.setattr(ocp, "save", full)
+        checkpoints.save(at(state, 2), None)
+    assert steps_on_disk(checkpoints) == [1]
+    assert int(checkpoints.restore_latest(state).step) == 1
+
+
+def test_removal_that_was_cut_short_leaves_no_checkpoint(tmp_path, state, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c", keep=1)
+    checkpoints.save(at(state, 1), None)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        checkpoints.save(at(state, 2), None)
+    assert steps_on_disk(checkpoints) == [1, 2]
+    assert int(checkpoints.restore_latest(state).step) == 2
+    checkpoints.save(at(state, 3), None)
+    assert steps_on_disk(checkpoints) == [3]

@@ -1,0 +1,268 @@
+"""fit: what it selects, what it refuses, and that a killed run ends as one that was not."""
+
+import dataclasses
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TinySpiking, one_device, tiny_settings, tiny_task
+
+from pspike_jax.data import Task
+from pspike_jax.training import OptimizerSettings, fit, load
+from pspike_jax.training import checkpoints as checkpoints_module
+from pspike_jax.training import files as files_module
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(workdir=None, task=None, model=None, **changes):
+    return fit(
+        model or TinySpiking(), task or tiny_task(), tiny_settings(**changes), workdir=workdir,
+        mesh=one_device(), progress=False,
+    )
+
+
+def assert_same_run(workdir, expected_workdir, result, expected):
+    for a, b in zip(jax.tree.leaves(result.state), jax.tree.leaves(expected.state)):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, result.variables, expected.variables)
+    texts = [(pathlib.Path(w) / "metrics.jsonl").read_text() for w in (workdir, expected_workdir)]
+    assert texts[0] == texts[1]
+    assert result.best_step == expected.best_step
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its folder and result."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(workdir)
+
+
+def test_fit_learns_the_tiny_task(whole):
+    _, result = whole
+    # Three classes; 24 validation examples: chance gives 0.75 or more with probability 2e-5.
+    assert result.history[-1]["validation/accuracy"] >= 0.75
+
+
+def test_fit_logs_each_step_once_in_order(whole):
+    workdir, result = whole
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(4, 41, 4))
+    assert lines == result.history
+    validated = [line["step"] for line in lines if "validation/loss" in line]
+    assert validated == [12, 24, 36, 40]
+
+
+def test_fit_returns_the_best_by_validation(whole):
+    workdir, result = whole
+    scores = {
+        line["step"]: (line["validation/accuracy"], -line["validation/loss"])
+        for line in result.history if "validation/loss" in line
+    }
+    assert result.best_step == max(scores, key=scores.get)
+    assert int(result.state.step) == 40
+
+
+def test_fit_needs_no_workdir_and_gives_the_same(whole):
+    result = run()
+    jax.tree.map(np.testing.assert_array_equal, result.variables, whole[1].variables)
+    assert result.history == whole[1].history
+
+
+def test_fit_of_a_finished_run_changes_nothing(whole):
+    workdir, expected = whole
+    assert_same_run(workdir, workdir, run(workdir), expected)
+
+
+def test_load_reads_what_fit_left(whole):
+    workdir, expected = whole
+    before = sorted(workdir.rglob("*"))
+    result = load(
+        TinySpiking(), tiny_task(), tiny_settings(), workdir=workdir, mesh=one_device()
+    )
+    assert_same_run(workdir, workdir, result, expected)
+    assert result.history == expected.history and sorted(workdir.rglob("*")) == before
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the library may catch it."""
+
+
+def kill_at(monkeypatch, module, name, call, before):
+    """Make a call of a function stop the run, before or after it did its work."""
+    original, calls = getattr(module, name), iter(range(1, 1000))
+
+    def wrapper(*args, **kwargs):
+        now = next(calls) == call
+        if now and before:
+            raise Killed
+        result = original(*args, **kwargs)
+        if now:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(module, name, wrapper)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (files_module.MetricsLog, "write", 3),
+        (files_module.MetricsLog, "write", 10),
+        (checkpoints_module.ocp, "save", 1),
+        (checkpoints_module.ocp, "save", 3),
+        (checkpoints_module, "write_whole", 2),
+        (checkpoints_module, "_remove", 5),
+    ],
+)
+def test_fit_resumes_from_any_point_to_the_same_bits(
+    tmp_path, whole, monkeypatch, module, name, call, before
+):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, module, name, call, before)
+        run(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "skipped the checkpoint")
+        result = run(tmp_path)
+    assert_same_run(tmp_path, whole[0], result, whole[1])
+
+
+def test_fit_resumes_a_plateau_schedule_to_the_same_bits(tmp_path, monkeypatch):
+    changes = {
+        "optimizer": OptimizerSettings(
+            learning_rate=0.01, schedule="plateau", plateau_patience=1, plateau_factor=0.1
+        ),
+        "eval_every": 8,
+    }
+    expected = run(tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, files_module.MetricsLog, "write", 8, True)
+        run(tmp_path / "killed", **changes)
+    result = run(tmp_path / "killed", **changes)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole", result, expected)
+    assert float(expected.state.opt_state[-1].scale) < 1, "the schedule must have acted"
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-W", "default:skipped the checkpoint",
+         str(ROOT / "tests" / "tiny.py"), str(workdir)],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def load_killable(workdir):
+    """Return what the run of `tiny.py` left."""
+    settings = tiny_settings(steps=200)
+    return load(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=one_device())
+
+
+def test_sigkill_at_random_moments_leaves_no_trace(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(whole))
+    generator = random.Random(20240603)
+    metrics = killed / "metrics.jsonl"
+    for lines in sorted(generator.sample(range(3, 45), 2)):
+        process = start(killed)
+        while process.poll() is None and (
+            not metrics.exists() or metrics.read_bytes().count(b"\n") < lines
+        ):
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+        for line in metrics.read_bytes().split(b"\n")[:-1]:
+            json.loads(line)
+    finish(start(killed))
+    assert_same_run(killed, whole, load_killable(killed), load_killable(whole))
+
+
+def test_fit_never_reads_the_test_split():
+    class Untouchable:
+        def __getattr__(self, name):
+            raise AssertionError(f"the test split was read: {name}")
+
+    task = tiny_task()
+    object.__setattr__(task, "test", Untouchable())
+    object.__setattr__(
+        task, "splits", lambda: {"train": task.train, "validation": task.validation}
+    )
+    assert run(task=task, steps=4).best_step == 4
+
+
+def without_validation():
+    task = tiny_task()
+    return Task("tiny", task.train, None, task.test, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": without_validation()}, "task 'tiny' has no validation split"),
+        ({"batch_size": 80}, "batch_size is 80, expected at most 72"),
+        ({"model": TinySpiking(num_classes=2)}, "logits for 2 classes, expected 3"),
+    ],
+)
+def test_fit_refuses_what_does_not_fit_before_it_writes(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_refuses_the_workdir_of_another_run(tmp_path, whole):
+    with pytest.raises(ValueError, match="training.seed is 0 there and 1 here"):
+        run(whole[0], seed=1)
+
+
+class Exploding(nn.Module):
+    """Wrap the tiny model: a parameter whose gradient is NaN from some loss on."""
+
+    bound: float = 0.05
+
+    @nn.compact
+    def __call__(self, inputs, lengths=None, train=False, noise=None, sampling="spikes",
+                 example_ids=None, capture=False):
+        """Follow the call of the models of the zoo."""
+        logits, aux = TinySpiking(name="tiny")(
+            inputs, lengths, train, noise, sampling, example_ids, capture
+        )
+        drift = self.param("drift", nn.initializers.zeros, (1, 1))
+        # Pushed down by 0.01 a step; below -bound the root has no real value.
+        return logits + jnp.array([[1.0, 0, 0]]) * jnp.sqrt(drift + self.bound), aux
+
+
+def test_fit_stops_at_the_step_that_is_not_finite(tmp_path):
+    task = tiny_task()
+    labels = np.ones_like(task.train.labels)  # class 0 is never right: its logit falls
+    task = dataclasses.replace(task, train=task.train._replace(labels=labels))
+    with pytest.raises(FloatingPointError, match=r"step \d+: the loss is nan; .*gradient is drift"):
+        run(tmp_path, task=task, model=Exploding())
+    steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(value) for line in steps for value in line.values())
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept, "the last good checkpoint must stay"
+
+
+def test_fit_names_a_parameter_that_an_update_made_infinite(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"step \d: the loss is .*; .* parameter is"):
+        run(tmp_path, optimizer=OptimizerSettings(learning_rate=3e38, schedule="constant"))
