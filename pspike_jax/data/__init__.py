@@ -10,10 +10,18 @@ from pspike_jax.data.batches import (
     train_batch,
     train_rows,
 )
+from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_prepared
 from pspike_jax.data.digits import load_digits
+from pspike_jax.data.stand_in import load_stand_in
 
 # What a config may name; each is called with the config's other fields.
-TASKS = {"digits": load_digits}
+TASKS = {
+    "digits": load_digits,
+    "prepared": load_prepared,
+    "listops": generate_listops,
+    "pathfinder": generate_pathfinder,
+    "stand_in": load_stand_in,
+}
 
 __all__ = [
     "TASKS",
@@ -22,7 +30,11 @@ __all__ = [
     "check_split",
     "eval_batches",
     "from_arrays",
+    "generate_listops",
+    "generate_pathfinder",
     "load_digits",
+    "load_prepared",
+    "load_stand_in",
     "take",
     "train_batch",
     "train_rows",

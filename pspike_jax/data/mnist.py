@@ -227,8 +227,7 @@ def _find(folder, name):
     for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
         if (folder / candidate).is_file():
             return folder / candidate
-    names = ", ".join(name for files in FILES.values() for name in files)
-    raise FileNotFoundError(f"{folder} lacks {name}; put {names} there, plain or .gz")
+    raise FileNotFoundError(f"{folder} lacks {name}, plain or .gz")
 
 
 def _read_tfds(source_dir):

@@ -80,6 +80,10 @@ class PathfinderSettings:
         """Images of all splits."""
         return self.num_train + self.num_validation + self.num_test
 
+    def is_reduced(self) -> bool:
+        """Tell whether images are fewer or easier than those published."""
+        return self != PathfinderSettings(size=self.size, seed=self.seed)
+
     def scene(self) -> SceneSettings:
         """Look up the geometry of this size."""
         length = self.contour_length // 3
@@ -117,7 +121,8 @@ def pathfinder_source(
     jobs = [(block, count) for block, count in enumerate(sizes) if count]
     counts = (settings.num_train, settings.num_validation, settings.num_test)
     blocks = in_order(functools.partial(generate_block, settings), jobs, processes)
-    return _source(settings, f"pathfinder-style {settings.size}", counts, blocks)
+    name = f"pathfinder-style {settings.size}" + (" (reduced)" if settings.is_reduced() else "")
+    return _source(settings, name, counts, blocks)
 
 
 def generate_block(

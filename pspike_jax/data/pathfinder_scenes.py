@@ -4,9 +4,11 @@ Written from the published description (Linsley et al. 2018, arXiv 1805.08315, a
 not from its code. A snake is a chain of joints `dash_length + 2 margin` apart; a dash of
 `dash_length` lies in the middle of every link, so that dashes are 2 margin apart. The next link
 turns by an angle D with weight cos^2(min(continuity |D|, pi/2)), among one candidate per pixel of
-the circle on which the dash may end, and only where that end is free. Each dash reserves the pixels
-within `margin` of it; a dash that meets two reserved pixels is drawn again, and an image in which
-nothing fits is given up. Coordinates are (row, column) in pixels; pixel centers are integers.
+the circle on which the dash may end, and only where that end is free; where none is free, it may
+turn further, up to a right angle. Each dash reserves the pixels within `margin` of it; a dash that
+meets two reserved pixels is drawn again. Where the published generator starts an image anew, a
+blocked snake first takes back some of its dashes: most images are lost to dead ends otherwise.
+Coordinates are (row, column) in pixels; pixel centers are integers.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from pspike_jax.data.pathfinder_canvas import Canvas, distance_to_dashes, unit
 
 # A dash may meet one reserved pixel, not two (the published bound on the overlap is 1.8).
 _FREE_OVERLAP = 1.8
+_LAST_RESORT = 1e-9
 # A marker keeps this many pixels from the dashes of other snakes, for the eye and for a program.
 _MARKER_CLEARANCE = 1.0
 
@@ -40,7 +43,6 @@ class SceneSettings:
       continuity: how strongly a snake goes straight on; 0 turns freely.
       padding: border that stays empty.
       dash_retrials: further tries for a dash that finds no room.
-      step_back: dashes that blocked target snakes take back.
       retrials: times an image may take back dashes before it starts anew.
     """
 
@@ -57,8 +59,7 @@ class SceneSettings:
     continuity: float
     padding: int
     dash_retrials: int = 2
-    step_back: int = 4
-    retrials: int = 24
+    retrials: int = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +114,9 @@ class _Growth:
     """Images under construction: each call of `advance` tries one more dash in every one.
 
     The steps of an image: the dashes of the two target snakes in turn, then each distractor. A dash
-    that finds no room is drawn again. When that fails too, a target snake takes back the last
-    `step_back` dashes of both, a distractor starts elsewhere; after `retrials` of these the image
-    starts anew.
+    that finds no room is drawn again. When that fails too, the target snakes take back their last
+    2, 4, 8, ... dashes with probability 1/2, 1/4, 1/8, ..., and a distractor starts elsewhere;
+    after `retrials` of these the image starts anew.
 
     Attributes:
       images: (n,) those that are not finished.
@@ -188,7 +189,9 @@ class _Growth:
         count = math.ceil(2 * np.pi * (settings.dash_length + max(settings.margins)))
         turn = (np.arange(count) + self._rng.random((images.size, 1))) / count * 2 * np.pi - np.pi
         heads = joint[:, None] + circle[:, None, None] * unit(angle[:, None] + turn)
-        weight = np.cos(np.minimum(continuity[:, None] * np.abs(turn), np.pi / 2)) ** 2
+        weight = _squared_cosine(continuity[:, None] * turn)
+        # Small enough to matter only where no candidate in the range of the snake is free.
+        weight += _LAST_RESORT * _squared_cosine(np.minimum(continuity[:, None], 1) * turn)
         total = np.cumsum(weight * self._canvas.is_free(images, heads), axis=1)
         threshold = self._rng.random((images.size, 1)) * total[:, -1:]
         chosen = np.minimum((total <= threshold).sum(axis=1), count - 1)
@@ -223,12 +226,18 @@ class _Growth:
         steps = self._step[images]
         in_targets = steps < self._contours
         place = (steps - self._contours) % settings.distractor_length
-        back = np.where(in_targets, np.minimum(settings.step_back, steps), place)
+        back = 2 ** np.minimum(self._rng.geometric(0.5, images.size), 10)
+        back = np.where(in_targets, np.minimum(back, steps), place)
         anew = self._retrials[images] > settings.retrials
         steps = np.where(anew, 0, steps - back)
         self._retrials[images[anew]] = 0
         self._canvas.give_back(images, steps)
         self._step[images] = steps
+
+
+def _squared_cosine(angle):
+    """cos^2, and exactly 0 from a right angle on, where a rounded cosine would leave 1e-33."""
+    return np.where(np.abs(angle) < np.pi / 2, np.cos(angle) ** 2, 0.0)
 
 
 def _choose_markers(rng, targets, size):

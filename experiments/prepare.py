@@ -1,0 +1,200 @@
+"""Prepare a data set: build it, verify it, report what it holds. Nothing is downloaded.
+
+  python -m experiments.prepare --dataset=NAME --data_dir=DIR
+
+Generated sets need no files. The files of the others are looked for in DIR/raw/..., or in
+--source_dir; a missing file is answered by where to put it. What is prepared stands in DIR/NAME.
+
+  --set=num_train=1000 --set=max_length=600     settings of the set, such as a smaller one
+  --set=reader=tfds --source_dir=TFDS_DIR       read what TensorFlow Datasets has prepared
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from pspike_jax.data import Task
+from pspike_jax.data.catalog import CATALOG, how_to_prepare, raw_folder
+from pspike_jax.data.pathfinder_drawing import write_contact_sheet
+from pspike_jax.data.prepared import (
+    open_prepared,
+    read_manifest,
+    unfinished_folders,
+    write_prepared,
+)
+from pspike_jax.data.source import Source
+
+DATASET = flags.DEFINE_enum("dataset", None, list(CATALOG), "Which data set.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of all data.")
+SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder of the published files.")
+SET = flags.DEFINE_multi_string("set", [], "A setting, FIELD=VALUE; may be repeated.")
+NAME = flags.DEFINE_string("name", None, "Name of the prepared folder; the dataset's by default.")
+PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Processes that share the work.", 1)
+ALLOW_PARTIAL = flags.DEFINE_bool(
+    "allow_partial", False, "Accept files that are not those published; the set is named so."
+)
+CONTACT_SHEET = "contact_sheet.png"
+
+
+def prepare(
+    dataset: str,
+    data_dir: str | os.PathLike,
+    *,
+    source_dir: str | os.PathLike | None = None,
+    changes: dict[str, str] | None = None,
+    name: str | None = None,
+    processes: int = 1,
+    allow_partial: bool = False,
+) -> str:
+    """Prepare one data set, or verify the one that is there.
+
+    Args:
+      dataset: its name in the catalog.
+      data_dir: folder of all data.
+      source_dir: folder of the published files; by default DIR/raw/..., or DIR.
+      changes: settings that differ from the published ones, as text.
+      name: of the prepared folder; by default that of the data set.
+      processes: how many share the work; the result does not depend on it.
+      allow_partial: accept files that are not those published.
+
+    Returns:
+      A report.
+
+    Raises:
+      FileNotFoundError: files are missing; the message says where to put which.
+      ValueError: a file is damaged, or another set stands in the place.
+    """
+    entry = CATALOG[dataset]
+    settings = change_settings(entry.settings, changes or {})
+    folder = pathlib.Path(data_dir) / (name or dataset)
+    start = time.monotonic()
+    done = "already prepared, verified"
+    if not folder.exists():
+        try:
+            source = entry.make(settings, source_dir or raw_folder(entry, data_dir), processes)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}\n{how_to_prepare(dataset, data_dir)}") from error
+        source = dataclasses.replace(source, blocks=_with_progress(source))
+        write_prepared(source, folder, partial=allow_partial)
+        done = "prepared and verified"
+    task = open_prepared(folder)
+    manifest = read_manifest(folder)
+    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if manifest["settings"] != asked:
+        raise ValueError(
+            f"{folder} was prepared with {manifest['settings']}, asked for was {asked}; delete it, "
+            f"or give another --name"
+        )
+    if dataset.startswith("pathfinder") and not (folder / CONTACT_SHEET).exists():
+        _draw_contact_sheet(folder / CONTACT_SHEET, task, settings.size)
+    seconds = time.monotonic() - start
+    leftovers = [f"  left by another run: {path}" for path in unfinished_folders(folder)]
+    return "\n".join(
+        [f"{folder}: {done} in {seconds:.1f} s", *describe(task, manifest), *leftovers]
+    )
+
+
+def change_settings(settings: Any, changes: dict[str, str]) -> Any:
+    """Replace fields of a settings dataclass by values given as text.
+
+    Args:
+      settings: a dataclass of integers, floats, booleans and strings.
+      changes: text by name of the field.
+
+    Returns:
+      The changed settings.
+
+    Raises:
+      ValueError: a field is unknown, with the nearest known one, or a value cannot be read.
+    """
+    values = {}
+    for key, text in changes.items():
+        kinds = {field.name: field.type for field in dataclasses.fields(settings)}
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, n=1, cutoff=0.0)
+            raise ValueError(f"unknown setting {key!r}; did you mean {near[0]!r}?")
+        try:
+            values[key] = _READ[kinds[key]](text)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{key} is {text!r}, expected {kinds[key].__name__}") from error
+    return dataclasses.replace(settings, **values)
+
+
+def describe(task: Task, manifest: dict[str, Any]) -> list[str]:
+    """Report what a prepared set holds.
+
+    Args:
+      task: as opened.
+      manifest: of its folder.
+
+    Returns:
+      Lines of text.
+    """
+    lines = [f"  name: {manifest['name']}", f"  settings: {manifest['settings']}"]
+    for name, split in task.splits().items():
+        classes = np.bincount(split.labels, minlength=task.num_classes) / len(split.labels)
+        lengths = np.asarray(split.lengths)
+        lines.append(
+            f"  {name}: {len(split.labels):,} examples {split.inputs.shape[1:]}, length "
+            f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}; {task.num_classes} "
+            f"classes, {classes.min():.1%} to {classes.max():.1%} of the examples"
+        )
+    for name, array in manifest["arrays"].items():
+        lines.append(f"  {name}.npy: {array['bytes']:,} bytes, sha256 {array['sha256'][:16]}...")
+    return lines + [f"  note: {note}" for note in manifest["notes"]]
+
+
+_READ = {
+    int: int, float: float, str: str, bool: {"true": True, "false": False}.__getitem__,
+}
+
+
+def _with_progress(source: Source) -> Iterator[tuple[np.ndarray, ...]]:
+    """Show on a terminal how far the work has come."""
+    with tqdm(total=source.num_examples, desc=source.name, unit=" examples", disable=None) as bar:
+        for block in source.blocks:
+            yield block
+            bar.update(len(block[2]))
+
+
+def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> None:
+    count = min(500, len(task.train.labels))
+    images = np.rint(255 * task.train.inputs[:count]).astype(np.uint8).reshape(-1, size, size)
+    write_contact_sheet(path, images, task.train.labels[:count])
+
+
+def main(argv: list[str]) -> None:
+    """Prepare the data set that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    pairs = [text.partition("=") for text in SET.value]
+    wrong = [key for key, equals, _ in pairs if not equals]
+    if wrong:
+        raise app.UsageError(f"--set={wrong[0]} lacks a value; write --set={wrong[0]}=VALUE")
+    try:
+        report = prepare(
+            DATASET.value,
+            DATA_DIR.value,
+            source_dir=SOURCE_DIR.value,
+            changes={key: value for key, _, value in pairs},
+            name=NAME.value,
+            processes=PROCESSES.value,
+            allow_partial=ALLOW_PARTIAL.value,
+        )
+    except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(report)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["dataset", "data_dir"])
+    app.run(main)
