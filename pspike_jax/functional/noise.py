@@ -8,8 +8,9 @@ pair of 32-bit words to another under a key of two words. Three of them, nested,
   word        = T(row key;     feature, 0), first half
 
 so one element's draw depends on nothing else: not on the batch, the length, the chunking or the
-mesh. The rounds are written out in elementwise operations: XLA fuses them with the comparison
-that uses the uniform, so that noise never lies in memory, and every device computes its own part.
+mesh. The rounds are written out in elementwise operations: accelerators fuse them with the
+comparison that uses the uniform, so that noise never lies in memory, and every device computes its
+own part.
 """
 
 import jax
@@ -85,8 +86,20 @@ def uniforms(
     row_key = threefry_2x32(sampler_key, (_word(example_ids), _word(steps)))
     feature = jnp.arange(features, dtype=jnp.uint32)[None, None, :]
     row_key = tuple(word[..., None] for word in row_key)
-    word, _ = threefry_2x32(row_key, (feature, jnp.zeros_like(feature)))
-    return uniform_from_bits(word)
+
+    def draw():
+        word, _ = threefry_2x32(row_key, (feature, jnp.zeros_like(feature)))
+        return uniform_from_bits(word)
+
+    def draw_apart():
+        # XLA for CPUs fuses elementwise producers into transposes, where the cipher would run
+        # without vector instructions, once for each reader, and takes no optimization barrier for
+        # an answer. A branch is a boundary that it keeps; this one is always taken, as no word
+        # with its lowest bit set is zero.
+        empty = jnp.zeros((*row_key[0].shape[:2], features), jnp.float32)
+        return jax.lax.cond((sampler_key[0] | 1) != 0, draw, lambda: empty)
+
+    return jax.lax.platform_dependent(cpu=draw_apart, default=draw)
 
 
 def _word(number: jax.Array | int) -> jax.Array:
