@@ -163,7 +163,7 @@ def _entries(module) -> Iterator[tuple[str, tuple[str, ...], str]]:
         layer, there = (f"layers_{i}" if i < hidden else "integrator"), f"snn.{i}"
         yield "params", (layer, "input", "kernel"), f"{there}.W.weight"
         if module.norm != "none":
-            norm = (layer, "input", "norm", module.norm)
+            norm = (layer, "input", "norm")
             yield "params", (*norm, "scale"), f"{there}.norm.weight"
             yield "params", (*norm, "bias"), f"{there}.norm.bias"
         if module.norm == "batch":

@@ -1,4 +1,4 @@
-"""Networks of reset-based neurons: SiLIF, C-SiLIF (arXiv 2506.06374) and what they are compared with.
+"""Networks of reset-based neurons: SiLIF and C-SiLIF (arXiv 2506.06374), and their rivals.
 
 Hidden layers (product -> norm -> neurons -> dropout) and a leaky readout. One module serves all
 kinds of neuron; the published size is two hidden layers of 512.

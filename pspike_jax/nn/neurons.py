@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 from pspike_jax.functional.neurons.neuron import Neuron, NeuronState, clamp
 from pspike_jax.functional.neurons.product import spike_product
@@ -11,7 +12,7 @@ from pspike_jax.functional.neurons.recurrent import init_recurrent, without_diag
 from pspike_jax.functional.neurons.unroll import Firing, unroll
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.heads import last_valid
-from pspike_jax.nn.norm import Normalization
+from pspike_jax.nn.norm import EPSILON, BatchAffine
 
 NORMS = ("batch", "layer", "none")
 MOMENTUM = 0.95  # of running statistics, 1 - 0.05 in the authors' program
@@ -22,6 +23,9 @@ KERNELS = {
     "xavier": nn.initializers.xavier_uniform(),
 }
 READOUTS = ("softmax_sum", "mean", "last", "max")
+
+
+Affine = tuple[jax.Array, jax.Array] | None
 
 
 class InputCurrent(nn.Module):
@@ -42,18 +46,35 @@ class InputCurrent(nn.Module):
     kernel: str = "linear"
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
-        """Map x (L, B, F) to currents (L, B, H); mask (L, B) selects what a batch norm sees."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, train: bool
+    ) -> tuple[jax.Array, Affine]:
+        """Map inputs to currents.
+
+        Args:
+          x: (L, B, F).
+          mask: (L, B) bool, the steps that a batch norm sees; all if None.
+          train: batch statistics and dropout.
+
+        Returns:
+          current: (L, B, H).
+          affine: gain and shift (H,) of a batch norm, still to be applied; else None.
+        """
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", KERNELS[self.kernel], shape)
         if self.spikes:
-            x = nn.Dropout(self.dropout)(x, deterministic=not train)
-            current = spike_product(x, kernel, 1 / (1 - self.dropout) if train else 1.0)
+            magnitude = 1.0
+            if train and self.dropout:
+                x = dropout(x, self.make_rng("dropout"), self.dropout)
+                magnitude = 1 / (1 - self.dropout)
+            current = spike_product(x, kernel, magnitude)
         else:
             current = x @ kernel
-        if self.norm == "none":
-            return current
-        return Normalization(self.norm, MOMENTUM, name="norm")(current, mask, train)
+        if self.norm == "batch":
+            return current, BatchAffine(MOMENTUM, name="norm")(current, mask, train)
+        if self.norm == "layer":
+            current = nn.LayerNorm(EPSILON, use_fast_variance=False, name="norm")(current)
+        return current, None
 
 
 class NeuronLayer(nn.Module):
@@ -103,7 +124,7 @@ class NeuronLayer(nn.Module):
         """
         neuron, features = self.neuron, self.features
         mask = valid_steps(len(x), lengths)
-        current = InputCurrent(
+        current, affine = InputCurrent(
             features, self.norm, self.dropout, self.spikes, self.kernel, name="input"
         )(x, mask, train)
         params = self.param("neuron", neuron.init, features)
@@ -117,6 +138,7 @@ class NeuronLayer(nn.Module):
             neuron.coefficients(params),
             current,
             state,
+            affine=affine,
             recurrent=recurrent,
             firing=self.firing,
             section=self.section,
@@ -166,13 +188,14 @@ class LeakyReadout(nn.Module):
           logits: (B, num_classes) of all valid steps since the state was new.
           state: after the last step.
         """
-        current = InputCurrent(self.num_classes, self.norm, self.dropout, True, name="input")(
-            x, valid_steps(len(x), lengths), train
-        )
+        current, affine = InputCurrent(
+            self.num_classes, self.norm, self.dropout, True, name="input"
+        )(x, valid_steps(len(x), lengths), train)
+        if affine is not None:
+            gain, shift = affine
+            current = gain[None, None] * current + shift[None, None]
         low, high = ALPHA_LIMITS
-        alpha = self.param(
-            "alpha", lambda key: jax.random.uniform(key, (self.num_classes,), jnp.float32, low, high)
-        )
+        alpha = self.param("alpha", leak_init, (self.num_classes,))
         alpha = clamp(alpha, low, high)[None, None]
         current = jnp.swapaxes(current.astype(jnp.float32), 0, 1)  # (B, L, classes)
         u = linear_recurrence(
@@ -182,6 +205,12 @@ class LeakyReadout(nn.Module):
         steps = start + (u.shape[1] if lengths is None else lengths[:, None])
         logits = total / steps if self.readout == "mean" else total
         return logits, {"u": u[:, -1], "total": total}
+
+
+def leak_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw decays per step uniformly from LIF's range; the key is consumed."""
+    low, high = ALPHA_LIMITS
+    return jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
 def readout_state(readout: str, batch_size: int, num_classes: int) -> dict[str, jax.Array]:

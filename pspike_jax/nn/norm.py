@@ -32,11 +32,13 @@ class Normalization(nn.Module):
         """
         if self.kind == "layer":
             return nn.LayerNorm(EPSILON, use_fast_variance=False, name="layer")(x)
-        return BatchNorm(self.momentum, name="batch")(x, mask, train)
+        affine = BatchAffine(self.momentum, name="batch")(x, mask, train)
+        gain, shift = (jax.lax.broadcast_to_rank(a.astype(x.dtype), x.ndim) for a in affine)
+        return x * gain + shift
 
 
-class BatchNorm(nn.Module):
-    """Batch normalization over all axes but the last; running variance unbiased as in PyTorch.
+class BatchAffine(nn.Module):
+    """Batch normalization as x gain + shift; running variance unbiased as in PyTorch.
 
     Attributes:
       momentum: weight of the old running statistics.
@@ -45,8 +47,10 @@ class BatchNorm(nn.Module):
     momentum: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
-        """Normalize x, (..., H), over its leading axes where mask (...) is true."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return gain and shift, (H,) float32, that normalize x (..., H) where mask (...) is true."""
         features = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
@@ -61,11 +65,11 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + EPSILON)
-        shift = bias - mean * gain
-        gain, shift = (jax.lax.broadcast_to_rank(a.astype(x.dtype), x.ndim) for a in (gain, shift))
-        return x * gain + shift
+        return gain, bias - mean * gain
 
 
+# Recomputed in the backward pass, which would else keep x - mean: one more array of x's size.
+@jax.checkpoint
 def _moments(x, mask):
     axes = tuple(range(x.ndim - 1))
     if mask is None:

@@ -29,6 +29,8 @@ def _product_fwd(spikes, kernel, magnitude):
 
 def _product_bwd(magnitude, residuals, cotangent):
     bits, kernel = residuals
+    # Unpacking waits for the cotangent; it could else run, and fill memory, in the forward pass.
+    bits, cotangent = jax.lax.optimization_barrier((bits, cotangent))
     spikes_bar = cotangent @ kernel.T
     spikes = unpack_bits(bits, spikes_bar.shape).astype(cotangent.dtype)
     kernel_bar = jnp.einsum("...f,...h->fh", spikes, cotangent)

@@ -102,6 +102,7 @@ def unroll(
     currents: jax.Array,
     state: NeuronState,
     *,
+    affine: tuple[jax.Array, jax.Array] | None = None,
     recurrent: jax.Array | None = None,
     firing: Firing = Firing(),
     section: int | None = None,
@@ -114,6 +115,8 @@ def unroll(
       coefficients: arrays (H,) from `neuron.coefficients`.
       currents: (L, B, H) input currents, time first; computed in float32.
       state: the state before the first step, (B, H) each.
+      affine: gain and shift, (H,) each, of currents that are to be gain current + shift, or None.
+        A batch norm is applied here, so that the normalized currents never lie in memory.
       recurrent: (H, H) matrix V with zero diagonal, or None.
       firing: threshold and backward pass.
       section: steps of which the backward pass holds the membranes at a time; None chooses.
@@ -139,7 +142,8 @@ def unroll(
         raise ValueError(f"a section must have 1 step or more, got {section}")
     currents = currents.astype(jnp.float32)
     whole = length // section * section
-    run = functools.partial(_run, neuron, firing, scan_unroll, coefficients, recurrent)
+    maps = (coefficients, affine, recurrent)
+    run = functools.partial(_run, neuron, firing, scan_unroll, maps)
     spikes, active, state = run(section, currents[:whole], state)
     if whole == length:
         return spikes, active, state
@@ -148,25 +152,33 @@ def unroll(
     return spikes, active, state
 
 
-def _run(neuron, firing, scan_unroll, coefficients, recurrent, section, currents, state):
-    settings = _Settings(neuron, firing, section, scan_unroll)
-    return _sections(settings, coefficients, recurrent, currents, state)
+def _run(neuron, firing, scan_unroll, maps, section, currents, state):
+    return _sections(_Settings(neuron, firing, section, scan_unroll), maps, currents, state)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sections(settings, coefficients, recurrent, currents, state):
-    """Run a whole number of sections."""
-    return _sections_fwd(settings, coefficients, recurrent, currents, state)[0]
+def _sections(settings, maps, currents, state):
+    """Run a whole number of sections; maps are (coefficients, affine, recurrent)."""
+    return _sections_fwd(settings, maps, currents, state)[0]
+
+
+def _apply_affine(affine, current):
+    if affine is None:
+        return current
+    gain, shift = (jax.lax.broadcast_to_rank(array, current.ndim) for array in affine)
+    return gain * current + shift
 
 
 def _split(array, section):
     return array.reshape(-1, section, *array.shape[1:])
 
 
-def _sections_fwd(settings, coefficients, recurrent, currents, state):
+def _sections_fwd(settings, maps, currents, state):
     neuron, firing, section, scan_unroll = settings
+    coefficients, affine, recurrent = maps
 
     def one_step(state, current):
+        current = _apply_affine(affine, current)
         state = step(neuron, coefficients, state, current, recurrent=recurrent, firing=firing)
         slope = firing.surrogate(neuron.drive(state.membrane), firing.threshold)
         return state, (state.spikes, jnp.sum(slope != 0, axis=-1, dtype=jnp.int32))
@@ -178,44 +190,51 @@ def _sections_fwd(settings, coefficients, recurrent, currents, state):
     final, (starts, (spikes, active)) = jax.lax.scan(one_section, state, _split(currents, section))
     spikes, active = spikes.reshape(currents.shape), active.reshape(currents.shape[:2])
     bits = pack_bits(spikes != 0)
-    return (spikes, active, final), (coefficients, recurrent, currents, bits, starts)
+    return (spikes, active, final), (maps, currents, bits, starts)
 
 
 def _sections_bwd(settings, residuals, cotangents):
-    coefficients, recurrent, currents, bits, starts = residuals
+    maps, currents, bits, starts = residuals
     spikes_bar, _, final_bar = cotangents
 
-    def one_section(carry, inputs):
-        state_bar, sums = carry
-        state_bar, current_bar, shares = _section_bwd(
-            settings, coefficients, recurrent, state_bar, *inputs
-        )
-        return (state_bar, jax.tree.map(jnp.add, sums, shares)), current_bar
-
     section = settings.section
-    inputs = (_split(currents, section), _split(bits, section), starts, _split(spikes_bar, section))
-    zeros = jax.tree.map(jnp.zeros_like, (coefficients, recurrent))
-    (state_bar, sums), currents_bar = jax.lax.scan(
-        one_section, (final_bar, zeros), inputs, reverse=True
+    count = len(currents) // section
+
+    def one_section(number, carry):
+        state_bar, maps_bar, bars = carry
+        first = (count - 1 - number) * section
+        inputs = (
+            jax.lax.dynamic_slice_in_dim(array, first, section) for array in (currents, bits, bars)
+        )
+        start = jax.tree.map(lambda array: array[count - 1 - number], starts)
+        state_bar, current_bar, shares = _section_bwd(settings, maps, state_bar, start, *inputs)
+        # The cotangents of the spikes give way, section by section, to those of the currents.
+        bars = jax.lax.dynamic_update_slice_in_dim(bars, current_bar, first, 0)
+        return state_bar, jax.tree.map(jnp.add, maps_bar, shares), bars
+
+    zeros = jax.tree.map(jnp.zeros_like, maps)
+    state_bar, maps_bar, currents_bar = jax.lax.fori_loop(
+        0, count, one_section, (final_bar, zeros, spikes_bar)
     )
-    return *sums, currents_bar.reshape(currents.shape), state_bar
+    return maps_bar, currents_bar, state_bar
 
 
-def _section_bwd(settings, coefficients, recurrent, state_bar, currents, bits, start, spikes_bar):
-    """Return cotangents of the section's start, its currents, and (coefficients, recurrent)."""
+def _section_bwd(settings, maps, state_bar, start, currents, bits, spikes_bar):
+    """Return cotangents of the section's start, its currents, and the maps."""
     neuron, firing, _, scan_unroll = settings
+    coefficients, affine, recurrent = maps
     rows = tuple(c[None] for c in coefficients)
     spikes = unpack_bits(bits, currents.shape).astype(jnp.float32)
     before = jnp.concatenate([start.spikes[None], spikes[:-1]])
-    if recurrent is not None:
-        currents = currents + before @ recurrent
+    feedback = 0.0 if recurrent is None else before @ recurrent
 
     def again(membrane, inputs):
         previous, current = inputs
         after = neuron.update(rows, membrane, previous, previous, current)
         return after, (membrane, after)
 
-    _, (old, new) = jax.lax.scan(again, start.membrane, (before, currents), unroll=scan_unroll)
+    arriving = _apply_affine(affine, currents) + feedback
+    _, (old, new) = jax.lax.scan(again, start.membrane, (before, arriving), unroll=scan_unroll)
     slopes = firing.surrogate(neuron.drive(new), firing.threshold)
 
     def back(after_bar, inputs):
@@ -231,18 +250,19 @@ def _section_bwd(settings, coefficients, recurrent, state_bar, currents, bits, s
             previous_bar = previous_bar + current_bar @ recurrent.T
         return NeuronState(old_bar, previous_bar), new_bar
 
-    inputs = (spikes_bar, slopes, old, new, before, currents)
+    inputs = (spikes_bar, slopes, old, new, before, arriving)
     state_bar, new_bar = jax.lax.scan(back, state_bar, inputs, reverse=True, unroll=scan_unroll)
 
-    def all_steps(coefficients, currents):
+    def all_steps(coefficients, affine, currents, recurrent):
         rows = tuple(c[None, None] for c in coefficients)
+        currents = _apply_affine(affine, currents)
+        if recurrent is not None:
+            currents = currents + before @ recurrent
         return neuron.update(rows, old, before, before, currents)
 
-    coefficients_bar, currents_bar = jax.vjp(all_steps, coefficients, currents)[1](new_bar)
-    recurrent_bar = None
-    if recurrent is not None:
-        recurrent_bar = jnp.einsum("lbi,lbj->ij", before, currents_bar)
-    return state_bar, currents_bar, (coefficients_bar, recurrent_bar)
+    _, pull = jax.vjp(all_steps, coefficients, affine, currents, recurrent)
+    coefficients_bar, affine_bar, currents_bar, recurrent_bar = pull(new_bar)
+    return state_bar, currents_bar, (coefficients_bar, affine_bar, recurrent_bar)
 
 
 _sections.defvjp(_sections_fwd, _sections_bwd)
