@@ -9,11 +9,11 @@ import json
 import pathlib
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.experiment import build
-from pspike_jax import analysis
+from pspike_jax.analysis.report import report
 from pspike_jax.training import evaluate, fit, load
 from pspike_jax.training.files import write_whole
 
@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     """Run the experiment that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
     config, workdir = CONFIG.value.to_dict(), pathlib.Path(WORKDIR.value)
     experiment = build(config)
     model, task, training = experiment.model, experiment.task, experiment.training
@@ -53,19 +54,18 @@ def main(argv: list[str]) -> None:
         batch_size=training.eval_batch_size,
         mesh=experiment.mesh,
     )
-    print(
-        analysis.report(
-            model,
-            result.variables,
-            task,
-            key=report_key,
-            evaluation=evaluation,
-            workdir=workdir,
-            history=result.history,
-        )
+    table = report(
+        model,
+        result.variables,
+        task,
+        key=report_key,
+        evaluation=evaluation,
+        workdir=workdir,
+        history=result.history,
     )
-    # Written last: a run that is killed before this line is not finished.
-    write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
+    print(table)
+    if MODE.value == "train":  # written last: a run that is killed before is not finished
+        write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
     print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
 
 

@@ -220,7 +220,7 @@ def without_validation():
     [
         ({"task": without_validation()}, "task 'tiny' has no validation split"),
         ({"batch_size": 80}, "batch_size is 80, expected at most 72"),
-        ({"model": TinySpiking(num_classes=2)}, "logits for 2 classes, expected 3"),
+        ({"model": TinySpiking(num_classes=2)}, r"logits of shape \(1, 2\) for one example"),
     ],
 )
 def test_fit_refuses_what_does_not_fit_before_it_writes(tmp_path, changes, message):

@@ -10,7 +10,7 @@ import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.training import create_state, make_mesh, metrics, train_step
 from pspike_jax.training.sharding import batch_sharding, check_batch_size, shard_batch
-from pspike_jax.training.state import abstract_state, check_model, compile_train_step
+from pspike_jax.training.state import abstract_state, compile_train_step
 from pspike_jax.training.window import leaf_paths
 
 
@@ -148,15 +148,16 @@ def test_create_state_keeps_collections_that_are_neither_parameters_nor_statisti
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_classes": 4}, "logits for 4 classes, expected 3"),
+        ({"num_classes": 4}, r"logits of shape \(1, 4\) for one example, expected \(1, 3\)"),
+        ({"pool": "none"}, r"logits of shape \(1, 6, 3\) for one example"),
         ({"vocab_size": 7}, "vocab_size is 7, expected None"),
     ],
 )
-def test_check_model_refuses_a_model_of_another_task(fields, message):
+def test_abstract_state_refuses_a_model_of_another_task(fields, message):
     fields = {"num_classes": 3, "vocab_size": None} | fields
     model = pspike_jax.create_model("pspikessm", d_model=4, d_state=4, n_layers=1, **fields)
     with pytest.raises(ValueError, match=message):
-        check_model(model, tiny_task())
+        abstract_state(model, tiny_task(), tiny_settings(), one_device())
 
 
 def test_make_mesh_takes_all_devices_as_data():

@@ -44,7 +44,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_every": 78,
             "checkpoint_every": 78,
             "keep": 2,
-            "eval_batch_size": 180,
+            "eval_batch_size": 120,
             "validation_draws": 4,
             "firing_rate_weight": 0.0,
             "firing_rate_target": 0.0,

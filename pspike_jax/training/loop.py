@@ -30,9 +30,8 @@ from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batc
 from pspike_jax.training.state import (
     TrainState,
     abstract_state,
-    check_model,
     compile_train_step,
-    create_state,
+    materialize,
     seed_keys,
 )
 from pspike_jax.training.window import MetricsWindow, check_finite, scalars
@@ -88,16 +87,15 @@ def fit(
       OSError: a file could not be written.
     """
     mesh = make_mesh() if mesh is None else mesh
-    _check(model, task, settings, mesh)
+    _check(task, settings, mesh)
+    abstract = abstract_state(model, task, settings, mesh)
     with contextlib.ExitStack() as stack:
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
         folder = pathlib.Path(workdir).absolute()
         claim_workdir(folder, describe(model, task, settings, config))
         checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
-        state = checkpoints.restore_latest(abstract_state(model, task, settings, mesh))
-        if state is None:
-            state = create_state(model, task, settings, mesh)
+        state = checkpoints.restore_latest(abstract) or materialize(abstract, task)
         start = int(state.step)
         log = stack.enter_context(
             contextlib.closing(MetricsLog(folder / "metrics.jsonl", start))
@@ -137,7 +135,7 @@ def load(
       ValueError: the folder belongs to another run.
     """
     mesh = make_mesh() if mesh is None else mesh
-    _check(model, task, settings, mesh)
+    _check(task, settings, mesh)
     folder = pathlib.Path(workdir).absolute()
     check_workdir(folder, describe(model, task, settings, config))
     checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
@@ -147,7 +145,7 @@ def load(
     return FitResult(state, best.variables, int(best.step), lines)
 
 
-def _check(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> None:
+def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
     if task.validation is None:
         raise ValueError(
             f"task {task.name!r} has no validation split, which model selection needs; for example "
@@ -160,7 +158,6 @@ def _check(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) ->
             f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
             f"training examples of task {task.name!r}"
         )
-    check_model(model, task)
 
 
 def _train(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pspike_jax.data.batches import Split, Task
+from pspike_jax.data.batches import Task
 from pspike_jax.training import losses, metrics
 from pspike_jax.training.optimizers import make_optimizer
 from pspike_jax.training.settings import TrainSettings
@@ -65,47 +65,35 @@ def seed_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return init_key, train_key, validation_key
 
 
-def check_model(model: nn.Module, task: Task) -> None:
-    """Refuse a model that does not fit a task, by its shapes alone.
-
-    Args:
-      model: the model.
-      task: the task.
-
-    Raises:
-      ValueError: the model's number of classes or tokens is not the task's.
-    """
+def _initialize(model: nn.Module, task: Task, key: jax.Array) -> Any:
+    """Return the initial variables, having seen that the model fits the task."""
     vocab_size = getattr(model, "vocab_size", task.vocab_size)
     if vocab_size != task.vocab_size:
         raise ValueError(
             f"the model's vocab_size is {vocab_size}, expected {task.vocab_size}, "
             f"that of task {task.name!r}"
         )
-    logits = jax.eval_shape(lambda: _initialize(model, task.train, jax.random.key(0))[1])
-    if logits.shape[-1] != task.num_classes:
-        raise ValueError(
-            f"the model gives logits for {logits.shape[-1]} classes, expected "
-            f"{task.num_classes}, those of task {task.name!r}"
-        )
-
-
-def _initialize(model: nn.Module, split: Split, key: jax.Array) -> tuple[Any, jax.Array]:
-    """Return the initial variables, and the logits of an example of zeros."""
     params_key, spikes_key, dropout_key = jax.random.split(key, 3)
-    shape = split.inputs.shape[1:]
-    dtype = jnp.float32 if split.inputs.dtype.kind == "f" else jnp.int32
-    lengths = jnp.full((1, *split.lengths.shape[1:]), shape[split.lengths.ndim - 1], jnp.int32)
+    inputs, lengths, _ = task.train
+    shape = inputs.shape[1:]
+    dtype = jnp.float32 if inputs.dtype.kind == "f" else jnp.int32
+    full = jnp.full((1, *lengths.shape[1:]), shape[lengths.ndim - 1], jnp.int32)
     (logits, _), variables = model.init_with_output(
         {"params": params_key, "spikes": spikes_key, "dropout": dropout_key},
         jnp.zeros((1, *shape), dtype),
-        lengths,
+        full,
     )
-    return variables, logits
+    if logits.shape != (1, task.num_classes):
+        raise ValueError(
+            f"the model gives logits of shape {logits.shape} for one example, expected "
+            f"{(1, task.num_classes)}, for the classes of task {task.name!r}"
+        )
+    return variables
 
 
 def _initial_state(model: nn.Module, task: Task, settings: TrainSettings) -> TrainState:
     init_key, train_key, _ = seed_keys(settings.seed)
-    variables, _ = _initialize(model, task.train, init_key)
+    variables = _initialize(model, task, init_key)
     optimizer = make_optimizer(settings.optimizer, settings.steps)
     return TrainState(
         step=jnp.int32(0),
@@ -133,6 +121,9 @@ def abstract_state(
 
     Returns:
       The state, with shapes, dtypes and shardings in place of arrays; its constants are arrays.
+
+    Raises:
+      ValueError: the model's number of classes or tokens is not the task's.
     """
 
     def initialize() -> TrainState:
@@ -162,10 +153,26 @@ def create_state(model: nn.Module, task: Task, settings: TrainSettings, mesh: Me
 
     Returns:
       The state.
+
+    Raises:
+      ValueError: the model's number of classes or tokens is not the task's.
     """
-    abstract = abstract_state(model, task, settings, mesh)
+    return materialize(abstract_state(model, task, settings, mesh), task)
+
+
+def materialize(abstract: TrainState, task: Task) -> TrainState:
+    """Make the state of step 0 that an abstract state describes.
+
+    Args:
+      abstract: from `abstract_state`.
+      task: the same task.
+
+    Returns:
+      The state.
+    """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(lambda: _initial_state(model, task, settings), out_shardings=shardings)()
+    initialize = lambda: _initial_state(abstract.model, task, abstract.settings)
+    return jax.jit(initialize, out_shardings=shardings)()
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:

@@ -1,0 +1,171 @@
+"""The main job: from a config to pictures, unknown keys by name, finished runs left alone."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+import warnings
+from unittest import mock
+
+import pytest
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments import main  # noqa: E402
+from experiments.configs import quickstart  # noqa: E402
+from experiments.experiment import build  # noqa: E402
+
+CONFIG = f"--config={ROOT}/experiments/configs/quickstart.py:smoke"
+
+
+def run(workdir, *arguments):
+    argv = ["main", CONFIG, f"--workdir={workdir}", "--mode=train", *arguments]
+    flags.FLAGS.unparse_flags()
+    # ml_collections looks for --config.KEY in sys.argv, and loads files by a deprecated call.
+    with mock.patch.object(sys, "argv", argv), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        flags.FLAGS(argv)
+    main.main(["main"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a smoke run that ended."""
+    workdir = tmp_path_factory.mktemp("smoke")
+    run(workdir)
+    return workdir
+
+
+def contents(workdir):
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_main_leaves_config_metrics_report_and_pictures(finished):
+    names = {path.name for path in finished.iterdir()}
+    pictures = {"learning_curve", "raster", "probabilities", "active_ratio", "poles"}
+    assert {f"{picture}.png" for picture in pictures} <= names
+    assert {"config.json", "metrics.jsonl", "report.json", "evaluation.json"} <= names
+    config = json.loads((finished / "config.json").read_text())
+    assert config["config"]["training"]["steps"] == config["training"]["steps"] == 8
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    assert set(evaluation) == {"sampled", "mean_field", "threshold"}
+    assert evaluation["sampled"]["examples"] == 360
+
+
+def test_main_leaves_a_finished_run_alone(finished, capsys):
+    before = contents(finished)
+    run(finished)
+    assert "holds a finished run" in capsys.readouterr().out
+    assert contents(finished) == before
+
+
+def test_main_evaluates_again_to_the_same_numbers(finished, capsys):
+    before = contents(finished)
+    run(finished, "--mode=evaluate")
+    assert "sampled spikes" in capsys.readouterr().out
+    after = contents(finished)
+    assert after[finished / "report.json"] == before[finished / "report.json"]
+    assert after.keys() == before.keys()
+
+
+def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeypatch):
+    calls = []
+    result = types.SimpleNamespace(variables={}, history=[], best_step=4)
+    for name, answer in (("fit", result), ("load", result), ("evaluate", {}), ("report", "")):
+        stub = lambda *_, name=name, answer=answer, **__: calls.append(name) or answer
+        monkeypatch.setattr(main, name, stub)
+    run(tmp_path, "--mode=evaluate")
+    run(tmp_path)
+    run(tmp_path)
+    assert calls == ["load", "evaluate", "report", "fit", "evaluate", "report", "load"]
+
+
+def test_main_refuses_the_workdir_of_another_config(finished):
+    before = contents(finished)
+    with pytest.raises(ValueError, match="training.seed is 0 there and 1 here"):
+        run(finished, "--config.training.seed=1")
+    assert contents(finished) == before
+
+
+def test_main_does_not_evaluate_what_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        run(tmp_path / "nothing", "--mode=evaluate")
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        (None, "trainin", "config: unknown key 'trainin'; did you mean 'training'"),
+        ("training", "stepz", "config.training: unknown key 'stepz'; did you mean 'steps'"),
+        ("optimizer", "clipnorm", "config.optimizer: unknown key 'clipnorm'; .* 'clip_norm'"),
+        ("task", "sed", "config.task: unknown key 'sed'; did you mean 'seed'"),
+        ("mesh", "date", "config.mesh: unknown key 'date'; did you mean 'data'"),
+        ("evaluation", "draw", "config.evaluation: unknown key 'draw'; did you mean 'draws'"),
+        ("model", "d_mode", "'d_mode'.* did you mean 'd_model'"),
+        ("model", "num_classes", "config.model, whose task sets that: unknown key 'num_classes'"),
+    ],
+)
+def test_build_names_an_unknown_key_and_the_nearest_known_one(section, key, message):
+    config = quickstart.get_config("smoke").to_dict()
+    (config if section is None else config[section])[key] = 1
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        (None, "mesh", r"config: missing \['mesh'\]"),
+        ("training", "steps", r"config.training: missing \['steps'\]"),
+        ("model", "name", "config.model has no key 'name'"),
+    ],
+)
+def test_build_names_a_missing_key(section, key, message):
+    config = quickstart.get_config("smoke").to_dict()
+    del (config if section is None else config[section])[key]
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("task", "name", "digit", "unknown key 'digit'; did you mean 'digits'"),
+        ("model", "d_state", 5, "d_state must be even"),
+        ("model", "dt_min", 1.0, "dt_min < dt_max"),
+        ("evaluation", "draws", 1, "draws is 1"),
+        ("training", "batch_size", 0, "batch_size is 0"),
+    ],
+)
+def test_build_names_a_wrong_value(section, key, value, message):
+    config = quickstart.get_config("smoke").to_dict()
+    config[section][key] = value
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+def test_quickstart_sets_every_key():
+    config = quickstart.get_config().to_dict()
+    experiment = build(config)
+    settings = {"training": experiment.training, "optimizer": experiment.training.optimizer}
+    for section, typed in settings.items():
+        assert set(config[section]) == set(vars(typed)) - {"optimizer"}
+
+
+def test_quickstart_refuses_an_unknown_variant():
+    with pytest.raises(ValueError, match="variant is 'smok', expected 'smoke' or none"):
+        quickstart.get_config("smok")
+
+
+def test_main_exits_with_an_error_status(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
+         "--config.model.d_state=3"],
+        cwd=ROOT, capture_output=True, text=True,
+    )
+    assert done.returncode != 0 and "d_state must be even" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
