@@ -23,22 +23,23 @@ from pspike_jax.data.source import Source, count_differences, held_out, in_order
 BLOCK = 500
 PUBLISHED_IMAGES = 200_000
 _DISTRACTOR_DASHES = {32: 20, 64: 22, 128: 35, 256: 30}
+# As published, but for the overlap at 32 pixels: small dashes that meet a pixel would merge.
 _GEOMETRY = {
     32: dict(
         dash_length=2, dash_thickness=0.5, margins=(1,), contrast=1.5, marker_radius=1.5,
-        seed_distance=7, continuity=1.0, padding=1,
+        seed_distance=7, continuity=1.0, padding=1, overlap=0,
     ),
     64: dict(
         dash_length=5, dash_thickness=1, margins=(1,), contrast=0.8, marker_radius=2.5,
-        seed_distance=12, continuity=1.8, padding=1,
+        seed_distance=12, continuity=1.8, padding=1, overlap=1,
     ),
     128: dict(
         dash_length=5, dash_thickness=1.5, margins=(2, 3), contrast=0.9, marker_radius=3,
-        seed_distance=20, continuity=1.8, padding=1,
+        seed_distance=20, continuity=1.8, padding=1, overlap=1,
     ),
     256: dict(
         dash_length=5, dash_thickness=2, margins=(3,), contrast=1.0, marker_radius=5,
-        seed_distance=27, continuity=1.8, padding=22,
+        seed_distance=27, continuity=1.8, padding=22, overlap=1,
     ),
 }
 

@@ -6,7 +6,7 @@ not from its code. A snake is a chain of joints `dash_length + 2 margin` apart; 
 turns by an angle D with weight cos^2(min(continuity |D|, pi/2)), among one candidate per pixel of
 the circle on which the dash may end, and only where that end is free; where none is free, it may
 turn further, up to a right angle. Each dash reserves the pixels within `margin` of it; a dash that
-meets two reserved pixels is drawn again. Where the published generator starts an image anew, a
+meets more than `overlap` reserved pixels is drawn again. Where the published generator starts an image anew, a
 blocked snake first takes back some of its dashes: most images are lost to dead ends otherwise.
 Coordinates are (row, column) in pixels; pixel centers are integers.
 """
@@ -18,8 +18,7 @@ import numpy as np
 
 from pspike_jax.data.pathfinder_canvas import Canvas, distance_to_dashes, unit
 
-# A dash may meet one reserved pixel, not two (the published bound on the overlap is 1.8).
-_FREE_OVERLAP = 1.8
+# Weight of turns beyond the range: it tells only where no turn within the range is free.
 _LAST_RESORT = 1e-9
 # A marker keeps this many pixels from the dashes of other snakes, for the eye and for a program.
 _MARKER_CLEARANCE = 1.0
@@ -42,6 +41,7 @@ class SceneSettings:
       seed_distance: distance between the first joints of the two target snakes.
       continuity: how strongly a snake goes straight on; 0 turns freely.
       padding: border that stays empty.
+      overlap: reserved pixels that a new dash may meet; the published bound is 1.8.
       dash_retrials: further tries for a dash that finds no room.
       retrials: times an image may take back dashes before it starts anew.
     """
@@ -58,6 +58,7 @@ class SceneSettings:
     seed_distance: float
     continuity: float
     padding: int
+    overlap: int
     dash_retrials: int = 2
     retrials: int = 100
 
@@ -148,7 +149,7 @@ class _Growth:
         direction = unit(angle)
         half = self._settings.dash_length / 2
         middle = joint + (margin[:, None] + half) * direction
-        fits = possible & (self._canvas.overlap(images, middle, direction) < _FREE_OVERLAP)
+        fits = possible & (self._canvas.overlap(images, middle, direction) <= self._settings.overlap)
         dashes = np.stack([middle - half * direction, middle + half * direction], axis=1)
         self.dashes[images[fits], steps[fits]] = dashes[fits]
         fits[fits] = self._tips_stand_clear(images[fits], steps[fits])
@@ -190,7 +191,6 @@ class _Growth:
         turn = (np.arange(count) + self._rng.random((images.size, 1))) / count * 2 * np.pi - np.pi
         heads = joint[:, None] + circle[:, None, None] * unit(angle[:, None] + turn)
         weight = _squared_cosine(continuity[:, None] * turn)
-        # Small enough to matter only where no candidate in the range of the snake is free.
         weight += _LAST_RESORT * _squared_cosine(np.minimum(continuity[:, None], 1) * turn)
         total = np.cumsum(weight * self._canvas.is_free(images, heads), axis=1)
         threshold = self._rng.random((images.size, 1)) * total[:, -1:]

@@ -1,6 +1,6 @@
-"""Reads data sets that TensorFlow Datasets has already prepared on disk, without TensorFlow.
+"""Reads data sets that TensorFlow Datasets has already prepared on disk.
 
-Only `array_record` files can be read so (`tfds.load` writes `tfrecord` unless told otherwise):
+TensorFlow itself is needed for sound alone. Only `array_record` files can be read so (`tfds.load` writes `tfrecord` unless told otherwise):
 prepare them with `tfds build NAME --file_format=array_record`. Nothing is ever downloaded here.
 """
 
@@ -25,7 +25,7 @@ def open_tfds(
       For each split, examples by number.
 
     Raises:
-      ImportError: tensorflow-datasets is not installed.
+      ImportError: tensorflow-datasets, or TensorFlow where a feature needs it, is not installed.
       FileNotFoundError: the set is not there.
       ValueError: the set cannot be read, or lacks a split.
     """
@@ -44,7 +44,10 @@ def open_tfds(
             f"there is a network, run tfds build {name} --file_format=array_record"
         )
     # Not tfds.data_source: for a catalog name it may look for the set on the network first.
-    builder = tfds.builder_from_directory(versions[-1])
+    try:
+        builder = tfds.builder_from_directory(versions[-1])
+    except ImportError as error:
+        raise ImportError(f"{versions[-1]}: its features need TensorFlow ({error})") from error
     missing = [split for split in splits if split not in builder.info.splits]
     if missing:
         raise ValueError(f"{versions[-1]}: no split {missing}, found {sorted(builder.info.splits)}")
