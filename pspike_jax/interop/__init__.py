@@ -1,5 +1,14 @@
 """Weights from the authors' programs, in and out; no arithmetic, so gradients map too."""
 
 from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
+from pspike_jax.interop.silif import authors_activity, export_silif, load_silif
+from pspike_jax.interop.tensors import read_state_dict
 
-__all__ = ["export_pspikessm", "load_pspikessm"]
+__all__ = [
+    "authors_activity",
+    "export_pspikessm",
+    "export_silif",
+    "load_pspikessm",
+    "load_silif",
+    "read_state_dict",
+]

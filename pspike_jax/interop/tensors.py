@@ -20,7 +20,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: PyTorch is needed and missing.
-      ValueError: another ending, or a file that holds more than tensors.
+      ValueError: another ending, or a mapping that holds more than tensors. PyTorch raises its own
+        error where a file holds code.
     """
     path = os.fspath(path)
     if not os.path.exists(path):
@@ -35,9 +36,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}; expected a state dict")
     for name, tensor in loaded.items():
-        if not hasattr(tensor, "numpy"):
+        if not hasattr(tensor, "detach"):
             raise ValueError(f"{path}: {name!r} is a {type(tensor).__name__}; expected a tensor")
-    return {name: tensor.numpy() for name, tensor in loaded.items()}
+    return {name: tensor.detach().numpy() for name, tensor in loaded.items()}
 
 
 def _torch_for(path):

@@ -1,0 +1,203 @@
+"""Networks of reset-based neurons against the authors' program: every recorded file."""
+
+import json
+import pathlib
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import GOLDEN
+from pspike_jax.interop import authors_activity, export_silif, load_silif, read_state_dict
+
+# The recorded names of neurons, and the models' names.
+MODELS = {
+    "LIF": "lif",
+    "adLIF": "adlif",
+    "CadLIF": "cadlif",
+    "SiLIF": "silif",
+    "CSiLIF": "csilif",
+    "ResonateFire": "resonate_and_fire",
+    "RLIF": "rlif",
+    "RadLIF": "radlif",
+}
+FILES = sorted(path.name for path in GOLDEN.glob("silif_*.npz")) or ["silif_family_lif.npz"]
+
+
+@pytest.fixture(scope="module", params=FILES)
+def recorded(request):
+    """One recorded file, and what this program computes from its weights and inputs."""
+    path = GOLDEN / request.param
+    if not path.exists():
+        pytest.skip(f"no recorded vectors at {path}")
+    with np.load(path, allow_pickle=False) as arrays:
+        arrays = dict(arrays)
+    meta = json.loads(str(arrays["meta"]))
+    state_dict = under(arrays, "param/")
+    module, variables = load_silif(
+        state_dict, neuron=MODELS[meta["neuron"]], normalization=meta["normalization"]
+    )
+    states = under(arrays, "initial_state/")
+    states = [states[str(number)] for number in range(len(states))] or None
+
+    def loss(params, inputs):
+        (output, aux), _ = module.apply(
+            variables | {"params": params},
+            inputs,
+            train=meta["train"],
+            initial_state=states,
+            capture=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.sum(arrays["loss_weight"] * output), (output, aux)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    (params_bar, inputs_bar), (output, aux) = gradient(variables["params"], arrays["input"])
+    return types.SimpleNamespace(
+        arrays=arrays, state_dict=state_dict, module=module, variables=variables, output=output,
+        aux=aux, params_bar=params_bar, inputs_bar=inputs_bar,
+    )
+
+
+def under(arrays, prefix):
+    """Return the entries whose names start with a prefix, without it."""
+    return {name[len(prefix):]: a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def test_spikes_are_those_of_the_authors(recorded):
+    spikes = [array for site in recorded.aux.values() for array in site["spike_array"]]
+    shapes = under(recorded.arrays, "spikes_shape/")
+    for number, got in enumerate(spikes):
+        expected = recorded.arrays[f"spikes/{number}"]
+        shape = shapes[str(number)]
+        if expected.dtype == np.uint8 and expected.ndim == 1:
+            expected = np.unpackbits(expected)[: np.prod(shape)].reshape(shape)
+        np.testing.assert_array_equal(got, expected)
+    assert len(spikes) == len(shapes)
+
+
+def test_output_is_that_of_the_authors(recorded):
+    # The tolerance that an exact float32 implementation meets, from the recorder's own float64 run.
+    np.testing.assert_allclose(recorded.output, recorded.arrays["output"], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_authors(recorded):
+    # Likewise for gradients.
+    close = {"rtol": 1e-3, "atol": 1e-5}
+    np.testing.assert_allclose(recorded.inputs_bar, recorded.arrays["grad_input"], **close)
+    expected = under(recorded.arrays, "grad/")
+    got = export_silif(recorded.module, recorded.params_bar)
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, err_msg=name, **close)
+
+
+def test_activity_is_what_the_authors_report(recorded):
+    got = authors_activity(recorded.module, jnp.asarray(recorded.arrays["input"]), recorded.aux)
+    # Means and sums of whole numbers, rounded once to float32.
+    np.testing.assert_allclose(got.firing_rates, recorded.arrays["firing_rates"], atol=2e-7)
+    np.testing.assert_allclose(got.synops, recorded.arrays["synops"], rtol=2e-7)
+
+
+def test_export_returns_the_state_dict(recorded):
+    batch_stats = recorded.variables.get("batch_stats")
+    exported = export_silif(recorded.module, recorded.variables["params"], batch_stats)
+    kept = {n: a for n, a in recorded.state_dict.items() if "num_batches_tracked" not in n}
+    assert exported.keys() == kept.keys()
+    for name, value in kept.items():
+        np.testing.assert_array_equal(exported[name], value)
+
+
+def tiny_state_dict(rng, *, recurrent=False, directions=1):
+    """A state dict of the authors' shape: 3 inputs, layers of 4 and 5, 2 classes, layer norm."""
+    sizes, arrays = (3, 4, 5, 2), {}
+    for i, (fan_in, width) in enumerate(zip(sizes, sizes[1:])):
+        fan_in *= directions if i else 1
+        arrays[f"snn.{i}.alpha"] = rng.uniform(0.82, 0.96, width)
+        arrays[f"snn.{i}.W.weight"] = rng.normal(size=(width, fan_in))
+        arrays[f"snn.{i}.norm.weight"] = rng.uniform(0.5, 2, width)
+        arrays[f"snn.{i}.norm.bias"] = rng.normal(size=width)
+        if recurrent and i < 2:
+            arrays[f"snn.{i}.V.weight"] = rng.normal(size=(width, width))
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def test_recurrent_and_bidirectional_weights_are_told_by_names_and_shapes(rng):
+    state_dict = tiny_state_dict(rng, recurrent=True, directions=2)
+    module, variables = load_silif(state_dict, neuron="rlif", normalization="layernorm")
+    assert module.bidirectional and module.widths == (4, 5)
+    np.testing.assert_array_equal(
+        variables["params"]["layers_1"]["recurrent"], state_dict["snn.1.V.weight"]
+    )
+    output, _ = jax.eval_shape(module.apply, variables, jnp.ones((2, 7, 3)))
+    assert output.shape == (2, 2)
+
+
+def test_load_silif_names_what_is_missing_or_unexpected(rng):
+    state_dict = tiny_state_dict(rng)
+    state_dict["snn.0.gamma"] = state_dict.pop("snn.1.alpha")
+    with pytest.raises(ValueError, match=r"missing \['snn.1.alpha'\], unexpected \['snn.0.gamma'\]"):
+        load_silif(state_dict, neuron="lif", normalization="layernorm")
+    with pytest.raises(ValueError, match="snn.0.norm.running_mean"):
+        load_silif(tiny_state_dict(rng), neuron="lif")
+    with pytest.raises(ValueError, match="expected one of silif"):
+        load_silif(tiny_state_dict(rng), neuron="SiLIF")
+    with pytest.raises(ValueError, match="normalization is 'batch'"):
+        load_silif(tiny_state_dict(rng), neuron="lif", normalization="batch")
+
+
+def test_load_silif_names_an_array_of_the_wrong_shape(rng):
+    state_dict = tiny_state_dict(rng)
+    state_dict["snn.1.alpha"] = state_dict["snn.1.alpha"][:3]
+    with pytest.raises(ValueError, match=r"layers_1/neuron/alpha has shape \(3,\); expected \(5,\)"):
+        load_silif(state_dict, neuron="lif", normalization="layernorm")
+
+
+def test_read_state_dict_reads_npz(rng, tmp_path):
+    state_dict = tiny_state_dict(rng)
+    np.savez(tmp_path / "weights.npz", **state_dict)
+    got = read_state_dict(tmp_path / "weights.npz")
+    assert got.keys() == state_dict.keys()
+    np.testing.assert_array_equal(got["snn.1.W.weight"], state_dict["snn.1.W.weight"])
+
+
+def test_read_state_dict_refuses_pickled_arrays(tmp_path):
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_state_dict(tmp_path / "objects.npz")
+
+
+def test_read_state_dict_says_what_to_install(monkeypatch, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+def test_read_state_dict_asks_torch_for_tensors_only(monkeypatch, tmp_path):
+    class Tensor:
+        def detach(self):
+            return self
+
+        def numpy(self):
+            return np.arange(3.0)
+
+    asked = {}
+
+    def load(path, **options):
+        asked.update(options)
+        return {"a": Tensor()} if pathlib.Path(path).stem == "good" else {"epoch": 3}
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    for name in ("good.pth", "bad.pt", "weights.bin"):
+        (tmp_path / name).write_bytes(b"")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "good.pth")["a"], [0, 1, 2])
+    assert asked["weights_only"] is True
+    with pytest.raises(ValueError, match="'epoch' is a int; expected a tensor"):
+        read_state_dict(tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match="expected .npz, .pth or .pt"):
+        read_state_dict(tmp_path / "weights.bin")
+    with pytest.raises(FileNotFoundError):
+        read_state_dict(tmp_path / "absent.pth")

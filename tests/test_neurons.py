@@ -1,0 +1,410 @@
+"""Reset-based neurons: the equations in float64, the unroll's backward pass, stability."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import double
+
+from pspike_jax.functional import neurons
+from pspike_jax.functional.neurons import Firing
+from pspike_jax.functional.surrogates import SURROGATES, boxcar, triangular
+
+LENGTH, BATCH, FEATURES = 47, 3, 5  # a prime length: sections leave a remainder
+
+# With the scale of currents that makes each kind fire in some 5 to 40 % of steps.
+NEURONS = {
+    "lif": (neurons.LIF(), 6.0),
+    "adlif": (neurons.AdLIF(), 6.0),
+    "cadlif": (neurons.CONSTRAINED, 3.0),
+    "silif": (neurons.SiLIF(), 5.0),
+    "csilif": (neurons.CSiLIF(), 1.5),
+    "resonate_and_fire": (neurons.ResonateAndFire(), 300.0),
+    "rlif": (neurons.RLIF, 6.0),
+    "radlif": (neurons.RADLIF, 6.0),
+}
+every_neuron = pytest.mark.parametrize("name", NEURONS)
+
+
+def problem(name, rng, key, length=LENGTH):
+    """Return (neuron, params, currents, state, recurrent matrix or None), all drawn."""
+    neuron, scale = NEURONS[name]
+    params = neuron.init(key(), FEATURES)
+    currents = jnp.asarray(scale * rng.normal(size=(length, BATCH, FEATURES)), jnp.float32)
+    state = neurons.draw_initial_state(
+        neuron, key(), FEATURES, layer=0, example_ids=jnp.arange(BATCH)
+    )
+    recurrent = None
+    if neuron.recurrent:
+        recurrent = neurons.without_diagonal(neurons.init_recurrent(key(), FEATURES))
+    return neuron, params, currents, state, recurrent
+
+
+def plain_scan(neuron, params, currents, state, recurrent, firing=Firing()):
+    """Run `step` under lax.scan: what autodiff differentiates."""
+    coefficients = neuron.coefficients(params)
+
+    def body(state, current):
+        state = neurons.step(
+            neuron, coefficients, state, current, recurrent=recurrent, firing=firing
+        )
+        return state, state.spikes
+
+    state, spikes = jax.lax.scan(body, state, currents)
+    return spikes, state
+
+
+def unroll(neuron, params, currents, state, recurrent, firing=Firing(), section=None):
+    """Run `neurons.unroll`; return spikes and final state."""
+    spikes, _, state = neurons.unroll(
+        neuron,
+        neuron.coefficients(params),
+        currents,
+        state,
+        recurrent=recurrent,
+        firing=firing,
+        section=section,
+    )
+    return spikes, state
+
+
+def float64_coefficients(name, params):
+    """Return what the update equations use, from the published parametrisation, in float64."""
+    p = {key: np.asarray(value, np.float64) for key, value in params.items()}
+    alpha = np.clip(p.get("alpha", 0), math.exp(-1 / 5), math.exp(-1 / 25))
+    if name in ("lif", "rlif"):
+        return (alpha,)
+    if name in ("adlif", "radlif"):
+        beta = np.clip(p["beta"], math.exp(-1 / 30), math.exp(-1 / 120))
+        return alpha, beta, np.clip(p["a"], -1, 1), np.clip(p["b"], 0, 2)
+    if name == "cadlif":
+        alpha, beta = np.clip(p["alpha"], 0.36, 0.96), np.clip(p["beta"], 0.96, 0.99)
+        return alpha, beta, np.clip(p["a"], 0, 1), np.clip(p["b"], 0, 2)
+    if name == "silif":
+        alpha = np.exp(-np.exp(p["log_rate_u"]) * np.exp(p["log_dt"]))
+        beta = np.exp(-np.exp(p["log_rate_w"]) * np.exp(p["log_dt"]))
+        return alpha, beta, np.clip(p["a"], 0, 1), np.clip(p["b"], 0, 2)
+    if name == "csilif":
+        Lambda = -np.exp(p["log_damping"]) + 1j * p["frequency"]
+        return np.exp(Lambda * np.exp(p["log_dt"])), p["b"]
+    return (np.minimum(p["damping"], -0.1) + 1j * p["frequency"],)
+
+
+def float64_run(name, coefficients, currents, state, recurrent):
+    """Run the equations as published, one step after the other, in float64.
+
+    Returns spikes (L, B, H), the last membrane, and the least |drive - 1| met on the way.
+    """
+    *membrane, s = map(double, state)
+    u, w = (*membrane, None)[:2]
+    spikes, nearest = [], np.inf
+    for current in np.asarray(currents, np.float64):
+        if recurrent is not None:
+            current = current + s @ np.asarray(recurrent, np.float64)
+        if name == "csilif":
+            A, b = coefficients
+            u = A * (u - s / 2) + b * current
+            drive = 2 * u.real
+        elif name == "resonate_and_fire":
+            u = u + 0.004 * (coefficients[0] * u + current) - s
+            drive = u.real
+        else:
+            alpha, *adaptation = coefficients
+            if adaptation:
+                beta, a, b = adaptation
+                w = beta * w + a * u + b * s
+                current = current - w
+            u = alpha * (u - s) + (1 - alpha) * current
+            drive = u
+        s = (drive > 1).astype(np.float64)
+        nearest = min(nearest, np.abs(drive - 1).min())
+        spikes.append(s)
+    return np.stack(spikes), [part for part in (u, w) if part is not None], nearest
+
+
+@every_neuron
+def test_unroll_matches_float64_loop(name, rng, key):
+    neuron, params, currents, state, recurrent = problem(name, rng, key)
+    spikes, final = unroll(neuron, params, currents, state, recurrent)
+    flat = [*state.membrane, state.spikes]
+    expected, membrane, nearest = float64_run(
+        name, float64_coefficients(name, params), currents, flat, recurrent
+    )
+    assert nearest > 1e-5, "a drive within rounding of the threshold would decide nothing"
+    assert 0.02 < expected.mean() < 0.6
+    np.testing.assert_array_equal(spikes, expected)
+    for got, want in zip(final.membrane, membrane, strict=True):
+        # float32 over 47 steps of a contraction: some units in the last place of the largest u.
+        np.testing.assert_allclose(got, want, rtol=0, atol=5e-6 * np.abs(want).max())
+
+
+@every_neuron
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_unroll_gradients_equal_autodiff_through_the_plain_scan(name, detach_reset, rng, key):
+    neuron, params, currents, state, recurrent = problem(name, rng, key)
+    firing = Firing(surrogate=triangular, detach_reset=detach_reset)
+    weight = jnp.asarray(rng.normal(size=currents.shape), jnp.float32)
+
+    def loss(run):
+        def value(params, currents, state, recurrent):
+            spikes, final = run(neuron, params, currents, state, recurrent, firing)
+            # Both parts of complex states, and the last spikes, take part.
+            ends = sum(jnp.sum(((1 + 2j) * part).real) for part in jax.tree.leaves(final))
+            return jnp.sum(weight * spikes) + ends
+
+        return jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))
+
+    expected = loss(plain_scan)(params, currents, state, recurrent)
+    got = loss(unroll)(params, currents, state, recurrent)
+    for g, e in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        # The same products in another order: rounding of sums over 47 steps.
+        np.testing.assert_allclose(g, e, rtol=0, atol=3e-6 * np.abs(e).max())
+
+
+def test_unroll_gradients_match_hand_derived_float64(rng, key):
+    """AdLIF's equations differentiated by hand, with the boxcar for ds/du."""
+    neuron, params, currents, state, _ = problem("cadlif", rng, key)
+    weight = rng.normal(size=currents.shape)
+
+    def loss(params, currents):
+        return jnp.sum(jnp.asarray(weight, jnp.float32) * unroll(
+            neuron, params, currents, state, None
+        )[0])
+
+    got, got_currents = jax.grad(loss, argnums=(0, 1))(params, currents)
+
+    alpha, beta, a, b = float64_coefficients("cadlif", params)
+    (u, w), s = (np.asarray(m, np.float64) for m in state.membrane), np.float64(state.spikes)
+    past = []
+    for current in np.float64(currents):
+        new_w = beta * w + a * u + b * s
+        new_u = alpha * (u - s) + (1 - alpha) * (current - new_w)
+        past.append((u, w, s, new_u, new_w, current))
+        u, w, s = new_u, new_w, (new_u > 1).astype(np.float64)
+    u_bar = w_bar = s_bar = np.zeros_like(u)
+    gradient = dict.fromkeys(("alpha", "beta", "a", "b"), 0.0)
+    currents_bar = np.zeros(currents.shape)
+    for t in reversed(range(LENGTH)):
+        u, w, s, new_u, new_w, current = past[t]
+        slope = (new_u - 1 > -0.5) & (new_u - 1 <= 0.5)
+        u_bar = u_bar + slope * (s_bar + weight[t])
+        w_bar = w_bar - (1 - alpha) * u_bar
+        currents_bar[t] = (1 - alpha) * u_bar
+        gradient["alpha"] += (u_bar * (u - s - (current - new_w))).sum(0)
+        gradient["beta"] += (w_bar * w).sum(0)
+        gradient["a"] += (w_bar * u).sum(0)
+        gradient["b"] += (w_bar * s).sum(0)
+        u_bar, w_bar, s_bar = alpha * u_bar + a * w_bar, beta * w_bar, b * w_bar - alpha * u_bar
+    # float32 sums over 47 x 3 terms.
+    np.testing.assert_allclose(got_currents, currents_bar, rtol=0, atol=1e-5 * np.abs(currents_bar).max())
+    for name, value in gradient.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-5 * np.abs(value).max())
+
+
+def test_unroll_does_not_depend_on_the_section(rng, key):
+    neuron, params, currents, state, _ = problem("adlif", rng, key, length=13)
+
+    def loss(params, currents, section):
+        spikes, _ = unroll(neuron, params, currents, state, None, section=section)
+        return jnp.sum(spikes * currents), spikes
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+    expected, spikes = gradient(params, currents, 13)
+    for section in (1, 6, 1000):
+        got, other_spikes = gradient(params, currents, section)
+        np.testing.assert_array_equal(spikes, other_spikes)
+        for g, e in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            # Sums in another order.
+            np.testing.assert_allclose(g, e, rtol=0, atol=3e-6 * np.abs(e).max())
+
+
+@pytest.mark.parametrize("length, section", [(1, 1), (100, 10), (250, 10), (251, 16), (1000, 25)])
+def test_default_section_divides_the_length_where_it_can(length, section):
+    assert neurons.default_section(length) == section
+
+
+def test_unroll_applies_the_affine_map_to_the_currents(rng, key):
+    neuron, params, currents, state, recurrent = problem("rlif", rng, key)
+    gain, shift = (jnp.asarray(rng.uniform(0.5, 1.5, FEATURES), jnp.float32) for _ in range(2))
+    coefficients = neuron.coefficients(params)
+
+    def inside(gain, shift, currents):
+        spikes, active, _ = neurons.unroll(
+            neuron, coefficients, currents, state, affine=(gain, shift), recurrent=recurrent
+        )
+        return jnp.sum(spikes * currents), (spikes, active)
+
+    def outside(gain, shift, currents):
+        spikes, active, _ = neurons.unroll(
+            neuron, coefficients, gain[None, None] * currents + shift[None, None], state,
+            recurrent=recurrent,
+        )
+        return jnp.sum(spikes * currents), (spikes, active)
+
+    arguments = (gain, shift, currents)
+    got, aux = jax.jit(jax.grad(inside, argnums=(0, 1, 2), has_aux=True))(*arguments)
+    expected, expected_aux = jax.jit(jax.grad(outside, argnums=(0, 1, 2), has_aux=True))(*arguments)
+    jax.tree.map(np.testing.assert_array_equal, aux, expected_aux)
+    for g, e in zip(got, expected):
+        # Sums in another order.
+        np.testing.assert_allclose(g, e, rtol=0, atol=3e-6 * np.abs(e).max())
+
+
+def test_unroll_counts_elements_with_a_surrogate_gradient(rng, key):
+    neuron, params, currents, state, _ = problem("lif", rng, key)
+    _, active, _ = neurons.unroll(neuron, neuron.coefficients(params), currents, state)
+    alpha = float64_coefficients("lif", params)[0]
+    u, s = np.float64(state.membrane[0]), np.float64(state.spikes)
+    for t, current in enumerate(np.float64(currents)):
+        u = alpha * (u - s) + (1 - alpha) * current
+        s = (u > 1).astype(np.float64)
+        np.testing.assert_array_equal(active[t], ((u > 0.5) & (u <= 1.5)).sum(-1))
+
+
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+def test_surrogate_is_the_derivative_of_a_spike(surrogate):
+    """One LIF step from rest: ds/dI = surrogate(u) (1 - alpha), whatever the surrogate."""
+    neuron = neurons.LIF()
+    slope = SURROGATES[surrogate]
+    coefficients = (jnp.asarray([0.9]),)
+    state = neurons.initial_state(neuron, 1, 1)
+    for current in (3.0, 8.0, 9.0, 14.0, 20.0):
+
+        def spike(current):
+            firing = Firing(surrogate=slope)
+            return neurons.unroll(neuron, coefficients, current, state, firing=firing)[0].sum()
+
+        got = jax.grad(spike)(jnp.full((1, 1, 1), current)).item()
+        expected = float(slope(jnp.float32(0.1 * current), 1.0)) * 0.1
+        assert got == pytest.approx(expected, rel=1e-5)  # float32 rounding of u
+
+
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_detached_reset_leaves_the_leak_as_the_only_path(detach_reset):
+    """LIF, two steps, alpha = 0.9: du2/dI1 = 0.1 alpha (1 - ds1/du1), or 0.1 alpha detached."""
+    neuron = neurons.LIF()
+    coefficients = (jnp.asarray([0.9]),)
+    state = neurons.initial_state(neuron, 1, 1)
+    firing = Firing(surrogate=boxcar, detach_reset=detach_reset)
+
+    def last_membrane(current):
+        currents = jnp.stack([current, jnp.zeros_like(current)])
+        _, _, final = neurons.unroll(neuron, coefficients, currents, state, firing=firing)
+        return final.membrane[0].sum()
+
+    got = jax.grad(last_membrane)(jnp.full((1, 1), 11.0)).item()  # u1 = 1.1: a spike, slope 1
+    assert got == pytest.approx(0.09 if detach_reset else 0.0, abs=1e-7)
+
+
+@every_neuron
+def test_step_by_step_equals_unroll(name, rng, key):
+    neuron, params, currents, state, recurrent = problem(name, rng, key)
+    spikes, final = unroll(neuron, params, currents, state, recurrent)
+    coefficients = neuron.coefficients(params)
+    stepped = []
+    for current in currents:
+        state = neurons.step(neuron, coefficients, state, current, recurrent=recurrent)
+        stepped.append(state.spikes)
+    np.testing.assert_array_equal(spikes, jnp.stack(stepped))
+    for got, want in zip(jax.tree.leaves(final), jax.tree.leaves(state), strict=True):
+        # Compiled in another way: fused multiplications and additions round once.
+        np.testing.assert_allclose(got, want, rtol=0, atol=5e-6 * np.abs(want).max() + 1e-9)
+
+
+def test_backward_pass_keeps_a_third_of_what_the_plain_scan_keeps(key, rng):
+    """Temporary memory as XLA reports it, for one layer, L = 256."""
+    neuron = neurons.SiLIF()
+    params = neuron.init(key(), 64)
+    state = neurons.initial_state(neuron, 16, 64)
+
+    def temporary(run):
+        currents = jnp.zeros((256, 16, 64))
+
+        def loss(params, currents):
+            return jnp.sum(run(neuron, params, currents, state, None)[0] * currents)
+
+        compiled = jax.jit(jax.grad(loss)).lower(params, currents).compile()
+        return compiled.memory_analysis().temp_size_in_bytes - 2 * currents.nbytes
+
+    # Two arrays of the currents' size are the spikes and their cotangent, in both.
+    assert temporary(unroll) < temporary(plain_scan) / 3
+
+
+def test_coefficients_clamp_with_gradient_one_at_the_ends():
+    gradient = jax.vmap(jax.grad(lambda x: neurons.clamp(x, 0.0, 1.0)))
+    got = gradient(jnp.asarray([-0.1, 0.0, 0.5, 1.0, 1.1]))
+    np.testing.assert_array_equal(got, [0, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["lif", "cadlif", "silif", "csilif"])
+def test_eigenvalues_lie_inside_the_unit_circle_where_promised(name, rng):
+    """Whatever training does to the parameters: here they are drawn far outside their ranges."""
+    neuron, _ = NEURONS[name]
+    # Within exp(-8) and exp(2), the products of rate and dt round no decay to 0 or 1 in float32.
+    ranges = dict.fromkeys(("log_dt", "log_rate_u", "log_rate_w", "log_damping"), (-4, 1))
+    params = {
+        key: jnp.asarray(rng.uniform(*ranges.get(key, (-3, 3)), 2000), jnp.float32)
+        for key in neuron.init(jax.random.key(0), 1)
+    }
+    assert np.abs(neurons.eigenvalues(neuron, params)).max() < 1
+
+
+@every_neuron
+def test_eigenvalues_lie_inside_the_unit_circle_at_the_start_or_are_free_to_leave(name, key):
+    neuron, _ = NEURONS[name]
+    magnitude = np.abs(neurons.eigenvalues(neuron, neuron.init(key(), 2000))).max()
+    # AdLIF with a below -(1 - beta) grows, by up to 1.42: [[1, -(1 - alpha) beta], [-1, beta]]
+    # at a = -1, the least alpha and the largest beta.
+    low, high = (1, 1.42) if name in ("adlif", "radlif") else (0, 1)
+    assert low < magnitude < high
+
+
+def test_subthreshold_transition_is_what_the_equations_say(rng):
+    neuron = neurons.CONSTRAINED
+    params = {"alpha": [0.8], "beta": [0.97], "a": [0.4], "b": [1.0]}
+    params = {name: jnp.asarray(value) for name, value in params.items()}
+    expected = [[0.8 - 0.2 * 0.4, -0.2 * 0.97], [0.4, 0.97]]
+    got = neurons.subthreshold_transition(neuron, params)[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)  # float32 coefficients
+
+
+def test_drawn_states_are_uniform_and_belong_to_the_example(key):
+    """alpha = 1e-6: z = 4.9 on the mean of 2 x 3 x 20,000 draws sees a bias of 0.0041."""
+    neuron, drawn = neurons.CSiLIF(), key()
+    ids = jnp.asarray([4, 9])
+    state = neurons.draw_initial_state(neuron, drawn, 20_000, layer=1, example_ids=ids)
+    values = np.concatenate([state.membrane[0].real, state.membrane[0].imag, state.spikes])
+    assert values.min() >= 0 and values.max() < 1
+    assert abs(values.mean() - 0.5) < 4.9 * math.sqrt(1 / 12 / values.size)
+    assert np.abs(np.corrcoef(values) - np.eye(6)).max() < 4.9 / math.sqrt(20_000)
+    other = neurons.draw_initial_state(neuron, drawn, 20_000, layer=1, example_ids=ids[::-1])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[::-1]), state, other)
+
+
+def test_recurrent_matrix_is_orthogonal_and_loses_its_diagonal(key):
+    matrix = neurons.init_recurrent(key(), 16)
+    # Orthogonal to float32 rounding of 16-term sums.
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(16), atol=1e-5)
+    gradient = jax.grad(lambda m: jnp.sum(neurons.without_diagonal(m)))(matrix)
+    np.testing.assert_array_equal(gradient, 1 - np.eye(16))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_unroll_lowers_for_accelerators(platform, rng, key):
+    neuron, params, currents, state, recurrent = problem("csilif", rng, key)
+    gradient = jax.jit(jax.grad(lambda c: unroll(neuron, params, c, state, recurrent)[0].sum()))
+    text = gradient.trace(currents).lower(lowering_platforms=(platform,)).as_text()
+    assert "while" in text and "f64" not in text and "complex<f64>" not in text
+
+
+def test_unroll_refuses_shapes_that_do_not_fit(rng, key):
+    neuron, params, currents, state, _ = problem("lif", rng, key)
+    coefficients = neuron.coefficients(params)
+    with pytest.raises(ValueError, match="L >= 1"):
+        neurons.unroll(neuron, coefficients, currents[:0], state)
+    with pytest.raises(ValueError, match="state has shapes"):
+        neurons.unroll(neuron, coefficients, currents[:, :2], state)
+    with pytest.raises(ValueError, match="section must have 1 step"):
+        neurons.unroll(neuron, coefficients, currents, state, section=0)
