@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 from oracles import double
 
-from pspike_jax.functional import SURROGATES, expected_firing, heaviside, sample_spikes
+from pspike_jax.functional import (
+    SURROGATES,
+    expected_firing,
+    heaviside,
+    linear_ssm,
+    sample_spikes,
+)
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 LARGEST = 1 - 2.0**-24  # of the uniforms with 24 bits
 # The last axis in and around multiples of eight: masks may be kept as bits.
-SHAPES = ((), (1,), (7,), (3, 8), (2, 9), (2, 3, 17), (0,), (3, 0))
+SHAPES = ((), (7,), (2, 9), (2, 3, 16), (0,))
 
 
 @pytest.fixture
@@ -69,9 +75,8 @@ def test_sample_spikes_never_fires_at_zero_and_always_at_one(dtype):
         np.testing.assert_array_equal(spikes.astype(np.float32), [0, 0, 0, 0, 1, 1, 1])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_sample_spikes_of_certain_probabilities_ignore_the_key(dtype, key):
-    p = jnp.asarray([0, 1] * 2**19, dtype)
+def test_sample_spikes_of_certain_probabilities_ignore_the_key(key):
+    p = jnp.float32([0, 1] * 2**19)
     np.testing.assert_array_equal(sample_spikes(p, key()), p)
 
 
@@ -117,13 +122,13 @@ def test_sample_spikes_is_unbiased_in_16_bits(dtype, key):
     np.testing.assert_allclose(rate, 1 - 2.0**-8, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_sample_spikes_are_uncorrelated_along_each_axis(axis, key):
+def test_sample_spikes_are_uncorrelated_along_each_axis(key):
     """Normal bound, n = 2^20 pairs, m = 3, alpha = 1e-6: catches a correlation of 5.0e-3."""
-    spikes = np.asarray(sample_spikes(jnp.full((64, 128, 128), 0.3), key())) - 0.3
-    spikes = np.moveaxis(spikes, axis, 0)
-    products = spikes[1:] * spikes[:-1] / (0.3 * 0.7)
-    assert abs(products.mean()) < 5.1 / np.sqrt(products.size)
+    deviation = np.asarray(sample_spikes(jnp.full((64, 128, 128), 0.3), key())) - 0.3
+    for axis in range(3):
+        moved = np.moveaxis(deviation, axis, 0)
+        products = moved[1:] * moved[:-1] / (0.3 * 0.7)
+        assert abs(products.mean()) < 5.1 / np.sqrt(products.size), axis
 
 
 def test_sample_spikes_draws_anew_for_each_key_under_vmap(key):
@@ -161,12 +166,12 @@ def test_sample_spikes_gradient_of_a_users_surrogate_sees_drive_and_noise(drive_
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sample_spikes_gradient_is_one_on_the_closed_interval(dtype, key):
+def test_sample_spikes_gradient_is_one_on_the_closed_interval(dtype):
     outside = float(1 + jnp.finfo(dtype).eps)
     drive = jnp.asarray([-1, -1e-4, -0.0, 0, 0.5, 1, outside, 2], dtype)
-    for draw in ({"key": key()}, {"noise": 0.5}):
-        gradient = jax.grad(lambda p: sample_spikes(p, **draw).sum().astype(jnp.float32))(drive)
-        np.testing.assert_array_equal(gradient.astype(np.float32), [0, 0, 1, 1, 1, 1, 0, 0])
+    _, pullback = jax.vjp(lambda p: sample_spikes(p, noise=0.5), drive)
+    gradient, = pullback(jnp.ones(8, dtype))
+    np.testing.assert_array_equal(gradient.astype(np.float32), [0, 0, 1, 1, 1, 1, 0, 0])
 
 
 def test_sample_spikes_gradient_of_a_linear_loss_is_its_weights(key, rng):
@@ -176,18 +181,18 @@ def test_sample_spikes_gradient_of_a_linear_loss_is_its_weights(key, rng):
     np.testing.assert_array_equal(gradient, weights)
 
 
-@pytest.mark.parametrize("p, target", [(0.2, 0.7), (0.5, 0.3), (0.9, 0.1)])
-def test_sample_spikes_gradient_of_a_quadratic_loss_has_the_known_bias(p, target, key):
+def test_sample_spikes_gradient_of_a_quadratic_loss_has_the_known_bias(key):
     """E[(s - t)^2] has slope 1 - 2t; straight-through has mean 2 (p - t), off by 2p - 1.
 
     Hoeffding, values in an interval of 2, n = 2^18, m = 3, alpha = 1e-6: catches 1.1e-2.
     """
     n, alpha = 2**18, 1e-6
-    gradient = jax.grad(
-        lambda p: jnp.sum((sample_spikes(p, key()) - target)**2))(jnp.full((n,), p))
+    p, target = np.float32([[0.2], [0.5], [0.9]]), np.float32([[0.7], [0.3], [0.1]])
+    gradient = jax.grad(lambda p: jnp.sum((sample_spikes(p, key()) - target)**2))(
+        jnp.tile(p, (1, n)))
+    bias = np.asarray(gradient).mean(axis=1, dtype=np.float64, keepdims=True) - (1 - 2 * target)
     bound = 2 * np.sqrt(np.log(6 / alpha) / (2 * n))
-    bias = np.asarray(gradient).mean(dtype=np.float64) - (1 - 2 * target)
-    assert abs(bias - (2 * p - 1)) < bound
+    np.testing.assert_allclose(bias, 2 * p - 1, rtol=0, atol=bound)
 
 
 def test_sample_spikes_gives_noise_no_gradient(drive_and_noise):
@@ -222,6 +227,35 @@ def test_sample_spikes_repeats_its_draw_under_rematerialisation(key):
     np.testing.assert_array_equal(plain[1], remat[1])
     np.testing.assert_array_equal(plain[1] > 0, (sample_spikes(p, draw_key) > 0)
                                   & (jnp.arange(64) > 0))
+
+
+# After a linear system.
+
+
+def test_sample_spikes_before_a_linear_ssm_keep_its_mean_and_variance(key):
+    """E[y] = ssm(p) and Var[y_t] = sum_j kernel_j^2 p_{t-j} (1 - p_{t-j}), by independence.
+
+    Normal bounds, n = 65,536 draws, m = 48, alpha = 1e-6: catches 2.2 % of the deviation of y in
+    its mean and about 3 % of its variance. The variance of a sample variance is
+    (mu_4 - sigma^4) / n, where the fourth cumulants of independent terms add.
+    """
+    n, length, z = 65_536, 24, 5.6
+    time = np.arange(length)
+    p = 0.5 + 0.45 * np.sin(time + 1)
+    Lambda_bar, B_bar, C = np.complex64([[0.9 * np.exp(0.5j)]]), np.complex64([[1.5 - 0.5j]]), 1.0
+    kernel = (C * Lambda_bar[0, 0].astype(complex)**time * B_bar[0, 0]).real
+    spikes = sample_spikes(jnp.tile(jnp.float32(p)[:, None], (n, 1, 1)), key())
+    y, _ = linear_ssm(spikes, Lambda_bar, B_bar, np.complex64([[C]]))
+    y = double(y)[..., 0]
+
+    def through(power, cumulants):
+        return np.array([np.sum(kernel[:t + 1]**power * cumulants[t::-1]) for t in time])
+
+    mean, variance = through(1, p), through(2, p * (1 - p))
+    fourth = through(4, p * (1 - p) * (1 - 6 * p * (1 - p)))  # cumulant: mu_4 - 3 sigma^4
+    np.testing.assert_array_less(np.abs(y.mean(axis=0) - mean), z * np.sqrt(variance / n))
+    np.testing.assert_array_less(np.abs(y.var(axis=0) - variance),
+                                 z * np.sqrt((fourth + 2 * variance**2) / n))
 
 
 # Neighbours of the sampler.
