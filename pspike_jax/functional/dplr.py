@@ -13,15 +13,18 @@ The Woodbury identity turns the inverse into sums over poles:
   K^(w) = (2 / (1 + w)) (r_CB - r_CP r_QB / (1 + r_QP)),
   r_ab = sum_n a_n b_n dt / (z - dt Lambda_n).
 
-Two rewritings serve float32. With c = cos(t/2) and s = sin(t/2), z = 2 i s / c and R_ab = r_ab / c,
+Three rewritings serve float32. With c = cos(t/2) and S = sin(t/2) / dt, z = 2 i S dt / c and
+R_ab = r_ab / c,
 
-  K^(w) = (c + i s) (R_CB - c R_CP R_QB / (1 + c R_QP)),
-  R_ab = sum_n a_n b_n dt / (2 i s - c dt Lambda_n)
+  K^(w) = (c + i sin(t/2)) (R_CB - c R_CP R_QB / (1 + c R_QP)),
+  R_ab = sum_n a_n b_n / (2 i S - c Lambda_n)
 
 has no singular point: at w = -1, where z is infinite, it gives the limit, the sum over pairs of
-Re(C~_n B_n dt). And for p = dt Lambda_n and v = a_n b_n dt the halves of a pair add up to
+Re(C~_n B_n dt). As dt stands beside the frequency alone, its gradient is one sum; with dt in
+numerators and poles it would be the small difference of two large ones where z is small. And for
+p = Lambda_n and v = a_n b_n the halves of a pair add up to
 
-  (4 i s Re(v) - 2 c Re(v conj(p))) / ((2 i s - c p)(2 i s - c conj(p))),
+  (4 i S Re(v) - 2 c Re(v conj(p))) / ((2 i S - c p)(2 i S - c conj(p))),
 
 so that one complex reciprocal, shared by all R_ab, serves a pair, weighted by real numbers.
 """
@@ -78,15 +81,14 @@ def dplr_kernel(
     parameters = (("Lambda", Lambda), ("P", P), ("Q", Q), ("B", B))
     Lambda, P, Q, B = (over_features(name, value, shape) for name, value in parameters)
 
-    steps = dt[:, None]
     left = jnp.concatenate([C_tilde.reshape(-1, *shape), Q[None]])
-    right = jnp.stack([steps * B, steps * P])
+    right = jnp.stack([B, P])
     numerators = left[:, None] * right[None]  # (kernels + 1, 2, H, N): CB, CP; QB, QP
 
     @jax.checkpoint
     def spectrum(angles):
         s, c = angles  # (1, 1, K) each
-        sums = _cauchy_sums(numerators, steps * Lambda, s, c)
+        sums = _cauchy_sums(numerators, Lambda, s / dt[:, None, None], c)
         CB, CP, QB, QP = sums[:-1, 0], sums[:-1, 1], sums[-1:, 0], sums[-1:, 1]
         return jax.lax.complex(c, s) * (CB - c * CP * QB / (1 + c * QP))
 
@@ -204,8 +206,8 @@ def _cauchy_sums(v: jax.Array, poles: jax.Array, s: jax.Array, c: jax.Array) -> 
 
     Args:
       v: (kernels, 2, H, N) complex, numerators.
-      poles: (H, N) complex, dt Lambda.
-      s: (1, 1, K) sine of the half angles.
+      poles: (H, N) complex, Lambda.
+      s: (H, 1, K) sine of the half angles, over dt.
       c: (1, 1, K) cosine of the half angles.
 
     Returns:
@@ -215,12 +217,12 @@ def _cauchy_sums(v: jax.Array, poles: jax.Array, s: jax.Array, c: jax.Array) -> 
     # The difference of squares as a product: near a resonance 2 s and turn nearly cancel.
     real, imag = decay**2 - (2 * s - turn) * (2 * s + turn), 4 * s * decay
     # The reciprocal by hand: complex division guards against overflow, at three times the cost.
-    # Here the square is within float32 for 1e-9 < abs(dt Lambda) < 1e9.
+    # Here the square is within float32 for abs(Lambda) and 1 / dt between 1e-9 and 1e9.
     inverse = 1 / (real**2 + imag**2)
     pairs = jnp.stack([real * inverse, -imag * inverse])
     weights = jnp.stack([-2 * (v * poles.conj()[None, None]).real, 4 * v.real])
     (cr, ci), (sr, si) = jnp.einsum("abchn,dhnk->adbchk", weights, pairs, precision=HIGHEST)
-    s, c = s[None], c[None]
+    s, c = s.swapaxes(0, 1)[None], c[None]
     return jax.lax.complex(c * cr - s * si, c * ci + s * sr)
 
 
