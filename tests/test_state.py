@@ -8,84 +8,130 @@ from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
-from pspike_jax.training import create_state, make_mesh, metrics, train_step
+from pspike_jax.training import create_state, make_mesh
+from pspike_jax.training.losses import firing_rate_penalty
 from pspike_jax.training.sharding import batch_sharding, check_batch_size, shard_batch
 from pspike_jax.training.state import abstract_state, compile_train_step
 from pspike_jax.training.window import leaf_paths
-
-
-def run_steps(mesh, steps=3, **changes):
-    """Return the state after some steps, and the metrics of each, on the host."""
-    task, settings = tiny_task(), tiny_settings(**changes)
-    state = create_state(TinySpiking(), task, settings, mesh)
-    advance = compile_train_step(state, mesh)
-    measured = []
-    for step in range(steps):
-        batch = train_batch(task.train, seed=0, step=step, batch_size=settings.batch_size)
-        state, one = advance(state, shard_batch(batch, mesh))
-        measured.append(jax.device_get(one))
-    return state, measured
-
-
-jitted_step = jax.jit(train_step)
-
-
-def first_state():
-    return create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
 
 
 def first_batch():
     return train_batch(tiny_task().train, seed=0, step=0, batch_size=16)
 
 
-def test_train_step_changes_every_parameter():
-    before = first_state()
+def program(mesh, **changes):
+    """Return functions that make a state of step 0, and advance a state by a batch."""
+    state = create_state(TinySpiking(), tiny_task(), tiny_settings(**changes), mesh)
+    advance = compile_train_step(state, mesh)
+    fresh = lambda: jax.tree.map(jnp.copy, state)  # a state that is advanced is donated
+    return fresh, lambda state, batch: advance(state, shard_batch(batch, mesh))
+
+
+@pytest.fixture(scope="module")
+def one():
+    return program(one_device())
+
+
+def run_steps(fresh, advance, steps=3):
+    """Return the state after some steps, and the metrics of each, on the host."""
+    state, measured = fresh(), []
+    for step in range(steps):
+        batch = train_batch(tiny_task().train, seed=0, step=step, batch_size=16)
+        state, metrics = advance(state, batch)
+        measured.append(jax.device_get(metrics))
+    return state, measured
+
+
+def test_train_step_changes_every_parameter(one):
+    fresh, advance = one
     # The rate of step 0 is 0 under a warm-up: count on.
-    later = jax.tree.map(lambda x: x + 3 if x.dtype == jnp.int32 else x, before.opt_state)
-    after, _ = jitted_step(before.replace(opt_state=later), first_batch())
+    later = jax.tree.map(lambda x: x + 3 if x.dtype == jnp.int32 else x, fresh().opt_state)
+    before, (after, _) = fresh(), advance(fresh().replace(opt_state=later), first_batch())
     pairs = zip(jax.tree.leaves(before.variables), jax.tree.leaves(after.variables))
     for path, (a, b) in zip(leaf_paths(before.variables), pairs):
         assert np.all(np.isfinite(b)) and not np.array_equal(a, b), path
     assert int(after.step) == 1
 
 
-def test_train_step_is_a_function_of_state_and_batch():
-    (first, one), (second, two) = run_steps(one_device()), run_steps(one_device())
+def test_train_step_is_a_function_of_state_and_batch(one):
+    (first, metrics), (second, again) = run_steps(*one), run_steps(*one)
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
-    jax.tree.map(np.testing.assert_array_equal, one, two)
+    jax.tree.map(np.testing.assert_array_equal, metrics, again)
 
 
-def test_train_step_draws_new_noise_at_each_step():
-    state, batch = first_state(), first_batch()
-    counts = {
-        float(jitted_step(state.replace(step=jnp.int32(step)), batch)[1]["firing_rate"]["sum"])
-        for step in range(6)
-    }
+def test_train_step_draws_new_noise_at_each_step(one):
+    fresh, advance = one
+    counts = set()
+    for step in range(6):
+        state = fresh().replace(step=fresh().step + step)
+        counts.add(float(advance(state, first_batch())[1]["firing_rate"]["sum"]))
     # About 200 spikes with a standard deviation near 9: six equal draws are out of reach.
     assert len(counts) > 1
 
 
-def test_train_step_counts_what_the_batch_holds():
-    batch = first_batch()
-    _, measured = jax.device_get(jitted_step(first_state(), batch))
+def test_train_step_counts_what_the_batch_holds(one):
+    _, (measured,) = run_steps(*one, steps=1)
     assert measured["loss"]["count"] == 16
-    assert measured["firing_rate"]["count"] == batch["lengths"].sum() * 8
+    assert measured["firing_rate"]["count"] == first_batch()["lengths"].sum() * 8
     assert measured["dead"]["count"] == 8
     assert measured["finite_params"]["sum"].all() and measured["finite_gradients"]["sum"].all()
 
 
-@pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "fsdp": 4}])
-def test_train_step_on_eight_devices_equals_one(sizes):
-    one, expected = run_steps(one_device())
-    many, found = run_steps(make_mesh(**sizes))
+def test_train_step_flags_the_parameter_that_is_not_finite(one):
+    fresh, advance = one
+    state = fresh()
+    bias = state.params["head"]["bias"]
+    head = state.params["head"] | {"bias": bias.at[1].set(jnp.inf)}
+    _, measured = advance(state.replace(params=state.params | {"head": head}), first_batch())
+    flags = dict(zip(leaf_paths(fresh().params), np.asarray(measured["finite_params"]["sum"])))
+    assert [path for path, flag in flags.items() if not flag] == ["head/bias"]
+
+
+def test_train_step_on_eight_devices_equals_one(one):
+    state, expected = run_steps(*one)
+    sharded, found = run_steps(*program(make_mesh(data=2, fsdp=4)))
     for a, b in zip(expected, found):
         # Spikes are the same bits, so counts are equal; losses differ by the order of sums.
         assert a["firing_rate"]["sum"] == b["firing_rate"]["sum"]
         np.testing.assert_allclose(b["loss"]["sum"], a["loss"]["sum"], rtol=1e-5)
     # Adam divides by the root of squared gradients, which magnifies rounding where they are small.
     # Three steps (rates 0, 0.0025, 0.005) move a weight by 0.0075: agreement to 1 % of that.
-    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(many.params)):
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(sharded.params)):
         np.testing.assert_allclose(b, a, atol=7.5e-5)
+
+
+def test_firing_rate_weight_adds_the_penalty_to_what_is_minimised(one):
+    _, plain = run_steps(*one, steps=3)
+    pushed, punished = run_steps(*program(one_device(), firing_rate_weight=1000.0), steps=3)
+    assert punished[0]["loss"]["sum"] == plain[0]["loss"]["sum"], "the loss is logged without it"
+    assert punished[0]["gradient_norm"]["sum"] > 10 * plain[0]["gradient_norm"]["sum"]
+    # Every drive falls with its shift: Adam moves each by its rate, 0 + 0.0025 + 0.005.
+    assert np.all(pushed.params["norm"]["bias"] < -0.007)
+    assert "penalty" not in plain[0]
+    mean_rate = plain[0]["firing_rate"]["sum"] / plain[0]["firing_rate"]["count"]
+    # The penalty is the squared mean probability; 200 spikes are within 5 sd of their expectation.
+    assert punished[0]["penalty"]["sum"] == pytest.approx(mean_rate**2, rel=0.5)
+
+
+def test_firing_rate_penalty_has_a_gradient_through_a_model_of_the_zoo():
+    model = pspike_jax.create_model(
+        "pspikessm", num_classes=3, d_model=4, d_state=4, n_layers=1, vocab_size=None
+    )
+    inputs = jnp.asarray(first_batch()["inputs"])
+    rngs = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
+    params = jax.jit(model.init)(rngs, inputs)["params"]
+
+    @jax.jit
+    @jax.value_and_grad
+    def penalty(params):
+        _, aux = model.apply({"params": params}, inputs, sampling="mean")
+        return firing_rate_penalty(aux, 0.0)
+
+    value, gradient = penalty(params)
+    size = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient))
+    lower = jax.tree.map(lambda p, g: p - 0.1 * value / size * g, params, gradient)
+    # A step that should take a tenth off: half of that allows for curvature.
+    assert penalty(lower)[0] < 0.95 * value
 
 
 def test_create_state_splits_parameters_over_fsdp():
@@ -106,23 +152,6 @@ def test_create_state_does_not_depend_on_the_mesh():
     jax.tree.map(np.testing.assert_array_equal, one.params, many.params)
 
 
-def test_firing_rate_weight_lowers_the_firing_rate():
-    _, plain = run_steps(one_device(), steps=30)
-    _, punished = run_steps(one_device(), steps=30, firing_rate_weight=30.0)
-    rate = [float(metrics.mean(m[-1]["firing_rate"])) for m in (plain, punished)]
-    assert rate[1] < 0.7 * rate[0], rate
-    assert "penalty" in punished[0] and "penalty" not in plain[0]
-
-
-def test_train_step_flags_the_parameter_that_is_not_finite():
-    state = first_state()
-    head = state.params["head"] | {"bias": state.params["head"]["bias"].at[1].set(jnp.inf)}
-    state = state.replace(params=state.params | {"head": head})
-    _, measured = jitted_step(state, first_batch())
-    flags = dict(zip(leaf_paths(state.params), np.asarray(measured["finite_params"]["sum"])))
-    assert [path for path, flag in flags.items() if not flag] == ["head/bias"]
-
-
 def test_abstract_state_matches_the_state():
     arguments = (TinySpiking(), tiny_task(), tiny_settings(), one_device())
     abstract, state = abstract_state(*arguments), create_state(*arguments)
@@ -131,18 +160,18 @@ def test_abstract_state_matches_the_state():
         assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
 
 
-def test_create_state_keeps_collections_that_are_neither_parameters_nor_statistics():
+def test_abstract_state_keeps_collections_that_are_neither_parameters_nor_statistics():
     task = from_arrays(np.ones((20, 8, 1)), np.arange(20) % 2, validation=0.2, test=0.0, seed=0)
     model = pspike_jax.create_model(
         "pspikessm", preset="official", d_model=4, d_state=4, n_layers=1, num_classes=2,
         vocab_size=None, l_max=None,
     )
     state = abstract_state(model, task, tiny_settings(), one_device())
-    logits, _ = model.apply(
-        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.variables),
-        jnp.ones((1, 8, 1)), jnp.array([8]), noise=0.5,
+    (logits, _) = jax.eval_shape(
+        lambda variables: model.apply(variables, jnp.ones((1, 8, 1)), noise=0.5), state.variables
     )
-    assert set(state.constants) == {"constants"} and logits.shape == (1, 2)
+    assert set(state.variables) == {"params", "batch_stats", "constants"}
+    assert isinstance(jax.tree.leaves(state.constants)[0], jax.Array) and logits.shape == (1, 2)
 
 
 @pytest.mark.parametrize(

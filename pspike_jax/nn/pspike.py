@@ -130,13 +130,14 @@ def activity(
     steps = jnp.int32(batch * length) if mask is None else jnp.sum(mask.astype(jnp.int32))
 
     def per_neuron(values):
-        values = jax.lax.stop_gradient(values).astype(jnp.float32)
+        values = values.astype(jnp.float32)
         values = values if mask is None else jnp.where(mask[..., None], values, 0)
         return jnp.sum(values, axis=(0, 1))
 
-    neuron_spikes = per_neuron(spikes)
+    neuron_spikes = per_neuron(jax.lax.stop_gradient(spikes))
     return {
         "spikes": jnp.sum(neuron_spikes),
+        # The one count with a gradient: a penalty on firing acts through it.
         "probability": jnp.sum(per_neuron(p)),
         "steps": steps,
         "neurons": jnp.int32(features),

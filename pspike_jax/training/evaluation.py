@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from pspike_jax.analysis.activity import merge_aux
 from pspike_jax.data.batches import Split, eval_batches
 from pspike_jax.training import losses, metrics
-from pspike_jax.training.sharding import shard_batch
+from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batch
 
 THRESHOLD = 0.5  # a neuron fires where its probability is above it
 
@@ -106,7 +106,7 @@ def evaluate(
     key: jax.Array,
     draws: int,
     batch_size: int,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Measure a trained model in the three ways in which a stochastic model can be run.
 
@@ -117,7 +117,7 @@ def evaluate(
       key: of the noise; consumed.
       draws: noise draws, at least 2.
       batch_size: B.
-      mesh: the mesh.
+      mesh: the devices; None takes all of them as data.
 
     Returns:
       {"sampled", "mean_field", "threshold"}, each with "mean" and "sem", the accuracy and its
@@ -129,6 +129,8 @@ def evaluate(
     """
     if draws < 2:
         raise ValueError(f"draws is {draws}, expected at least 2 for a standard error")
+    mesh = make_mesh() if mesh is None else mesh
+    check_batch_size(batch_size, mesh, "batch_size")
     run = functools.partial(run_split, model, variables, split, batch_size=batch_size, mesh=mesh)
     single = run_draws(run, key, draws)
     accuracies = [float(metrics.mean(one["accuracy"])) for one in single]
