@@ -49,8 +49,8 @@ LONG = Case(16384, features=2, sides=2, skip=True, initial=True, decay=(0.9999, 
 LONG_SEGMENTS = Case(16383, features=2, initial=True, resets="some", decay=(0.9999, 1.0))
 LONGEST = Case(65536, features=1, initial=True, decay=(0.9999, 1.0))
 
-LONG_RUNS = (*((LONG, engine) for engine in ("sequential", "associative", "fft")),
-             (LONGEST, "chunked"), (LONG_SEGMENTS, "sequential"))
+LONG_RUNS = (*((LONG, engine) for engine in ENGINES), (LONGEST, "chunked"),
+             (LONG_SEGMENTS, "sequential"), (LONG_SEGMENTS, "associative"))
 
 
 def _complex(rng, *shape):
@@ -376,6 +376,8 @@ BAD = {
     "initial_state of batch 1": {"initial_state": np.zeros((1, 3, 2), np.complex64)},
     "resets without batch": {"resets": np.zeros((127,), bool)},
     "resets of another length": {"resets": np.zeros((2, 126), bool)},
+    "resets that are floats": {"resets": np.zeros((2, 127), np.float32)},
+    "resets that are integers": {"resets": np.zeros((2, 127), np.int32)},
 }
 
 

@@ -290,7 +290,24 @@ def test_uniforms_are_independent_of_draws_by_jax_random():
     lambda: jax.random.split(jax.random.key(0), 2),
     lambda: np.zeros((4,), np.uint32),
     lambda: np.zeros((2, 2), np.uint32),
-], ids=["rbg", "unsafe_rbg", "two keys", "raw rbg", "two raw keys"])
+    lambda: np.zeros((2,), np.int32),
+    lambda: 7,
+], ids=["rbg", "unsafe_rbg", "two keys", "raw rbg", "two raw keys", "int32", "a seed"])
 def test_uniforms_reject_a_key_that_is_not_one_threefry_key(bad_key):
     with pytest.raises((ValueError, TypeError), match="threefry"):
         _uniforms(bad_key(), *WHERE.values(), IDS, STEPS, H)
+
+
+@pytest.mark.parametrize("ids, steps", [
+    (IDS.astype(np.float32), STEPS),
+    (IDS, STEPS.astype(np.float32)),
+    (0, STEPS),
+    (IDS, 0),
+    (np.zeros((B, L + 1), np.int32), STEPS),
+    (IDS, np.zeros((B + 1, L), np.int32)),
+    (np.zeros((1, B, L), np.int32), STEPS),
+], ids=["float ids", "float steps", "one id", "one step", "ids of another length",
+        "steps of another batch", "ids of rank 3"])
+def test_uniforms_reject_ids_and_steps_that_do_not_fit(ids, steps, key):
+    with pytest.raises((ValueError, TypeError), match="example_ids|steps"):
+        _uniforms(key(), *WHERE.values(), ids, steps, H)

@@ -254,6 +254,7 @@ BAD = {
     "initial_state without batch": {"initial_state": np.zeros((3,), np.float32)},
     "resets of another length": {"resets": np.zeros((2, 63), bool)},
     "resets without batch": {"resets": np.zeros((64,), bool)},
+    "resets that are integers": {"resets": np.zeros((2, 64), np.int32)},
 }
 
 

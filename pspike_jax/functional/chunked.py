@@ -19,7 +19,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.powers import power, powers
+from pspike_jax.functional.powers import binary_power_error, power, powers
 
 _PRECISION = jax.lax.Precision.HIGHEST
 
@@ -67,9 +67,12 @@ def chunked_ssm(
     return y.reshape(*batch, length, features), final_state.reshape(*batch, *Lambda_bar.shape)
 
 
+LOG2_CHUNK = 6
+
+
 def chunk_length(length: int) -> int:
     """Return T: sequences of up to 128 steps are one chunk, longer ones have chunks of 64."""
-    return length if length <= 128 else 64
+    return length if length <= 2 ** (LOG2_CHUNK + 1) else 2**LOG2_CHUNK
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
@@ -110,15 +113,18 @@ def _between(inputs, table, Lambda_bar, B_bar, two_sided, start):
     """Return the states around each chunk, (H, K, B, 2N or 4N), and the last causal one."""
     forward = _as_reals((B_bar[None] * table[::-1]).swapaxes(0, 1))  # (H, T, 2N)
     decay = _as_reals(power(Lambda_bar, inputs.shape[-1]))
+    error = jnp.zeros_like(decay)
+    if inputs.shape[1] > 1:
+        error = _as_reals(binary_power_error(jax.lax.stop_gradient(Lambda_bar), LOG2_CHUNK))
     if start is None:
         start = jnp.zeros((inputs.shape[0], inputs.shape[2], forward.shape[-1]))
     drive = jnp.einsum("hkbj,hjm->hkbm", inputs, forward, precision=_PRECISION)
-    states, last = _scan_chunks(False, decay, drive, start)
+    states, last = _scan_chunks(False, decay, error, drive, start)
     if not two_sided:
         return states, last
     backward = _as_reals((B_bar[None] * table).swapaxes(0, 1))
     drive = jnp.einsum("hkbj,hjm->hkbm", inputs, backward, precision=_PRECISION)
-    ahead, _ = _scan_chunks(True, decay, drive, jnp.zeros_like(start))
+    ahead, _ = _scan_chunks(True, decay, error, drive, jnp.zeros_like(start))
     return jnp.concatenate([states, ahead], axis=-1), last
 
 
@@ -147,12 +153,13 @@ def _final_state(inputs, table, Lambda_bar, B_bar, last, length, size):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan_chunks(reverse, decay, drive, start):
+def _scan_chunks(reverse, decay, error, drive, start):
     """Run X_{k+1} = decay X_k + drive_k over axis 1, or from its end.
 
     Args:
       reverse: from the end: Z_{k-1} = decay Z_k + drive_k.
-      decay: (H, 2N).
+      decay: (H, 2N), Lambda^T.
+      error: (H, 2N), what Lambda^T lost when it was rounded.
       drive: (H, K, B, 2N).
       start: (H, B, 2N), the state before the first chunk, behind the last one in reverse.
 
@@ -161,13 +168,14 @@ def _scan_chunks(reverse, decay, drive, start):
       last: (H, B, 2N), the one that the last chunk (in scan order) sees.
     """
     chunks = drive.shape[1]
+    decay, error = decay[:, None], error[:, None]
 
     def step(k, carry):
         state, states = carry
         k = chunks - 1 - k if reverse else k
         states = jax.lax.dynamic_update_index_in_dim(states, state, k, 1)
         added = jax.lax.dynamic_index_in_dim(drive, k, 1, keepdims=False)
-        return _multiply(decay[:, None], state) + added, states
+        return _multiply(decay, state) + (_multiply(error, state) + added), states
 
     # The last chunk's own drive is not needed, so the scan stops one step early.
     state, states = jax.lax.fori_loop(0, chunks - 1, step, (start, jnp.zeros_like(drive)))
@@ -175,16 +183,16 @@ def _scan_chunks(reverse, decay, drive, start):
     return jax.lax.dynamic_update_index_in_dim(states, state, k, 1), state
 
 
-def _scan_chunks_fwd(reverse, decay, drive, start):
-    states, last = _scan_chunks(reverse, decay, drive, start)
-    return (states, last), (decay, states)
+def _scan_chunks_fwd(reverse, decay, error, drive, start):
+    states, last = _scan_chunks(reverse, decay, error, drive, start)
+    return (states, last), (decay, error, states)
 
 
 def _scan_chunks_bwd(reverse, residuals, cotangents):
-    decay, states = residuals
+    decay, error, states = residuals
     states_bar, last_bar = cotangents
     chunks = states.shape[1]
-    transposed = _conjugate(decay)[:, None]
+    transposed, correction = _conjugate(decay)[:, None], _conjugate(error)[:, None]
 
     def step(i, carry):
         adjoint, decay_bar, drive_bar = carry
@@ -195,12 +203,13 @@ def _scan_chunks_bwd(reverse, residuals, cotangents):
         state = jax.lax.dynamic_index_in_dim(states, k, 1, keepdims=False)
         decay_bar += jnp.sum(_multiply(_conjugate(state), adjoint), axis=1)
         own = jax.lax.dynamic_index_in_dim(states_bar, k, 1, keepdims=False)
-        return own + _multiply(transposed, adjoint), decay_bar, drive_bar
+        own += _multiply(correction, adjoint)
+        return _multiply(transposed, adjoint) + own, decay_bar, drive_bar
 
     first = states_bar[:, 0 if reverse else chunks - 1] + last_bar
     carry = (first, jnp.zeros_like(decay), jnp.zeros_like(states))
     adjoint, decay_bar, drive_bar = jax.lax.fori_loop(0, chunks - 1, step, carry)
-    return decay_bar, drive_bar, adjoint
+    return decay_bar, jnp.zeros_like(error), drive_bar, adjoint
 
 
 _scan_chunks.defvjp(_scan_chunks_fwd, _scan_chunks_bwd)

@@ -49,6 +49,7 @@ def linear_ssm(
       final_state: (..., H, N) complex64, x after the last step; free under jit when unused.
 
     Raises:
+      TypeError: resets are not boolean.
       ValueError: shapes that do not fit, or an unknown engine.
     """
     engine = parse_engine(engine)
@@ -93,6 +94,8 @@ def _check(u, Lambda_bar, B_bar, C, D, initial_state, resets):
         if value is not None and value.shape not in shapes:
             wanted = " or ".join(map(str, shapes))
             raise ValueError(f"{name} has shape {value.shape}; u {u.shape} expects {wanted}")
+    if resets is not None and resets.dtype != bool:
+        raise TypeError(f"resets must be bool, not {resets.dtype}")
     return jnp.broadcast_to(Lambda_bar, full), jnp.broadcast_to(B_bar, full)
 
 

@@ -77,11 +77,19 @@ def uniforms(
       (B, L, H) float32 in [0, 1), multiples of 2^-24.
 
     Raises:
-      ValueError: the key is not a single threefry key.
+      TypeError: example_ids or steps are not integers, or the key is not a key.
+      ValueError: the key is not a single threefry key, or shapes do not fit.
     """
     example_ids, steps = jnp.asarray(example_ids), jnp.asarray(steps)
+    for name, numbers in (("example_ids", example_ids), ("steps", steps)):
+        if not jnp.issubdtype(numbers.dtype, jnp.integer):
+            raise TypeError(f"{name} must be integers, not {numbers.dtype}")
+        if numbers.ndim not in (1, 2):
+            raise ValueError(f"{name} must have one axis or (B, L), not shape {numbers.shape}")
     example_ids = example_ids[:, None] if example_ids.ndim == 1 else example_ids
     steps = steps[None, :] if steps.ndim == 1 else steps
+    if any(a != b and 1 not in (a, b) for a, b in zip(example_ids.shape, steps.shape)):
+        raise ValueError(f"example_ids {example_ids.shape} and steps {steps.shape} do not fit")
     sampler_key = threefry_2x32(_key_words(key), (_word(layer), _word(sampler)))
     row_key = threefry_2x32(sampler_key, (_word(example_ids), _word(steps)))
     feature = jnp.arange(features, dtype=jnp.uint32)[None, None, :]
@@ -108,11 +116,15 @@ def _word(number: jax.Array | int) -> jax.Array:
 
 def _key_words(key: jax.Array) -> Words:
     data = key
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"spikes need a threefry key, not {key!r}")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) != "threefry2x32":
             # Draws of the other generators change with the sharding of the program.
             raise ValueError(f"spikes need a threefry key, not {jax.random.key_impl(key)}")
         data = jax.random.key_data(key)
+    if data.dtype != jnp.uint32:
+        raise TypeError(f"spikes need a threefry key of uint32, not {data.dtype}")
     if data.shape != (2,):
         raise ValueError(f"spikes need one threefry key of two words, not shape {data.shape}")
     return data[0], data[1]

@@ -65,10 +65,30 @@ def binary_powers(Lambda: jax.Array, count: int) -> jax.Array:
         (re, _), (im, _) = carry
         return _square(*carry), jax.lax.complex(re, im)
 
+    return jax.lax.scan(square, _as_pairs(Lambda), length=count)[1]
+
+
+def binary_power_error(Lambda: jax.Array, log2_exponent: int) -> jax.Array:
+    """Return Lambda^(2^m) minus its value rounded to complex64, for m = log2_exponent.
+
+    A recurrence that multiplies by the rounded power again and again drifts by this much a time;
+    adding it to the multiplier takes the drift away.
+
+    Args:
+      Lambda: (...) complex64.
+      log2_exponent: m, at least 1.
+
+    Returns:
+      (...) complex64; not meant to be differentiated.
+    """
+    squared = jax.lax.fori_loop(0, log2_exponent, lambda _, z: _square(*z), _as_pairs(Lambda))
+    (_, re_low), (_, im_low) = squared
+    return jax.lax.complex(re_low, im_low)
+
+
+def _as_pairs(Lambda: jax.Array) -> tuple[Pair, Pair]:
     re, im = jnp.real(Lambda), jnp.imag(Lambda)
-    start = ((re, jnp.zeros_like(re)), (im, jnp.zeros_like(im)))
-    _, powers = jax.lax.scan(square, start, length=count)
-    return powers
+    return (re, jnp.zeros_like(re)), (im, jnp.zeros_like(im))
 
 
 def _table(Lambda: jax.Array, length: int, log2_stride: int) -> tuple[jax.Array, jax.Array]:
@@ -122,12 +142,13 @@ def _digits_product(Lambda: jax.Array, exponent: int) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def power(Lambda: jax.Array, exponent: int) -> jax.Array:
     """Return Lambda^exponent for one exponent >= 1, (...) complex64."""
-    return _digits_product(Lambda, exponent - 1) * Lambda
+    return _digits_product(Lambda, exponent)
 
 
 def _power_fwd(Lambda, exponent):
-    below = _digits_product(Lambda, exponent - 1)
-    return below * Lambda, below
+    # A power of two is one entry of the squaring chain, rounded once: see binary_power_error.
+    below = _digits_product(Lambda, exponent - 1) if exponent > 1 else jnp.ones_like(Lambda)
+    return _digits_product(Lambda, exponent), below
 
 
 def _power_bwd(exponent, below, cotangent):

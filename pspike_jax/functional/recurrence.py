@@ -43,6 +43,7 @@ def linear_recurrence(
       States, of drive's shape.
 
     Raises:
+      TypeError: resets are not boolean.
       ValueError: shapes do not fit, or the engine is neither of the two.
     """
     engine = parse_engine(engine)
@@ -60,18 +61,21 @@ def linear_recurrence(
 
     dtype = jnp.result_type(decay, drive, jnp.float32)
     decay, drive = decay.astype(dtype), drive.astype(dtype)
+    keep = None
     if resets is not None:
+        if resets.dtype != bool:
+            raise TypeError(f"resets must be bool, not {resets.dtype}")
         if resets.shape != drive.shape[: time_axis + 1]:
             raise ValueError(f"resets {resets.shape} do not fit drive {drive.shape}")
-        keep = ~resets.reshape(resets.shape + (1,) * (decay.ndim - resets.ndim))
-        decay = decay * keep.astype(decay.dtype)
+        keep = resets.reshape(resets.shape + (1,) * (drive.ndim - resets.ndim))
+        keep = jnp.moveaxis(1 - keep.astype(drive.dtype), time_axis, 0)
     if initial_state is None:
         initial_state = jnp.zeros(drive.shape[:time_axis] + drive.shape[time_axis + 1 :], dtype)
     expected = drive.shape[:time_axis] + drive.shape[time_axis + 1 :]
     if initial_state.shape != expected:
         raise ValueError(f"initial_state has shape {initial_state.shape}; expected {expected}")
     decay, drive = jnp.moveaxis(decay, time_axis, 0), jnp.moveaxis(drive, time_axis, 0)
-    states = _states(engine, decay, drive, initial_state.astype(dtype))
+    states = _states(engine, decay, keep, drive, initial_state.astype(dtype))
     return jnp.moveaxis(states, 0, time_axis)
 
 
@@ -93,36 +97,46 @@ def _compose(earlier, later):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _states(engine, decay, drive, initial_state):
-    """Time is axis 0 here; decay's time axis may have size 1."""
-    drive = drive.at[0].add(apply_decay(decay[0], initial_state))
-    return _scan(engine, decay, drive, reverse=False)
+def _states(engine, decay, keep, drive, initial_state):
+    """Time is axis 0 here; decay's may have size 1. keep is 0 where a step resets, else 1."""
+    start = apply_decay(decay[0], initial_state)
+    drive = drive.at[0].add(start if keep is None else keep[0] * start)
+    return _scan(engine, decay, keep, drive, reverse=False)
 
 
-def _scan(engine, decay, drive, reverse):
+def _scan(engine, decay, keep, drive, reverse):
     single = drive.dtype in (jnp.float32, jnp.complex64)
     shared = decay.shape[0] == 1 and decay.ndim == drive.ndim
     if engine is Engine.ASSOCIATIVE and single and shared:
         levels = max(drive.shape[0] - 1, 1).bit_length()
         factors = binary_powers(decay[0].astype(jnp.complex64), levels)
         factors = factors if jnp.iscomplexobj(drive) else factors.real
-        states = _prefixes(factors, drive[::-1] if reverse else drive)
-        return states[::-1] if reverse else states
+        if reverse:
+            keep = None if keep is None else keep[::-1]
+            return _prefixes(factors, keep, drive[::-1])[::-1]
+        return _prefixes(factors, keep, drive)
     if engine is Engine.ASSOCIATIVE:
         decay = jnp.broadcast_to(decay, (drive.shape[0], *decay.shape[1:]))
+        if keep is not None:
+            decay = decay * keep.reshape(*keep.shape, *(1,) * (decay.ndim - keep.ndim))
         return jax.lax.associative_scan(_compose, (decay, drive), reverse=reverse)[1]
+    return _steps(decay, keep, drive, reverse)
+
+
+def _steps(decay, keep, drive, reverse):
     constant = decay.shape[0] == 1
 
     def step(state, inputs):
-        decay_t, drive_t = (decay[0], inputs) if constant else inputs
-        state = apply_decay(decay_t, state) + drive_t
+        decay_t, keep_t, drive_t = inputs
+        state = apply_decay(decay[0] if constant else decay_t, state)
+        state = (state if keep is None else keep_t * state) + drive_t
         return state, state
 
-    inputs = drive if constant else (decay, drive)
+    inputs = (None if constant else decay, keep, drive)
     return jax.lax.scan(step, jnp.zeros_like(drive[0]), inputs, reverse=reverse)[1]
 
 
-def _prefixes(factors, drive):
+def _prefixes(factors, keep, drive):
     """Scan with one decay for all steps: the tree of `lax.associative_scan`, without the decays.
 
     Products of decays inside the tree would lose digits at each doubling; `factors` are the
@@ -131,37 +145,45 @@ def _prefixes(factors, drive):
     length = drive.shape[0]
     if length == 1:
         return drive
-    decay = factors[0][None]
-    odd = _prefixes(factors[1:], decay * drive[: length // 2 * 2 : 2] + drive[1::2])
-    even = drive[::2].at[1:].add(decay * odd[: (length - 1) // 2])
+    decay, half, passes = factors[0][None], length // 2, keep
+    decay_odd = decay_even = decay
+    if keep is not None:
+        decay_odd, decay_even = decay * keep[1::2], decay * keep[2::2]
+        passes = keep[: 2 * half : 2] * keep[1::2]
+    odd = drive[1::2] + decay_odd * drive[: 2 * half : 2]
+    odd = _prefixes(factors[1:], passes, odd)
+    even = drive[::2].at[1:].add(decay_even * odd[: (length - 1) // 2])
     if length % 2:
         odd = jnp.pad(odd, [(0, 1)] + [(0, 0)] * (odd.ndim - 1))
     return jnp.stack([even, odd], axis=1).reshape(-1, *drive.shape[1:])[:length]
 
 
-def _states_fwd(engine, decay, drive, initial_state):
-    states = _states(engine, decay, drive, initial_state)
-    return states, (decay, initial_state, states)
+def _states_fwd(engine, decay, keep, drive, initial_state):
+    states = _states(engine, decay, keep, drive, initial_state)
+    return states, (decay, keep, initial_state, states)
 
 
 def _states_bwd(engine, residuals, cotangent):
-    decay, initial_state, states = residuals
+    decay, keep, initial_state, states = residuals
     transposed = decay if decay.ndim == states.ndim else jnp.swapaxes(decay, -1, -2)
     # lambda_t decays by decay_{t+1}: shift by one step (the last one's successor does not exist).
     later = transposed
     if decay.shape[0] > 1:
         later = jnp.concatenate([transposed[1:], jnp.zeros_like(transposed[:1])])
-    adjoint = _scan(engine, later, cotangent, reverse=True)
+    keep_later = None if keep is None else jnp.concatenate([keep[1:], jnp.zeros_like(keep[:1])])
+    adjoint = _scan(engine, later, keep_later, cotangent, reverse=True)
     previous = jnp.concatenate([initial_state[None], states[:-1]])
+    passed = adjoint if keep is None else keep * adjoint
     if decay.ndim == states.ndim:
-        decay_cotangent = adjoint * previous
+        decay_cotangent = passed * previous
     else:
-        decay_cotangent = adjoint[..., :, None] * previous[..., None, :]
+        decay_cotangent = passed[..., :, None] * previous[..., None, :]
     shared = tuple(
         axis for axis in range(decay.ndim) if decay.shape[axis] < decay_cotangent.shape[axis]
     )
     decay_cotangent = jnp.sum(decay_cotangent, axis=shared, keepdims=True)
-    return decay_cotangent, adjoint, apply_decay(transposed[0], adjoint[0])
+    no_cotangent = None if keep is None else jnp.zeros_like(keep)
+    return decay_cotangent, no_cotangent, adjoint, apply_decay(transposed[0], passed[0])
 
 
 _states.defvjp(_states_fwd, _states_bwd)
