@@ -138,7 +138,8 @@ def test_recurrent_and_bidirectional_weights_are_told_by_names_and_shapes(rng):
 def test_load_silif_names_what_is_missing_or_unexpected(rng):
     state_dict = tiny_state_dict(rng)
     state_dict["snn.0.gamma"] = state_dict.pop("snn.1.alpha")
-    with pytest.raises(ValueError, match=r"missing \['snn.1.alpha'\], unexpected \['snn.0.gamma'\]"):
+    message = r"missing \['snn.1.alpha'\], unexpected \['snn.0.gamma'\]"
+    with pytest.raises(ValueError, match=message):
         load_silif(state_dict, neuron="lif", normalization="layernorm")
     with pytest.raises(ValueError, match="snn.0.norm.running_mean"):
         load_silif(tiny_state_dict(rng), neuron="lif")
@@ -151,7 +152,8 @@ def test_load_silif_names_what_is_missing_or_unexpected(rng):
 def test_load_silif_names_an_array_of_the_wrong_shape(rng):
     state_dict = tiny_state_dict(rng)
     state_dict["snn.1.alpha"] = state_dict["snn.1.alpha"][:3]
-    with pytest.raises(ValueError, match=r"layers_1/neuron/alpha has shape \(3,\); expected \(5,\)"):
+    message = r"layers_1/neuron/alpha has shape \(3,\); expected \(5,\)"
+    with pytest.raises(ValueError, match=message):
         load_silif(state_dict, neuron="lif", normalization="layernorm")
 
 

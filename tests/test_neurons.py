@@ -33,9 +33,8 @@ def problem(name, rng, key, length=LENGTH):
     neuron, scale = NEURONS[name]
     params = neuron.init(key(), FEATURES)
     currents = jnp.asarray(scale * rng.normal(size=(length, BATCH, FEATURES)), jnp.float32)
-    state = neurons.draw_initial_state(
-        neuron, key(), FEATURES, layer=0, example_ids=jnp.arange(BATCH)
-    )
+    state = neurons.initial_state(neuron, BATCH, FEATURES)
+    state = neurons.draw_initial_state(state, key(), example_ids=jnp.arange(BATCH))
     recurrent = None
     if neuron.recurrent:
         recurrent = neurons.without_diagonal(neurons.init_recurrent(key(), FEATURES))
@@ -198,7 +197,8 @@ def test_unroll_gradients_match_hand_derived_float64(rng, key):
         gradient["b"] += (w_bar * s).sum(0)
         u_bar, w_bar, s_bar = alpha * u_bar + a * w_bar, beta * w_bar, b * w_bar - alpha * u_bar
     # float32 sums over 47 x 3 terms.
-    np.testing.assert_allclose(got_currents, currents_bar, rtol=0, atol=1e-5 * np.abs(currents_bar).max())
+    largest = np.abs(currents_bar).max()
+    np.testing.assert_allclose(got_currents, currents_bar, rtol=0, atol=1e-5 * largest)
     for name, value in gradient.items():
         np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-5 * np.abs(value).max())
 
@@ -372,15 +372,23 @@ def test_subthreshold_transition_is_what_the_equations_say(rng):
 
 def test_drawn_states_are_uniform_and_belong_to_the_example(key):
     """alpha = 1e-6: z = 4.9 on the mean of 2 x 3 x 20,000 draws sees a bias of 0.0041."""
-    neuron, drawn = neurons.CSiLIF(), key()
-    ids = jnp.asarray([4, 9])
-    state = neurons.draw_initial_state(neuron, drawn, 20_000, layer=1, example_ids=ids)
+    drawn, ids = key(), jnp.asarray([4, 9])
+    zeros = neurons.initial_state(neurons.CSiLIF(), 2, 20_000)
+    state = neurons.draw_initial_state(zeros, drawn, example_ids=ids)
     values = np.concatenate([state.membrane[0].real, state.membrane[0].imag, state.spikes])
     assert values.min() >= 0 and values.max() < 1
     assert abs(values.mean() - 0.5) < 4.9 * math.sqrt(1 / 12 / values.size)
     assert np.abs(np.corrcoef(values) - np.eye(6)).max() < 4.9 / math.sqrt(20_000)
-    other = neurons.draw_initial_state(neuron, drawn, 20_000, layer=1, example_ids=ids[::-1])
+    other = neurons.draw_initial_state(zeros, drawn, example_ids=ids[::-1])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[::-1]), state, other)
+
+
+def test_passes_over_one_example_draw_their_own_states(key):
+    drawn, ids = key(), jnp.asarray([4, 9])
+    once = neurons.draw_initial_state(jnp.zeros((2, 5)), drawn, example_ids=ids)
+    twice = neurons.draw_initial_state(jnp.zeros((4, 5)), drawn, example_ids=ids)
+    np.testing.assert_array_equal(twice[:2], once)
+    assert (twice[2:] != once).all()
 
 
 def test_recurrent_matrix_is_orthogonal_and_loses_its_diagonal(key):

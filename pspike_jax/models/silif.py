@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from pspike_jax.functional import neurons
 from pspike_jax.functional.neurons import Firing, Neuron
-from pspike_jax.functional.noise import uniforms
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.inputs import check_inputs
 from pspike_jax.nn.neurons import KERNELS, NORMS, READOUTS, LeakyReadout, NeuronLayer, readout_state
@@ -279,23 +278,15 @@ class SpikingNetwork(nn.Module):
         return state | {"layers": layers, "readout": state["readout"] | {"u": u}}
 
     def _drawn_state(self, state, ids, noise):
+        """Put draws, or a number in their place, where zeros are."""
+        drawn = (state["layers"], state["readout"]["u"])
         if noise is not None:
-            filled = [jnp.full_like(part, noise) for part in jax.tree.leaves(state["layers"])]
-            return self._given_state(state, [*filled, jnp.full_like(state["readout"]["u"], noise)])
-        key = self.make_rng("spikes")
-        layers = []
-        for i, width in enumerate(self.widths):
-            passes = [
-                neurons.draw_initial_state(self.neuron, key, width, layer=layer, example_ids=ids)
-                for layer in ([2 * i, 2 * i + 1] if self.bidirectional else [2 * i])
-            ]
-            layers.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *passes))
-        u = uniforms(
-            key,
-            layer=2 * len(self.widths),
-            sampler=0,
-            example_ids=ids,
-            steps=jnp.zeros(1, jnp.int32),
-            features=self.num_classes,
-        )
-        return state | {"layers": layers, "readout": state["readout"] | {"u": u[:, 0]}}
+            drawn = jax.tree.map(
+                lambda zero: zero + noise * (1 + 1j if jnp.iscomplexobj(zero) else 1), drawn
+            )
+        elif self.has_rng("spikes"):
+            key = self.make_rng("spikes")
+            drawn = neurons.draw_initial_state(drawn, key, example_ids=ids)
+        else:
+            raise ValueError("random states need rngs={'spikes': key}, noise=, or initial_state=")
+        return self._given_state(state, jax.tree.leaves(drawn))

@@ -98,34 +98,33 @@ def initial_state(neuron: Neuron, batch_size: int, features: int) -> NeuronState
     return NeuronState(membrane, jnp.zeros(shape, jnp.float32))
 
 
-def draw_initial_state(
-    neuron: Neuron, key: jax.Array, features: int, *, layer: int, example_ids: jax.Array
-) -> NeuronState:
-    """Draw every variable of the state from U[0, 1), as the authors do in training and testing.
+def draw_initial_state(state: Any, key: jax.Array, *, example_ids: jax.Array) -> Any:
+    """Draw every variable of a state from U[0, 1), as the authors do in training and testing.
 
     Args:
-      neuron: the kind of neuron; both parts of a complex membrane are drawn.
-      key: threefry key, consumed for this layer.
-      features: H.
-      layer: index of the layer, >= 0; part of what the draws depend on.
-      example_ids: (B,) int, the example that each row belongs to.
+      state: tree of (B, H) arrays, or of (n B, H) where a layer makes n passes over its inputs;
+        gives shapes and dtypes. Both parts of complex variables are drawn.
+      key: threefry key, consumed.
+      example_ids: (B,) int, the examples: a draw belongs to its example, not to its row.
 
     Returns:
-      NeuronState of (B, H) arrays.
+      A tree of the same structure.
     """
-    drawn = 0
-
-    def uniform():
-        nonlocal drawn
-        step = jnp.zeros(1, jnp.int32)
-        noise = uniforms(
-            key, layer=layer, sampler=drawn, example_ids=example_ids, steps=step, features=features
-        )
-        drawn += 1
-        return noise[:, 0]
-
-    membrane = tuple(
-        jax.lax.complex(uniform(), uniform()) if dtype == jnp.complex64 else uniform()
-        for dtype in neuron.membrane_dtypes
-    )
-    return NeuronState(membrane, uniform())
+    variables, structure = jax.tree.flatten(state)
+    drawn = []
+    for number, variable in enumerate(variables):
+        rows, features = variable.shape
+        parts = [
+            uniforms(
+                key,
+                layer=number,
+                sampler=part,
+                example_ids=example_ids,
+                steps=jnp.arange(rows // len(example_ids)),
+                features=features,
+            )
+            for part in range(2 if jnp.iscomplexobj(variable) else 1)
+        ]
+        parts = [jnp.swapaxes(part, 0, 1).reshape(rows, features) for part in parts]
+        drawn.append(jax.lax.complex(*parts) if len(parts) == 2 else parts[0])
+    return jax.tree.unflatten(structure, drawn)
