@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
         history=result.history,
     )
     print(table)
+    write_whole(workdir / "report.txt", table + "\n")
     if MODE.value == "train":  # written last: a run that is killed before is not finished
         write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
     print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
