@@ -75,7 +75,8 @@ def prepare(
     """
     entry = CATALOG[dataset]
     settings = change_settings(entry.settings, changes or {})
-    folder = pathlib.Path(data_dir) / (name or dataset)
+    data_dir = pathlib.Path(data_dir).expanduser()
+    folder = data_dir / (name or dataset)
     start = time.monotonic()
     done = "already prepared, verified"
     if not folder.exists():
@@ -94,12 +95,13 @@ def prepare(
             f"{folder} was prepared with {manifest['settings']}, asked for was {asked}; delete it, "
             f"or give another --name"
         )
-    if dataset.startswith("pathfinder") and not (folder / CONTACT_SHEET).exists():
-        _draw_contact_sheet(folder / CONTACT_SHEET, task, settings.size)
+    sheet = []
+    if dataset.startswith("pathfinder"):
+        sheet = [_draw_contact_sheet(folder / CONTACT_SHEET, task, settings.size)]
     seconds = time.monotonic() - start
     leftovers = [f"  left by another run: {path}" for path in unfinished_folders(folder)]
     return "\n".join(
-        [f"{folder}: {done} in {seconds:.1f} s", *describe(task, manifest), *leftovers]
+        [f"{folder}: {done} in {seconds:.1f} s", *describe(task, manifest), *sheet, *leftovers]
     )
 
 
@@ -166,10 +168,16 @@ def _with_progress(source: Source) -> Iterator[tuple[np.ndarray, ...]]:
             bar.update(len(block[2]))
 
 
-def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> None:
+def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> str:
+    """Draw the sheet where it is missing; return a line for the report."""
     count = min(500, len(task.train.labels))
     images = np.rint(255 * task.train.inputs[:count]).astype(np.uint8).reshape(-1, size, size)
-    write_contact_sheet(path, images, task.train.labels[:count])
+    try:
+        if not path.exists():
+            write_contact_sheet(path, images, task.train.labels[:count])
+    except ImportError:
+        return "  no contact sheet: it needs Pillow, pip install 'pspike_jax[data]'"
+    return f"  contact sheet: {path}"
 
 
 def main(argv: list[str]) -> None:

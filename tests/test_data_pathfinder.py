@@ -204,7 +204,7 @@ def test_draw_scenes_covers_pixels_by_their_share():
 
 def test_pathfinder_source_is_the_same_in_one_process_and_in_two(tmp_path, monkeypatch):
     monkeypatch.setattr(pathfinder, "BLOCK", 15)
-    fields = dict(num_train=50, num_validation=5, num_test=5, seed=5)
+    fields = dict(num_train=20, num_validation=5, num_test=5, seed=5)
     digests = []
     for processes in (1, 2):
         source = pathfinder.pathfinder_source(PathfinderSettings(**fields), processes=processes)
@@ -212,6 +212,15 @@ def test_pathfinder_source_is_the_same_in_one_process_and_in_two(tmp_path, monke
         manifest = prepared.read_manifest(tmp_path / str(processes))
         digests.append([array["sha256"] for array in manifest["arrays"].values()])
     assert digests[0] == digests[1]
+
+
+def test_generate_block_depends_on_the_block_and_the_seed():
+    jobs = [(0, 0), (0, 1), (1, 0)]
+    images = [
+        pathfinder.generate_block(PathfinderSettings(seed=seed), (block, 3))[0]
+        for seed, block in jobs
+    ]
+    assert len({image.tobytes() for part in images for image in part}) == 9
 
 
 def test_pathfinder_source_reads_pixels_row_by_row_in_the_unit_interval():

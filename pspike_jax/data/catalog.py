@@ -140,7 +140,7 @@ def load_prepared(
       FileNotFoundError: it is not prepared; the message says how to prepare it.
       ValueError: it is damaged, or nobody knows it.
     """
-    folder = pathlib.Path(data_dir) / dataset
+    folder = pathlib.Path(data_dir).expanduser() / dataset
     if not folder.exists():
         if dataset not in CATALOG:
             raise ValueError(f"{folder} does not exist; known data sets: {', '.join(CATALOG)}")

@@ -98,19 +98,6 @@ def events_source(
         counts = {"train": len(train), "validation": len(validation), "test": found["test"]}
     notes = []
 
-    def blocks():
-        late = np.zeros(2, np.int64)  # late events, and all events
-        for name, rows in parts:
-            for block in np.split(rows, range(_BLOCK, len(rows), _BLOCK)):
-                inputs, late_here = _read_rows(files[name], block, settings)
-                late += late_here
-                lengths = np.full(len(block), settings.num_steps, np.int32)
-                yield inputs, lengths, labels[name][block]
-        notes.append(
-            f"{late[0]:,} of {late[1]:,} events came at {settings.max_time} s or later; they are "
-            f"counted in the last step"
-        )
-
     return Source(
         name=settings.dataset,
         counts=counts,
@@ -118,7 +105,7 @@ def events_source(
         dtype="uint16",
         num_classes=CLASSES[settings.dataset],
         vocab_size=None,
-        blocks=blocks(),
+        blocks=_read_blocks(files, labels, parts, settings, notes),
         settings=dataclasses.asdict(settings),
         scaling=lambda counts: Scaling(1.0),
         differences=count_differences(PUBLISHED[settings.dataset], found),
@@ -205,6 +192,20 @@ def _read(path, file, group, rows):
         return file[group][rows]
     except (OSError, TypeError) as error:
         raise ValueError(f"{path}: {group} cannot be read ({error})") from error
+
+
+def _read_blocks(files, labels, parts, settings, notes):
+    """Yield blocks of all parts, (file, rows in rising order); then note how many were late."""
+    late = np.zeros(2, np.int64)  # late events, and all events
+    for name, rows in parts:
+        for block in np.split(rows, range(_BLOCK, len(rows), _BLOCK)):
+            inputs, late_here = _read_rows(files[name], block, settings)
+            late += late_here
+            yield inputs, np.full(len(block), settings.num_steps, np.int32), labels[name][block]
+    notes.append(
+        f"{late[0]:,} of {late[1]:,} events came at {settings.max_time} s or later; they are "
+        f"counted in the last step"
+    )
 
 
 def _read_rows(path, rows, settings):

@@ -32,42 +32,42 @@ class Canvas:
         self._owner = grid.reshape(count, -1)
 
     def is_free(self, images, points):
-        """Tells which points (n, K, 2) of the images (n,) lie on free pixels."""
+        """Tell which points (n, K, 2) of the images (n,) lie on free pixels."""
         index = self._index(np.rint(points).astype(np.int64))
         return self._owner[images[:, None], index] == FREE
 
     def overlap(self, images, middle, direction):
-        """Counts the reserved pixels that dashes at `middle` (n, 2) would cover in part."""
+        """Count the reserved pixels that dashes at `middle` (n, 2) would cover in part."""
         index, along, across = self._around(middle, direction, self._cover)
         covered = (along < (self._length + 1) / 2) & (across < (self._thickness + 1) / 2)
         return (covered & (self._owner[images[:, None], index] != FREE)).sum(axis=1)
 
     def reserve_dash(self, images, steps, middle, direction, margin):
-        """Reserves the pixels within `margin` (n,) of dashes at `middle` (n, 2)."""
+        """Reserve the pixels within `margin` (n,) of dashes at `middle` (n, 2)."""
         index, along, across = self._around(middle, direction, self._near)
         distance = np.hypot(np.maximum(along - self._length / 2, 0), across)
         self._reserve(images, steps, index, distance <= margin[:, None] + self._thickness / 2)
 
     def reserve_disc(self, images, steps, center, radius):
-        """Reserves the pixels within `radius` of `center` (n, 2)."""
-        steps_around = window(math.ceil(radius) + 1)
-        index, along, across = self._around(center, np.array([[1.0, 0.0]]), steps_around)
+        """Reserve the pixels within `radius` of `center` (n, 2)."""
+        offsets = window(math.ceil(radius) + 1)
+        index, along, across = self._around(center, np.array([[1.0, 0.0]]), offsets)
         self._reserve(images, steps, index, np.hypot(along, across) <= radius)
 
     def give_back(self, images, steps):
-        """Frees what the dashes from `steps` (n,) on reserved in the images (n,)."""
-        first = self._owner[images]
-        first[first > steps[:, None]] = FREE
-        self._owner[images] = first
+        """Free what the dashes from `steps` (n,) on reserved in the images (n,)."""
+        owner = self._owner[images]
+        owner[owner > steps[:, None]] = FREE
+        self._owner[images] = owner
 
     def _reserve(self, images, steps, index, mask):
         before = self._owner[images[:, None], index]
         owner = np.where(mask, (steps + 1)[:, None], FREE)
         self._owner[images[:, None], index] = np.minimum(before, owner)
 
-    def _around(self, middle, direction, steps):
-        """Pixels around `middle`: index, and distance to it along and across `direction`."""
-        pixel = np.rint(middle).astype(np.int64)[:, None] + steps
+    def _around(self, middle, direction, offsets):
+        """Find the pixels around `middle`: index, and distance along and across `direction`."""
+        pixel = np.rint(middle).astype(np.int64)[:, None] + offsets
         along, across = local_axes(pixel - middle[:, None], direction)
         return self._index(pixel), along, across
 
@@ -76,22 +76,22 @@ class Canvas:
         return cell[..., 0] * self._side + cell[..., 1]
 
 
-def window(reach):
-    """Lists the pixel steps of a square of `2 reach + 1` pixels: (K, 2) integers."""
+def window(reach: int) -> np.ndarray:
+    """List the pixel steps of a square of `2 reach + 1` pixels: (K, 2) integers."""
     steps = np.arange(-reach, reach + 1)
     return np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def local_axes(offset, direction):
-    """Measures offsets (n, K, 2) along and across unit vectors (n, 2): two (n, K) magnitudes."""
+def local_axes(offset: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measure offsets (n, K, 2) along and across unit vectors (n, 2): two (n, K) magnitudes."""
     u, v = direction[:, None, 0], direction[:, None, 1]
     along = offset[..., 0] * u + offset[..., 1] * v
     across = offset[..., 0] * v - offset[..., 1] * u
     return np.abs(along), np.abs(across)
 
 
-def distance_to_dashes(point, dashes):
-    """Distance of points (n, 2) to each dash (n, K, 2, 2): (n, K)."""
+def distance_to_dashes(point: np.ndarray, dashes: np.ndarray) -> np.ndarray:
+    """Measure the distance of points (n, 2) to each dash (n, K, 2, 2): (n, K)."""
     tail, head = dashes[:, :, 0], dashes[:, :, 1]
     along = head - tail
     share = ((point[:, None] - tail) * along).sum(-1) / (along * along).sum(-1)
@@ -99,6 +99,6 @@ def distance_to_dashes(point, dashes):
     return np.linalg.norm(point[:, None] - nearest, axis=-1)
 
 
-def unit(angle):
-    """Unit vectors (..., 2), row and column, of angles (...,) in radians."""
+def unit(angle: np.ndarray) -> np.ndarray:
+    """Make unit vectors (..., 2), row and column, of angles (...,) in radians."""
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1)

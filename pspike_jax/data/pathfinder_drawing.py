@@ -6,10 +6,11 @@ import os
 import numpy as np
 
 from pspike_jax.data.pathfinder_canvas import local_axes, window
+from pspike_jax.data.pathfinder_scenes import Scenes, SceneSettings
 
 
-def draw_scenes(scenes, settings):
-    """Draws anti-aliased images; overlapping strokes are joined by their maximum.
+def draw_scenes(scenes: Scenes, settings: SceneSettings) -> np.ndarray:
+    """Draw anti-aliased images; overlapping strokes are joined by their maximum.
 
     The share of a pixel that a dash covers is the product of the shares along and across it, each
     that of a box one pixel wide: exact for dashes along an axis. A dash thinner than a pixel is
@@ -54,14 +55,14 @@ class _Padded:
         self._index = None
 
     def local(self, middle, direction, half):
-        """Selects the pixels around `middle` (B, 2); returns distances along and across."""
+        """Select the pixels around `middle` (B, 2); return distances along and across."""
         pixel = np.rint(middle).astype(np.int64)[:, None] + window(math.ceil(half) + 1)
         cell = pixel + self._border
         self._index = cell[..., 0] * (self._size + 2 * self._border) + cell[..., 1]
         return local_axes(pixel - middle[:, None], direction)
 
     def lighten(self, light):
-        """Raises the selected pixels to `light` where they are darker."""
+        """Raise the selected pixels to `light` where they are darker."""
         before = self._pixels[self._images, self._index]
         self._pixels[self._images, self._index] = np.maximum(before, light)
 

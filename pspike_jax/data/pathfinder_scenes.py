@@ -6,9 +6,9 @@ not from its code. A snake is a chain of joints `dash_length + 2 margin` apart; 
 turns by an angle D with weight cos^2(min(continuity |D|, pi/2)), among one candidate per pixel of
 the circle on which the dash may end, and only where that end is free; where none is free, it may
 turn further, up to a right angle. Each dash reserves the pixels within `margin` of it; a dash that
-meets more than `overlap` reserved pixels is drawn again. Where the published generator starts an image anew, a
-blocked snake first takes back some of its dashes: most images are lost to dead ends otherwise.
-Coordinates are (row, column) in pixels; pixel centers are integers.
+meets more than `overlap` reserved pixels is drawn again. Where the published generator starts an
+image anew, a blocked snake first takes back some of its dashes: most images are lost to dead ends
+otherwise. Coordinates are (row, column) in pixels; pixel centers are integers.
 """
 
 import dataclasses
@@ -84,8 +84,8 @@ class Scenes:
         return Scenes(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
-def sample_scenes(rng, count, settings):
-    """Draws the geometry of `count` images.
+def sample_scenes(rng: np.random.Generator, count: int, settings: SceneSettings) -> Scenes:
+    """Draw the geometry of `count` images.
 
     Labels are drawn when all snakes lie: what is drawn besides the markers is independent of them.
 
@@ -139,7 +139,7 @@ class _Growth:
         self.images = np.arange(count)
 
     def advance(self):
-        """Tries the next dash of each unfinished image."""
+        """Try the next dash of each unfinished image."""
         images = self.images
         self._sow(images[self._step[images] == 0])
         steps = self._step[images]
@@ -149,7 +149,8 @@ class _Growth:
         direction = unit(angle)
         half = self._settings.dash_length / 2
         middle = joint + (margin[:, None] + half) * direction
-        fits = possible & (self._canvas.overlap(images, middle, direction) <= self._settings.overlap)
+        overlap = self._canvas.overlap(images, middle, direction)
+        fits = possible & (overlap <= self._settings.overlap)
         dashes = np.stack([middle - half * direction, middle + half * direction], axis=1)
         self.dashes[images[fits], steps[fits]] = dashes[fits]
         fits[fits] = self._tips_stand_clear(images[fits], steps[fits])
@@ -158,7 +159,7 @@ class _Growth:
         self.images = images[self._step[images] < self._steps]
 
     def _sow(self, images):
-        """Draws the first joints of both target snakes, `seed_distance` apart."""
+        """Draw the first joints of both target snakes, `seed_distance` apart."""
         self._seeds[images, 0] = self._anywhere(images.size)
         direction = unit(self._rng.uniform(0, 2 * np.pi, images.size))
         apart = self._settings.seed_distance * direction
@@ -169,7 +170,7 @@ class _Growth:
         return self._rng.uniform(low, self._settings.size - 1 - low, (count, 2))
 
     def _ends(self, images, steps):
-        """Joints (n, 2) and angles (n,) to go on from; continuity (n,) is 0 for a new snake."""
+        """Find joints (n, 2) and angles (n,) to go on from; continuity (n,), 0 for a new snake."""
         in_targets = steps < self._contours
         place = (steps - self._contours) % self._settings.distractor_length
         new = np.where(in_targets, steps < 2, place == 0)
@@ -184,7 +185,7 @@ class _Growth:
         return joint, angle, np.where(new, 0.0, self._settings.continuity)
 
     def _draw_angle(self, images, joint, angle, margin, continuity):
-        """Draws directions (n,); tells also whether any candidate was possible (n,)."""
+        """Draw directions (n,); tell also whether any candidate was possible (n,)."""
         settings = self._settings
         circle = settings.dash_length + margin
         count = math.ceil(2 * np.pi * (settings.dash_length + max(settings.margins)))
@@ -198,7 +199,7 @@ class _Growth:
         return angle + turn[np.arange(images.size), chosen], total[:, -1] > 0
 
     def _tips_stand_clear(self, images, steps):
-        """Looks at the tips of the target snakes when their last dash is drawn."""
+        """Look at the tips of the target snakes when their last dash is drawn."""
         clear = np.ones(images.size, bool)
         ready = np.flatnonzero(steps == self._contours - 1)
         targets = self.dashes[images[ready], : self._contours]
@@ -206,7 +207,7 @@ class _Growth:
         return clear
 
     def _keep(self, images, steps, middle, direction, dashes):
-        """Reserves the room of new dashes, and of the markers that may stand at their tips."""
+        """Reserve the room of new dashes, and of the markers that may stand at their tips."""
         self._canvas.reserve_dash(images, steps, middle, direction, self._margin[images])
         radius = self._settings.marker_radius + _MARKER_CLEARANCE
         last = (steps >= self._contours - 2) & (steps < self._contours)
@@ -217,7 +218,7 @@ class _Growth:
         self._misses[images] = 0
 
     def _take_back(self, images):
-        """Counts a miss; after too many, takes dashes back."""
+        """Count a miss; after too many, take dashes back."""
         settings = self._settings
         self._misses[images] += 1
         images = images[self._misses[images] > settings.dash_retrials]
@@ -241,7 +242,7 @@ def _squared_cosine(angle):
 
 
 def _choose_markers(rng, targets, size):
-    """Draws labels, and the snake that carries the first marker.
+    """Draw labels, and the snake that carries the first marker.
 
     Fair coins would let the distance between the markers tell a little: the tips of one snake lie
     closer together than those of two, or further apart. So each image takes the first of its four
@@ -274,7 +275,7 @@ def _choose_markers(rng, targets, size):
 
 
 def _markers_stand_clear(dashes, settings):
-    """Tells where no marker would touch another marker or the other target snake.
+    """Tell where no marker would touch another marker or the other target snake.
 
     All four tips are looked at, whichever will carry markers, so that labels stay independent.
 

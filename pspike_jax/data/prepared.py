@@ -26,10 +26,6 @@ from pspike_jax.data.source import SPLITS, Scaling, Source, fill, make_task
 FORMAT = 1
 MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished"
-_REQUIRED = {
-    "format": int, "name": str, "num_classes": int, "splits": dict, "arrays": dict,
-    "settings": dict, "complete": bool, "notes": list,
-}
 
 
 def write_prepared(source: Source, folder: str | os.PathLike, *, partial: bool = False) -> None:
@@ -139,21 +135,18 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"no prepared data set in {folder}: {path.name} is missing")
     try:
         manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); prepare the set again") from error
-    for key, kind in _REQUIRED.items():
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
-            raise ValueError(f"{path}: no {key!r} of type {kind.__name__}; prepare the set again")
-    if manifest["format"] != FORMAT:
-        raise ValueError(
-            f"{path}: format {manifest['format']}, this version reads {FORMAT}; prepare it again"
-        )
-    missing = {"inputs", "lengths", "labels"} - set(manifest["arrays"])
-    missing |= set(SPLITS) - set(manifest["splits"])
-    missing |= {"divisor", "vocab_size"} - set(manifest)
-    if missing:
-        raise ValueError(f"{path}: no entry for {sorted(missing)}; prepare the set again")
+        version, checksum = manifest["format"], manifest.pop("checksum")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not a manifest ({error!r}); prepare the set again") from error
+    if version != FORMAT:
+        raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; prepare it again")
+    if checksum != _checksum(manifest):
+        raise ValueError(f"{path}: damaged, its checksum does not fit; prepare the set again")
     return manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write_arrays(source: Source, folder: pathlib.Path) -> None:
@@ -193,6 +186,8 @@ def _write_arrays(source: Source, folder: pathlib.Path) -> None:
         "complete": not source.differences,
         "notes": source.notes + source.differences,
     }
+    manifest = json.loads(json.dumps(manifest))  # as it will be read: lists for tuples
+    manifest["checksum"] = _checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 

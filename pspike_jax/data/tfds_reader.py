@@ -1,7 +1,8 @@
 """Reads data sets that TensorFlow Datasets has already prepared on disk.
 
-TensorFlow itself is needed for sound alone. Only `array_record` files can be read so (`tfds.load` writes `tfrecord` unless told otherwise):
-prepare them with `tfds build NAME --file_format=array_record`. Nothing is ever downloaded here.
+TensorFlow itself is needed for sound alone. Only `array_record` files can be read so (`tfds.load`
+writes `tfrecord` unless told otherwise): prepare them with
+`tfds build NAME --file_format=array_record`. Nothing is ever downloaded here.
 """
 
 import os
@@ -53,7 +54,7 @@ def open_tfds(
         raise ValueError(f"{versions[-1]}: no split {missing}, found {sorted(builder.info.splits)}")
     try:
         return {split: builder.as_data_source(split) for split in splits}
-    except (NotImplementedError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         raise ValueError(f"{versions[-1]}: not readable as array_record ({error})") from error
 
 
