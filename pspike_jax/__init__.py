@@ -11,9 +11,9 @@ Shapes are written with one-letter sizes, here and in every docstring:
 Complex parameters are stored as real pairs, with a last axis of size 2.
 """
 
-from pspike_jax import functional
+from pspike_jax import data, functional
 from pspike_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "functional", "list_models"]
+__all__ = ["__version__", "create_model", "data", "functional", "list_models"]
