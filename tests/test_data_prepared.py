@@ -15,7 +15,7 @@ from experiments import prepare as command
 from pspike_jax import data
 from pspike_jax.data import catalog, prepared
 from pspike_jax.data.scaled import Scaled, Scaling
-from pspike_jax.data.source import Source, held_out, load_source
+from pspike_jax.data.source import Source, held_out, in_order, load_source
 
 
 def make_source(**changes):
@@ -203,6 +203,10 @@ def test_held_out_takes_the_same_share_of_every_class():
     assert np.abs(np.bincount(labels[out]) - np.array([5.0, 2.5, 3.3])).max() < 1
     again = held_out(labels, 0.1, seed=3)
     np.testing.assert_array_equal(out, again[1])
+
+
+def test_in_order_keeps_the_order_of_several_processes():
+    assert list(in_order(abs, range(-50, 0), 2)) == list(range(50, 0, -1))
 
 
 @pytest.mark.parametrize("dataset", list(catalog.CATALOG))

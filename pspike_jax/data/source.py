@@ -4,6 +4,7 @@ A Source is a data set on its way to memory (`load_source`) or to disk (`prepare
 It yields the examples of all splits in blocks, training first, then validation, then test.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import multiprocessing
@@ -206,4 +207,10 @@ def in_order(function: Callable, items: Iterable, processes: int) -> Iterator:
     # Spawned, for a fork of a process in which JAX has started threads may hang.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(function, items)
+        waiting = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * processes:  # results ahead of their use take memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
