@@ -50,7 +50,7 @@ class BatchAffine(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Return gain and shift, (H,) float32, that normalize x (..., H) where mask (...) is true."""
+        """Return gain and shift, (H,) float32, that normalize x (..., H) where mask (...) holds."""
         features = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
