@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.models.inputs import check_inputs
-from pspike_jax.nn.backbone import NoiseArgument
+from pspike_jax.nn.backbone import SAMPLINGS, NoiseArgument
 from pspike_jax.nn.encoders import Encoder
+from pspike_jax.nn.fields import check_choice, check_whole
 from pspike_jax.nn.heads import POOLS, Classifier, Retrieval, pool_steps
 
 
@@ -30,19 +31,15 @@ class SequenceClassifier(nn.Module):
 
     @nn.nowrap
     def check(self) -> None:
-        """Raise ValueError where fields do not fit together."""
-        if self.config.n_layers < 1:
-            raise ValueError(f"n_layers must be at least 1, not {self.n_layers}")
-        if self.pool not in POOLS:
-            raise ValueError(f"pool is {self.pool!r}; expected one of {', '.join(POOLS)}")
+        """Raise TypeError or ValueError where fields do not fit together."""
+        self.config  # checks the fields of the blocks as it is built
+        check_choice("pool", self.pool, POOLS)
         if self.documents not in (1, 2):
             raise ValueError(f"documents must be 1 or 2, not {self.documents}")
         if self.documents == 2 and self.pool == "none":
             raise ValueError("documents=2 compares pooled features; pool 'none' has none")
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {self.num_classes}")
-        if self.vocab_size is not None and self.vocab_size < 1:
-            raise ValueError(f"vocab_size must be at least 1 or None, not {self.vocab_size}")
+        check_whole("num_classes", self.num_classes)
+        check_whole("vocab_size", self.vocab_size, optional=True)
 
     def setup(self):
         self.encoder = Encoder(self.d_model, self.vocab_size)
@@ -83,16 +80,13 @@ class SequenceClassifier(nn.Module):
         """
         check_inputs(inputs, lengths, self.vocab_size, self.documents)
         batch = inputs.shape[0]
-        ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
-        if ids.shape != (batch,):
-            raise ValueError(f"example_ids have shape {ids.shape}; expected ({batch},)")
+        ids, key = _ids(example_ids, batch), self._key(noise, sampling)
         if self.documents == 2:
             ids = (2 * ids[:, None] + jnp.arange(2)[None, :]).reshape(-1)
             inputs = inputs.reshape(2 * batch, *inputs.shape[2:])
             lengths = None if lengths is None else lengths.reshape(-1)
         x, aux, _ = self.backbone.run(
-            self.encoder(inputs), lengths, train, noise, sampling, ids, capture,
-            self._key(noise, sampling),
+            self.encoder(inputs), lengths, train, noise, sampling, ids, capture, key
         )
         pooled = pool_steps(x, self.pool, lengths)
         if self.documents == 2:
@@ -141,9 +135,10 @@ class SequenceClassifier(nn.Module):
           (logits, aux): logits as `__call__` gives them for all steps so far.
         """
         check_inputs(inputs, None, self.vocab_size)
+        ids, key = _ids(example_ids, inputs.shape[0]), self._key(noise, sampling)
         x, aux, blocks = self.backbone.run(
-            self.encoder(inputs), None, False, noise, sampling, example_ids, capture,
-            self._key(noise, sampling), state["blocks"], state["t"],
+            self.encoder(inputs), None, False, noise, sampling, ids, capture, key,
+            state["blocks"], state["t"],
         )
         t = state["t"] + inputs.shape[1]
         total = state["sum"] + jnp.sum(x.astype(jnp.float32), axis=1)
@@ -170,8 +165,17 @@ class SequenceClassifier(nn.Module):
 
     def _key(self, noise, sampling):
         """Draw the key of a pass: once, at the root, so that every method gets the same one."""
+        check_choice("sampling", sampling, SAMPLINGS)
         if noise is not None or sampling == "mean" or not self.stochastic:
             return None
         if not (self.has_rng("spikes") or self.is_initializing()):
             raise ValueError("spikes need randomness: pass rngs={'spikes': key}, or noise=...")
         return self.make_rng("spikes")
+
+
+def _ids(example_ids, batch):
+    """Return (B,) names of the examples, their rows if None."""
+    ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
+    if ids.shape != (batch,) or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"example_ids are {ids.dtype} {ids.shape}; expected integer ({batch},)")
+    return ids

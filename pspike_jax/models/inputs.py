@@ -18,11 +18,14 @@ def check_inputs(
       documents: 1 or 2.
 
     Raises:
-      TypeError: wrong dtype.
+      TypeError: no array, or wrong dtype.
       ValueError: wrong rank; token ids outside the vocabulary; NaN; lengths outside 1 .. L.
     """
     names = ("B", "L") if documents == 1 else ("B", "2", "L")
     names = names if vocab_size is not None else (*names, "F")
+    for name, array in (("inputs", inputs), ("lengths", lengths)):
+        if array is not None and not hasattr(array, "dtype"):
+            raise TypeError(f"{name} are a {type(array).__name__}; expected an array")
     kind = jnp.integer if vocab_size is not None else jnp.floating
     if not jnp.issubdtype(inputs.dtype, kind):
         wanted = "integer tokens" if vocab_size is not None else "floating values"

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from pspike_jax.nn.block_config import SITES, BlockConfig
 from pspike_jax.nn.blocks import Mode, OfficialBlock, PaperBlock
+from pspike_jax.nn.fields import check_choice
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import Noise
 
+SAMPLINGS = ("spikes", "mean")
 NoiseArgument = float | jax.Array | list | tuple | None
 
 
@@ -71,8 +73,7 @@ class PSpikeBackbone(nn.Module):
           y: (B, L, H); aux: {site: activity}; state: final state or None.
         """
         config = self.config
-        if sampling not in ("spikes", "mean"):
-            raise ValueError(f"sampling is {sampling!r}; expected 'spikes' or 'mean'")
+        check_choice("sampling", sampling, SAMPLINGS)
         batch, length, features = x.shape
         if features != config.d_model:
             raise ValueError(f"x has {features} features; d_model is {config.d_model}")

@@ -10,8 +10,16 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.fields import (
+    check_choice,
+    check_dropout,
+    check_state_size,
+    check_step_sizes,
+    check_whole,
+)
 from pspike_jax.nn.lif import resting
 from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS
 
@@ -97,26 +105,19 @@ class BlockConfig:
             "surrogate": SURROGATES,
             "activation": ACTIVATIONS,
             "mixer": ("dense", "none"),
+            "engine": tuple(engine.value for engine in Engine),
             "remat": ("none", "block"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                expected = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
-        for name in ("d_model", "d_state", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.d_state % 2:
-            raise ValueError(f"d_state must be even (conjugate pairs), not {self.d_state}")
-        if not 0 < self.dt_min < self.dt_max:
-            raise ValueError(f"need 0 < dt_min < dt_max, not {self.dt_min} and {self.dt_max}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
-        if self.l_max is not None and self.l_max < 1:
-            raise ValueError(f"l_max must be at least 1 or None, not {self.l_max}")
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("d_model", "n_layers"):
+            check_whole(name, getattr(self, name))
+        check_whole("l_max", self.l_max, optional=True)
+        check_state_size(self.d_state)
+        check_step_sizes(self.dt_min, self.dt_max)
+        check_dropout(self.dropout)
         if self.block == "paper" and self.bidirectional and self.causal:
             raise ValueError("bidirectional=True reads the future; it needs causal=False")
-
         if self.block == "official" and self.neuron == "lif":
             raise ValueError("neuron='lif' belongs to block='paper'")
 

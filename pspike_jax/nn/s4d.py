@@ -6,7 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.engine import Engine
 from pspike_jax.nn.dense import ACTIVATIONS, linear
+from pspike_jax.nn.fields import (
+    check_choice,
+    check_dropout,
+    check_state_size,
+    check_step_sizes,
+    check_whole,
+)
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS, DiagonalSSM
 
@@ -44,15 +52,17 @@ class S4DConfig:
     engine: str
 
     def __post_init__(self):
-        if self.d_state < 2 or self.d_state % 2:
-            raise ValueError(f"d_state must be even (conjugate pairs), not {self.d_state}")
-        if not 0 < self.dt_min < self.dt_max:
-            raise ValueError(f"need 0 < dt_min < dt_max, not {self.dt_min}, {self.dt_max}")
-        if self.initializer not in DIAGONAL_INITIALIZERS:
-            expected = ", ".join(DIAGONAL_INITIALIZERS)
-            raise ValueError(f"initializer is {self.initializer!r}; expected one of {expected}")
-        if self.norm not in ("batch", "layer"):
-            raise ValueError(f"norm is {self.norm!r}; expected 'batch' or 'layer'")
+        for name, allowed in {
+            "norm": ("batch", "layer"),
+            "initializer": DIAGONAL_INITIALIZERS,
+            "engine": tuple(engine.value for engine in Engine),
+        }.items():
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("d_model", "n_layers"):
+            check_whole(name, getattr(self, name))
+        check_state_size(self.d_state)
+        check_step_sizes(self.dt_min, self.dt_max)
+        check_dropout(self.dropout)
 
     def zero_state(self, batch_size: int) -> dict[str, jax.Array]:
         """Return the state of one causal block, (B, H, N/2) complex64."""
