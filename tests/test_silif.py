@@ -1,5 +1,7 @@
 """Networks of reset-based neurons: the common contract, readouts, padding, streaming, training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +128,18 @@ def test_logits_do_not_depend_on_padding(readout, rng):
 
 
 @pytest.mark.parametrize("readout", READOUTS)
+def test_examples_of_length_zero_count_nowhere(readout, rng):
+    """Evaluation fills a batch with such rows: they add no activity and disturb no other row."""
+    model, variables = build("lif", rng, readout=readout)
+    inputs, apply = draw_inputs(rng), jitted(model)
+    logits, aux = apply(variables, inputs, jnp.asarray([21, 0, 5, 0]))
+    other, other_aux = apply(variables, inputs.at[1].set(1.0), jnp.asarray([21, 0, 5, 0]))
+    np.testing.assert_array_equal(logits[::2], other[::2])
+    assert aux["hidden"]["steps"] == 26
+    jax.tree.map(np.testing.assert_array_equal, aux, other_aux)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
 def test_readout_matches_float64_loop(readout, rng):
     model, variables = build("lif", rng, readout=readout, norm="none")
     logits, aux = jitted(model)(variables, draw_inputs(rng), LENGTHS, capture=True)
@@ -234,6 +248,8 @@ def test_noise_stands_for_every_variable_of_a_random_state(rng):
     half.append(jnp.full((BATCH, CLASSES), 0.5))
     given, _ = apply(variables, inputs, initial_state=half)
     np.testing.assert_array_equal(given, apply(variables, inputs, noise=0.5)[0])
+    mean = functools.partial(model.apply, sampling="mean")
+    np.testing.assert_array_equal(given, jax.jit(mean)(variables, inputs)[0])
     rest, _ = apply(variables, inputs, initial_state=[0 * part for part in half])
     assert (given != rest).all()
 
@@ -295,8 +311,8 @@ def test_dropout_keeps_a_share_and_scales_it(key):
 def test_refuses_what_does_not_fit(rng):
     model, variables = build("lif", rng)
     inputs = draw_inputs(rng)
-    with pytest.raises(ValueError, match="reset-based neurons have only 'spikes'"):
-        model.apply(variables, inputs, sampling="mean")
+    with pytest.raises(ValueError, match="expected 'spikes' or 'mean'"):
+        model.apply(variables, inputs, sampling="means")
     with pytest.raises(ValueError, match=r"expected \[\(4, 8\)"):
         model.apply(variables, inputs, initial_state=[jnp.zeros((BATCH, 8))])
     with pytest.raises(TypeError, match="floating"):

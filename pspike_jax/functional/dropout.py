@@ -36,20 +36,21 @@ def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
         steps=jnp.arange(columns),
         features=features,
     )
-    return _mask(x, noise >= rate, 1 / (1 - rate))
+    # Packed at once: the cipher behind the noise would else run again for each use of the mask.
+    return _mask(x, pack_bits(noise >= rate), 1 / (1 - rate))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mask(x, keep, scale):
-    return jnp.where(keep, x * scale, 0).astype(x.dtype)
+def _mask(x, bits, scale):
+    return jnp.where(unpack_bits(bits, x.shape), x * scale, 0).astype(x.dtype)
 
 
-def _mask_fwd(x, keep, scale):
-    return _mask(x, keep, scale), pack_bits(keep)
+def _mask_fwd(x, bits, scale):
+    return _mask(x, bits, scale), bits
 
 
 def _mask_bwd(scale, bits, cotangent):
-    return _mask(cotangent, unpack_bits(bits, cotangent.shape), scale), None
+    return _mask(cotangent, bits, scale), None
 
 
 _mask.defvjp(_mask_fwd, _mask_bwd)

@@ -153,7 +153,8 @@ class SpikingNetwork(nn.Module):
           lengths: (B,) int, valid steps of each example; all if None.
           train: batch statistics (collection "batch_stats", mutable) and dropout.
           noise: a number in place of every draw of an initial state; None draws.
-          sampling: "spikes": these neurons fire by a threshold and have no mean field.
+          sampling: "spikes", or "mean" to start at the mean of the draws, 0.5. These neurons fire
+            by a threshold: with probability 0 or 1, which is its own mean field.
           example_ids: (B,) int, names of the examples for the draws; arange(B) if None.
           capture: add "spike_array" and "probability_array", (layers, B, L, H), to aux.
           initial_state: for each hidden layer its membrane variables and its spikes, (B, H) each,
@@ -169,15 +170,14 @@ class SpikingNetwork(nn.Module):
           TypeError, ValueError: inputs or states that do not fit.
         """
         check_inputs(inputs, lengths, self.vocab_size)
-        if sampling != "spikes":
-            raise ValueError(f"sampling is {sampling!r}; reset-based neurons have only 'spikes'")
+        _check_sampling(sampling)
         batch = inputs.shape[0]
         state = self._at_rest(batch)
         if initial_state is not None:
             state = self._given_state(state, initial_state)
         elif self.random_state:
             ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
-            state = self._drawn_state(state, ids, noise)
+            state = self._drawn_state(state, ids, 0.5 if sampling == "mean" else noise)
         _, outputs = self._run(state, inputs, lengths, train, capture)
         return outputs
 
@@ -231,8 +231,8 @@ class SpikingNetwork(nn.Module):
         Args:
           state: from `initial_state` or an earlier call.
           inputs: (B, L) or (B, L, F), the next L steps.
-          noise, example_ids: of no effect, the state is given; there for the common contract.
-          sampling, capture: as in `__call__`.
+          noise, sampling, example_ids: of no effect, since the state is given; every model's.
+          capture: as in `__call__`.
 
         Returns:
           state: after the chunk.
@@ -240,8 +240,7 @@ class SpikingNetwork(nn.Module):
         """
         del noise, example_ids
         check_inputs(inputs, None, self.vocab_size)
-        if sampling != "spikes":
-            raise ValueError(f"sampling is {sampling!r}; reset-based neurons have only 'spikes'")
+        _check_sampling(sampling)
         return self._run(state, inputs, None, False, capture)
 
     def step(
@@ -290,3 +289,8 @@ class SpikingNetwork(nn.Module):
         else:
             raise ValueError("random states need rngs={'spikes': key}, noise=, or initial_state=")
         return self._given_state(state, jax.tree.leaves(drawn))
+
+
+def _check_sampling(sampling):
+    if sampling not in ("spikes", "mean"):
+        raise ValueError(f"sampling is {sampling!r}; expected 'spikes' or 'mean'")
