@@ -25,11 +25,20 @@ ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"
 LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch")
 
 
+def at_import(node):
+    """Yield the statements that run when a module is imported, those under `if` and `try` too."""
+    for child in ast.iter_child_nodes(node):
+        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not (isinstance(child, (ast.FunctionDef, ast.Lambda)) or is_for_types):
+            yield child
+            yield from at_import(child)
+
+
 def imported(folder, at_import_only=False):
     """Yield (file, full dotted name) of the imports below a folder."""
     for path in folder.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        for node in tree.body if at_import_only else ast.walk(tree):
+        for node in at_import(tree) if at_import_only else ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from ((path.relative_to(ROOT), alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -55,8 +64,15 @@ def test_functional_needs_jax_and_numpy_alone():
 
 
 def test_ml_collections_stays_in_experiments():
-    found = {name.split(".")[0] for _, name in imported(ROOT / "pspike_jax")}
-    assert "ml_collections" not in found
+    for folder in ("pspike_jax", "benchmarks"):
+        found = {name.split(".")[0] for _, name in imported(ROOT / folder)}
+        assert "ml_collections" not in found
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"training"}))
+def test_optimizers_and_checkpoints_stay_in_training(room):
+    found = {name.split(".")[0] for _, name in imported(ROOT / "pspike_jax" / room)}
+    assert not found & {"optax", "orbax"}
 
 
 def test_heavy_libraries_are_imported_where_they_are_used():
@@ -68,14 +84,19 @@ def test_heavy_libraries_are_imported_where_they_are_used():
     assert not wrong
 
 
-def test_nothing_uses_private_deprecated_or_unsafe_modules():
-    names = ("jax._src", "jax.experimental.pjit", "jax.experimental.shard_map", "pickle")
-    wrong = [
-        (str(path), name)
-        for folder in ("pspike_jax", "experiments", "benchmarks")
-        for path, name in imported(ROOT / folder)
-        if name.startswith(names)
-    ]
+FORBIDDEN = ("jax._src", "jax.experimental.pjit", "jax.experimental.shard_map", "pickle")
+
+
+@pytest.mark.parametrize("folder", ["pspike_jax", "experiments", "benchmarks", "tests"])
+def test_nothing_uses_private_deprecated_or_unsafe_modules(folder):
+    wrong = [(str(p), name) for p, name in imported(ROOT / folder) if name.startswith(FORBIDDEN)]
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(FORBIDDEN):
+                wrong.append((str(path), ast.unparse(node)))
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                if ast.unparse(node.value) != "False":
+                    wrong.append((str(path), "allow_pickle"))
     assert not wrong
 
 

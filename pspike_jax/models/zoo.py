@@ -15,8 +15,8 @@ MODELS = {
     name: (silif.SpikingNetwork, presets, "default") for name, presets in silif.PRESETS.items()
 }
 
-# {attribute: field}: a module's `init` is its method, so that field has another name inside.
-FIELDS = {"initializer": "init"}
+# A module's `init` is its method, so that field goes by another name inside.
+ATTRIBUTES = {"init": "initializer"}
 
 
 def list_models() -> tuple[str, ...]:
@@ -41,9 +41,11 @@ def create_model(name: str, preset: str | None = None, **fields) -> nn.Module:
     """
     model_class, presets, default = MODELS[_known("model", name, MODELS)]
     defaults = presets[_known("preset", default if preset is None else preset, presets)]
-    names = {FIELDS.get(attribute, attribute): attribute for attribute in defaults}
+    public = {attribute: field for field, attribute in ATTRIBUTES.items()}
+    known = [public.get(attribute, attribute) for attribute in defaults]
     fields = {
-        names[_known(f"field of {name}", field, names)]: value for field, value in fields.items()
+        ATTRIBUTES.get(_known(f"field of {name}", field, known), field): value
+        for field, value in fields.items()
     }
     model = model_class(**defaults | fields)
     model.check()
