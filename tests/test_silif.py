@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pspike_jax
+from pspike_jax import models
 from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.neurons.product import spike_product
 from pspike_jax.models.silif import NEURONS
@@ -281,6 +282,21 @@ def test_batch_over_eight_devices_spikes_as_on_one(rng, key):
     # Batch statistics are summed in another order; no drive lies that close to the threshold.
     np.testing.assert_array_equal(spikes, sharded_spikes)
     np.testing.assert_allclose(logits, sharded_logits, rtol=1e-5, atol=1e-5)
+
+
+def test_poles_are_the_eigenvalues_of_the_neurons(rng):
+    model, variables = build("adlif", rng, widths=(8, 8))
+    got = models.poles(model, variables)
+    assert got.shape == (2, 8, 2)
+    params = variables["params"]["layers_1"]["neuron"]
+    # Both eigenvalues of x -> [[p, q], [a, beta]] x, from trace and determinant in float64.
+    alpha, beta, a = (np.asarray(params[name], np.float64) for name in ("alpha", "beta", "a"))
+    p = alpha - (1 - alpha) * a
+    root = np.sqrt(((p + beta) / 2) ** 2 - alpha * beta + 0j)
+    expected = np.stack([(p + beta) / 2 - root, (p + beta) / 2 + root], -1)
+    # Float32 coefficients; a square root near zero halves the digits.
+    np.testing.assert_allclose(np.sort_complex(got[1]), np.sort_complex(expected), atol=1e-3)
+    assert models.poles(*build("lif", rng, widths=(8, 4))) is None
 
 
 def test_spike_product_equals_the_product_of_arrays(rng):

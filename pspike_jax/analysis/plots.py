@@ -208,13 +208,14 @@ def poles(Lambda_bar: np.ndarray) -> "Figure":
     fig.set_layout_engine("compressed")
     angle = np.linspace(0, np.pi, 200)
     norm = LogNorm(memory.min(), max(memory.max(), 1.01 * memory.min()))
+    reach = 1.08 * max(1.0, np.abs(Lambda_bar).max())  # neurons may be unstable
     for layer, (ax, pole) in enumerate(zip(panels, Lambda_bar.reshape(len(Lambda_bar), -1))):
         ax.plot(np.cos(angle), np.sin(angle), color=GREY, linewidth=0.8)
         drawn = ax.scatter(pole.real, np.abs(pole.imag), c=memory[layer].ravel(), norm=norm,
                            cmap="viridis", s=5, linewidths=0, rasterized=True)
         ax.set_aspect("equal")
-        ax.set_xlim(-1.08, 1.08)
-        ax.set_ylim(-0.04, 1.08)
+        ax.set_xlim(-reach, reach)
+        ax.set_ylim(-0.04, reach)
         ax.set_title(f"layer {layer + 1}: largest |pole| {np.abs(pole).max():.5f}", loc="left")
     fig.colorbar(drawn, ax=panels, label="memory (steps)")
     return fig
