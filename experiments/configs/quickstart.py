@@ -38,12 +38,12 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "b2": 0.999,
             "clip_norm": config_dict.placeholder(float),
             "schedule": "cosine",
-            "warmup_steps": 195,
+            "warmup_steps": 156,
             "plateau_factor": 0.2,
             "plateau_patience": 20,
         },
         training={
-            "steps": 1872,  # 48 epochs of 39 batches
+            "steps": 1560,  # 40 epochs of 39 batches
             "batch_size": 32,
             "seed": 0,
             "log_every": 13,
