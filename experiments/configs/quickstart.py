@@ -43,15 +43,15 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "plateau_patience": 20,
         },
         training={
-            "steps": 1560,  # 40 epochs of 39 batches
+            "steps": 1716,  # 44 epochs of 39 batches
             "batch_size": 32,
             "seed": 0,
             "log_every": 13,
-            "eval_every": 156,
-            "checkpoint_every": 156,
+            "eval_every": 429,
+            "checkpoint_every": 143,
             "keep": 2,
             "eval_batch_size": 120,
-            "validation_draws": 2,
+            "validation_draws": 4,
             "firing_rate_weight": 0.0,
             "firing_rate_target": 0.0,
         },
