@@ -162,17 +162,21 @@ def test_unroll_gradients_equal_autodiff_through_the_plain_scan(name, detach_res
         np.testing.assert_allclose(g, e, rtol=0, atol=3e-6 * np.abs(e).max())
 
 
-def test_unroll_gradients_match_hand_derived_float64(rng, key):
-    """AdLIF's equations differentiated by hand, with the boxcar for ds/du."""
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_unroll_gradients_match_hand_derived_float64(detach_reset, rng, key):
+    """AdLIF's equations differentiated by hand, with the boxcar for ds/du.
+
+    A detached reset leaves spikes their way through adaptation.
+    """
     neuron, params, currents, state, _ = problem("cadlif", rng, key)
     weight = rng.normal(size=currents.shape)
 
     def loss(params, currents):
-        return jnp.sum(jnp.asarray(weight, jnp.float32) * unroll(
-            neuron, params, currents, state, None
-        )[0])
+        firing = Firing(detach_reset=detach_reset)
+        spikes, _ = unroll(neuron, params, currents, state, None, firing)
+        return jnp.sum(jnp.asarray(weight, jnp.float32) * spikes)
 
-    got, got_currents = jax.grad(loss, argnums=(0, 1))(params, currents)
+    got, got_currents = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, currents)
 
     alpha, beta, a, b = float64_coefficients("cadlif", params)
     (u, w), s = (np.asarray(m, np.float64) for m in state.membrane), np.float64(state.spikes)
@@ -195,7 +199,8 @@ def test_unroll_gradients_match_hand_derived_float64(rng, key):
         gradient["beta"] += (w_bar * w).sum(0)
         gradient["a"] += (w_bar * u).sum(0)
         gradient["b"] += (w_bar * s).sum(0)
-        u_bar, w_bar, s_bar = alpha * u_bar + a * w_bar, beta * w_bar, b * w_bar - alpha * u_bar
+        s_bar = b * w_bar - (0 if detach_reset else alpha * u_bar)
+        u_bar, w_bar = alpha * u_bar + a * w_bar, beta * w_bar
     # float32 sums over 47 x 3 terms.
     largest = np.abs(currents_bar).max()
     np.testing.assert_allclose(got_currents, currents_bar, rtol=0, atol=1e-5 * largest)

@@ -324,6 +324,28 @@ def test_dropout_keeps_a_share_and_scales_it(key):
         dropout(x, jax.random.key(0), 1.0)
 
 
+def test_gradient_behind_dropout_is_that_of_the_loss(rng):
+    """The readout's weights act smoothly: their gradient is the loss's slope, given the mask."""
+    model, variables = build("lif", rng, norm="none", readout="mean", dropout=0.4)
+    inputs = draw_inputs(rng)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(kernel):
+        params = variables["params"]
+        params = params | {"integrator": params["integrator"] | {"input": {"kernel": kernel}}}
+        rngs = {"dropout": jax.random.key(3)}
+        logits, _ = model.apply({"params": params}, inputs, train=True, rngs=rngs)
+        return jnp.sum(logits * jnp.arange(CLASSES)[None])
+
+    kernel = variables["params"]["integrator"]["input"]["kernel"]
+    direction = jnp.asarray(rng.normal(size=kernel.shape), jnp.float32)
+    value, gradient = loss(kernel)
+    # The loss is linear in these weights, so that a large step is exact but for rounding.
+    slope = loss(kernel + direction)[0] - value
+    np.testing.assert_allclose(jnp.sum(gradient * direction), slope, rtol=1e-4)
+
+
 def test_refuses_what_does_not_fit(rng):
     model, variables = build("lif", rng)
     inputs = draw_inputs(rng)
