@@ -12,11 +12,15 @@ from pspike_jax.data.batches import (
 )
 from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_prepared
 from pspike_jax.data.digits import load_digits
+from pspike_jax.data.japanese_vowels import load_japanese_vowels
+from pspike_jax.data.spoken_digits import load_spoken_digits
 from pspike_jax.data.stand_in import load_stand_in
 
 # What a config may name; each is called with the config's other fields.
 TASKS = {
     "digits": load_digits,
+    "japanese_vowels": load_japanese_vowels,
+    "spoken_digits": load_spoken_digits,
     "prepared": load_prepared,
     "listops": generate_listops,
     "pathfinder": generate_pathfinder,
@@ -33,7 +37,9 @@ __all__ = [
     "generate_listops",
     "generate_pathfinder",
     "load_digits",
+    "load_japanese_vowels",
     "load_prepared",
+    "load_spoken_digits",
     "load_stand_in",
     "take",
     "train_batch",

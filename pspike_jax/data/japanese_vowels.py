@@ -1,0 +1,90 @@
+"""Japanese vowels: 9 speakers say /ae/; 12 LPC cepstrum coefficients in 7 to 29 frames.
+
+M. Kudo, J. Toyama and M. Shimbo, "Multidimensional curve classification using passing-through
+regions", Pattern Recognition Letters 20, 1999; UCI archive. The class is the speaker. Read from
+the published .ts files of the UEA archive, with its split: 30 utterances of each speaker for
+training, 370 for test. The wheel of aeon 1.6.0 holds both files, in
+aeon/datasets/data/JapaneseVowels. Nothing is downloaded.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+
+from pspike_jax.data.batches import Task, take
+from pspike_jax.data.series import pad, standardized_task
+from pspike_jax.data.source import held_out
+
+FILES = {"train": "JapaneseVowels_TRAIN.ts", "test": "JapaneseVowels_TEST.ts"}
+EXAMPLES = {"train": 270, "test": 370}
+CHANNELS, LENGTH, SPEAKERS = 12, 29, 9
+VALIDATION_SHARE = 0.2
+
+
+def load_japanese_vowels(*, source_dir: str, seed: int) -> Task:
+    """Read the vowels, each channel scaled to mean 0 and variance 1 over training frames.
+
+    Args:
+      source_dir: folder of the two .ts files.
+      seed: of the choice of a fifth of the training utterances for validation; not negative.
+
+    Returns:
+      Task of 9 classes, inputs (n, 29, 12) float32, zero behind each utterance's length; 216, 54
+      and 370 examples.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is not what was published.
+    """
+    folder = pathlib.Path(source_dir).expanduser()
+    splits = {}
+    for name, file in FILES.items():
+        series, speakers = read_ts(folder / file)
+        shapes = {one.shape[0] for one in series}
+        longest = max((one.shape[1] for one in series), default=0)
+        if len(series) != EXAMPLES[name] or shapes != {CHANNELS} or longest > LENGTH:
+            raise ValueError(
+                f"{folder / file}: {len(series)} series of {sorted(shapes)} channels and at most "
+                f"{longest} frames; published are {EXAMPLES[name]} of {CHANNELS} and {LENGTH}"
+            )
+        labels = [int(speaker) - 1 for speaker in speakers]
+        splits[name] = pad([one.T for one in series], np.asarray(labels, np.int32), LENGTH)
+    train, validation = held_out(splits["train"].labels, VALIDATION_SHARE, seed=seed)
+    train, validation = take(splits["train"], train), take(splits["train"], validation)
+    return standardized_task("japanese_vowels", train, validation, splits["test"], SPEAKERS)
+
+
+def read_ts(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
+    """Read a .ts file of the UEA archive: series of several channels, with labels.
+
+    Args:
+      path: its lines are comments "#...", tags "@...", and behind "@data" one example each:
+        channels separated by ":", their numbers by ",", and the label behind the last ":".
+
+    Returns:
+      series: (channels, frames) float64 for each example.
+      labels: their labels.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a line is not of this form.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; put the published .ts file there")
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    if "@data" not in lines:
+        raise ValueError(f"{path} has no line '@data'")
+    first = lines.index("@data") + 1
+    series, labels = [], []
+    for number, line in enumerate(lines[first:], first + 1):
+        if not line:
+            continue
+        *channels, label = line.split(":")
+        try:
+            series.append(np.array([channel.split(",") for channel in channels], np.float64))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        labels.append(label)
+    return series, labels
