@@ -1,5 +1,7 @@
 """The training step: pure, sharded like unsharded, and honest about what is not finite."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,7 +151,10 @@ def test_create_state_does_not_depend_on_the_mesh():
         create_state(TinySpiking(), tiny_task(), tiny_settings(), mesh)
         for mesh in (one_device(), make_mesh(data=2, fsdp=4))
     )
-    jax.tree.map(np.testing.assert_array_equal, one.params, many.params)
+    # The same draws; compilers may round their transform to normals otherwise in a shard's shape,
+    # by two units in the last place (2.4e-7) with jax 0.12.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(close, one.params, many.params)
 
 
 def test_abstract_state_matches_the_state():
