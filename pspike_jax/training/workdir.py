@@ -118,12 +118,12 @@ def _circumstances() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "commit": _commit(),
+        "commit": source_commit(),
         "platform": f"{device.platform} {device.device_kind}, {platform.machine()}",
     }
 
 
-def _commit() -> str | None:
+def source_commit() -> str | None:
     """Return the commit of the sources, marked where they were changed; None outside a clone."""
     folder = pathlib.Path(__file__).parent
     try:
