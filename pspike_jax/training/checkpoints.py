@@ -25,17 +25,19 @@ SEAL = "seal.json"
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest ones, and the best one by validation."""
+    """The checkpoints of one run: the newest ones, and the best ones by validation."""
 
-    def __init__(self, directory: pathlib.Path, keep: int):
+    def __init__(self, directory: pathlib.Path, keep: int, keep_best: int = 1):
         """Use a folder, made at the first save.
 
         Args:
           directory: the folder.
-          keep: newest checkpoints that stay, besides the best one.
+          keep: newest checkpoints that stay.
+          keep_best: best checkpoints that stay besides them.
         """
         self.directory = directory
         self.keep = keep
+        self.keep_best = keep_best
 
     def save(self, state: TrainState, scores: Mapping[str, float] | None) -> None:
         """Write a checkpoint and its seal, then remove those that the policy does not keep.
@@ -132,7 +134,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         seals = self._seals()
-        kept = set(sorted(seals)[-self.keep :]) | set(_by_merit(seals)[:1])
+        kept = set(sorted(seals)[-self.keep :]) | set(_by_merit(seals)[: self.keep_best])
         for step in set(self._steps()) - kept:
             _remove(self._folder(step))
 

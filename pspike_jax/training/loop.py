@@ -94,7 +94,7 @@ def fit(
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
         folder = pathlib.Path(workdir).absolute()
         claim_workdir(folder, describe(model, task, settings, config))
-        checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
+        checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_best)
         state = checkpoints.restore_latest(abstract) or materialize(abstract, task)
         start = int(state.step)
         log = stack.enter_context(
@@ -138,7 +138,7 @@ def load(
     _check(task, settings, mesh)
     folder = pathlib.Path(workdir).absolute()
     check_workdir(folder, describe(model, task, settings, config))
-    checkpoints = Checkpoints(folder / "checkpoints", settings.keep)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_best)
     like = abstract_state(model, task, settings, mesh)
     best, state = checkpoints.restore_best(like), checkpoints.restore_latest(like)
     lines = read_lines(folder / "metrics.jsonl")

@@ -24,13 +24,17 @@ class OptimizerSettings:
       learning_rate: peak rate of everything but the dynamics.
       dynamics_rate: peak rate of A, P and B.
       step_size_rate: peak rate of the step size dt.
+      readout_rate: peak rate of C, which decays like the rest; None for `learning_rate`.
       weight_decay: decoupled decay of the group "decay"; the other groups have none.
       b1: decay of the mean of gradients, in [0, 1).
       b2: decay of the mean of squared gradients, in [0, 1).
       clip_norm: largest global norm of the gradient, or None.
-      schedule: "cosine" falls to 0 at the last step and stays there; "constant"; "plateau" falls
-        by `plateau_factor` when validation stops improving.
+      schedule: "cosine" falls to 0 at `decay_steps`; "constant"; "plateau" falls by
+        `plateau_factor` when validation stops improving.
       warmup_steps: steps in which the rate rises linearly from 0 to its peak.
+      decay_steps: steps, warm-up among them, after which a cosine is 0. None for those of the run.
+        In a longer run the rate rises again, back to its peak at twice the way, and so on: the
+        unclamped cosine of the S4 and P-SpikeSSM programs. Read by "cosine" alone.
       plateau_factor: in (0, 1); read by "plateau" alone.
       plateau_patience: validations in a row without a better accuracy before the rate falls; read
         by "plateau" alone.
@@ -39,12 +43,14 @@ class OptimizerSettings:
     learning_rate: float = 1e-3
     dynamics_rate: float = 1e-3
     step_size_rate: float = 1e-3
+    readout_rate: float | None = None
     weight_decay: float = 0.01
     b1: float = 0.9
     b2: float = 0.999
     clip_norm: float | None = None
     schedule: str = "cosine"
     warmup_steps: int = 0
+    decay_steps: int | None = None
     plateau_factor: float = 0.2
     plateau_patience: int = 20
 
@@ -55,6 +61,10 @@ class OptimizerSettings:
         _check(self, float, 0, "b1", "b2", "plateau_factor")
         _check(self, int, 0, "warmup_steps")
         _check(self, int, 1, "plateau_patience")
+        if self.readout_rate is not None:
+            _check(self, float, 0, "readout_rate")
+        if self.decay_steps is not None:
+            _check(self, int, self.warmup_steps + 1, "decay_steps")
         for name in ("b1", "b2", "plateau_factor"):
             if not getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
@@ -75,7 +85,8 @@ class TrainSettings:
       eval_every: steps between validations, a multiple of `log_every`; the last step validates too.
         Each validation saves a checkpoint.
       checkpoint_every: steps between checkpoints, a multiple of `log_every`.
-      keep: newest checkpoints that stay on disk, besides the best one.
+      keep: newest checkpoints that stay on disk.
+      keep_best: best checkpoints by validation that stay besides them.
       eval_batch_size: B of an evaluation batch.
       validation_draws: noise draws that a validation averages over.
       firing_rate_weight: factor of the firing-rate penalty in the loss; 0 for none.
@@ -90,6 +101,7 @@ class TrainSettings:
     eval_every: int = 100
     checkpoint_every: int = 100
     keep: int = 2
+    keep_best: int = 1
     eval_batch_size: int = 128
     validation_draws: int = 1
     firing_rate_weight: float = 0.0
@@ -97,7 +109,7 @@ class TrainSettings:
 
     def __post_init__(self):
         _check(self, int, 1, "steps", "batch_size", "eval_batch_size", "validation_draws")
-        _check(self, int, 1, "log_every", "eval_every", "checkpoint_every", "keep")
+        _check(self, int, 1, "log_every", "eval_every", "checkpoint_every", "keep", "keep_best")
         _check(self, int, 0, "seed")
         _check(self, float, 0, "firing_rate_weight", "firing_rate_target")
         for name in ("eval_every", "checkpoint_every"):
