@@ -35,7 +35,7 @@ SHARED = {
     f"backbone/blocks/{branch}/{name}": group
     for branch in ("ssm", "ssm_reverse")
     for name, group in {
-        "A_real": "dynamics", "A_imag": "dynamics", "B": "dynamics", "C": "decay",
+        "A_real": "dynamics", "A_imag": "dynamics", "B": "dynamics", "C": "readout",
     }.items()
 }
 PAPER = SHARED | {
@@ -94,10 +94,10 @@ def first_update(settings, gradient):
 def test_make_optimizer_moves_each_group_at_its_own_rate():
     settings = OptimizerSettings(
         learning_rate=0.1, dynamics_rate=0.01, step_size_rate=0.001, weight_decay=0.5,
-        schedule="constant",
+        readout_rate=0.2, schedule="constant",
     )
     # Adam's first step is the sign of the gradient; decay adds wd * p = 0.5.
-    expected = {"norm/scale": -0.1, "ssm/A_real": -0.01, "ssm/C": -0.15, "ssm/log_dt": -0.001}
+    expected = {"norm/scale": -0.1, "ssm/A_real": -0.01, "ssm/C": -0.3, "ssm/log_dt": -0.001}
     # 1 - b2 = 0.001 is 3e-5 off in float32, half of that under the root.
     assert first_update(settings, 2.0) == pytest.approx(expected, rel=2e-5)
 
@@ -132,6 +132,20 @@ def test_cosine_warms_up_then_falls_and_never_rises_again():
     expected = np.where(step < 4, 0.5 * step / 4, 0.25 * (1 + np.cos(np.pi * progress)))
     np.testing.assert_allclose(found, expected, atol=1e-7)  # float32 cosine of numbers below pi
     assert np.all(np.diff(found[4:]) <= 0) and np.all(found[20:] < 1e-7)
+
+
+def test_make_optimizer_moves_c_with_the_rest_unless_told_otherwise():
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.5, schedule="constant")
+    assert first_update(settings, 2.0)["ssm/C"] == pytest.approx(-0.15, rel=2e-5)  # as above
+
+
+def test_cosine_rises_again_in_a_run_longer_than_its_decay():
+    settings = OptimizerSettings(warmup_steps=4, schedule="cosine", decay_steps=20)
+    found = rates(settings, 100, 100)
+    step = np.arange(100)
+    expected = np.where(step < 4, 0.5 * step / 4, 0.25 * (1 + np.cos(np.pi * (step - 4) / 16)))
+    np.testing.assert_allclose(found, expected, atol=1e-7)  # as above
+    assert found[20] < 1e-7 and found[36] == 0.5
 
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
@@ -184,6 +198,8 @@ def test_plateau_scales_the_update_and_not_the_decay_alone():
         ({"b2": 1.0}, "b2 is 1.0"),
         ({"plateau_patience": 0}, "plateau_patience is 0"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
+        ({"readout_rate": -1.0}, "readout_rate is -1.0"),
+        ({"warmup_steps": 5, "decay_steps": 5}, "decay_steps is 5, expected int of at least 6"),
     ],
 )
 def test_optimizer_settings_name_a_wrong_value(fields, message):

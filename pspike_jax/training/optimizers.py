@@ -19,8 +19,8 @@ def parameter_groups(params: Any) -> Any:
     """Name the group of each parameter, by its path.
 
     "dynamics" (A, P, B) and "step_size" (dt) have their own rates and no decay: decay would pull
-    poles and time scales away from where they were put. "no_decay" is biases and whatever a
-    normalisation owns. "decay" is the rest.
+    poles and time scales away from where they were put. "readout" (C) has a rate of its own.
+    "no_decay" is biases and whatever a normalisation owns. "decay" is the rest.
 
     Args:
       params: tree of parameters, of dicts.
@@ -36,6 +36,8 @@ def _group(names: list[str]) -> str:
         return "dynamics"
     if names[-1] in STEP_SIZE:
         return "step_size"
+    if names[-1] == "C":
+        return "readout"
     if names[-1] == "bias" or any("norm" in name.lower() for name in names):
         return "no_decay"
     return "decay"
@@ -47,17 +49,27 @@ def make_schedule(settings: OptimizerSettings, peak: float, steps: int) -> optax
     Args:
       settings: names the schedule.
       peak: rate after the warm-up.
-      steps: length of the run; a cosine is 0 from there on.
+      steps: length of the run, where a cosine without `decay_steps` ends.
 
     Returns:
       Function from a step, counted from 0, to a rate.
     """
     warmup = optax.schedules.linear_schedule(0.0, peak, settings.warmup_steps)
     if settings.schedule == "cosine":
-        rest = optax.schedules.cosine_decay_schedule(peak, max(1, steps - settings.warmup_steps))
+        end = steps if settings.decay_steps is None else settings.decay_steps
+        rest = _cosine(peak, max(1, end - settings.warmup_steps), settings.decay_steps is not None)
     else:
         rest = optax.schedules.constant_schedule(peak)
     return optax.schedules.join_schedules([warmup, rest], [settings.warmup_steps])
+
+
+def _cosine(peak: float, steps: int, rises_again: bool) -> optax.Schedule:
+    def rate(count: jax.Array) -> jax.Array:
+        # A remainder first: the cosine of a large float32 number would lose digits.
+        count = count % (2 * steps) if rises_again else jnp.minimum(count, steps)
+        return 0.5 * peak * (1.0 + jnp.cos(jnp.pi * count / steps))
+
+    return rate
 
 
 def _plateau(settings: OptimizerSettings) -> optax.GradientTransformationExtraArgs:
@@ -95,10 +107,13 @@ def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTra
         schedule = make_schedule(settings, peak, steps)
         return optax.adamw(schedule, settings.b1, settings.b2, weight_decay=weight_decay)
 
+    given = settings.readout_rate
+    readout_rate = settings.learning_rate if given is None else given
     groups = optax.partition(
         {
             "dynamics": adamw(settings.dynamics_rate, 0.0),
             "step_size": adamw(settings.step_size_rate, 0.0),
+            "readout": adamw(readout_rate, settings.weight_decay),
             "no_decay": adamw(settings.learning_rate, 0.0),
             "decay": adamw(settings.learning_rate, settings.weight_decay),
         },
