@@ -40,6 +40,7 @@ CASES = (
     Case(7, features=1, states=1, sides=2, decay=(0.9, 0.999)),
     Case(31, lead=(2, 3), shared="LB", sides=2, skip=True, initial=True),
     Case(61, lead=(3,), sides=2, shared="L", resets="ends", initial=True, decay=(0.9, 0.999)),
+    Case(100, lead=(2,), sides=2, initial=True, resets="dense", decay=(0.9, 0.999)),
     Case(128, lead=(2,), shared="B", skip=True, decay=(0.0, 0.0)),
     Case(257, lead=(2,), sides=2, initial=True, decay=(0.999, 0.9999)),
     Case(4096, features=2, sides=2, skip=True, initial=True, resets="some", decay=(0.999, 0.99995)),
@@ -50,7 +51,7 @@ LONG_SEGMENTS = Case(16383, features=2, initial=True, resets="some", decay=(0.99
 LONGEST = Case(65536, features=1, initial=True, decay=(0.9999, 1.0))
 
 LONG_RUNS = (*((LONG, engine) for engine in ENGINES), (LONGEST, "chunked"),
-             (LONG_SEGMENTS, "sequential"), (LONG_SEGMENTS, "associative"))
+             *((LONG_SEGMENTS, engine) for engine in ("sequential", "associative", "chunked")))
 
 
 def _complex(rng, *shape):
@@ -219,7 +220,7 @@ def test_linear_ssm_stays_exact_on_long_sequences(case, engine):
 
 @functools.lru_cache
 def bfloat16_problem():
-    arguments, resets, cotangents = problem(CASES[6])
+    arguments, resets, cotangents = problem(CASES[7])
     spikes = jnp.asarray(arguments["u"] > 0, jnp.bfloat16)  # 0 and 1 are exact
     return arguments | {"u": spikes}, resets, cotangents
 

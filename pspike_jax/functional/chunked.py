@@ -12,16 +12,48 @@ Everything that grows with L is a batched matrix product per feature; only L / T
 Features come first and chunks second, (H, K, B, ...): the products batch over H, a step of the scan
 reads and writes one slice, and inputs and outputs are transposed once each. States are real, the
 imaginary parts behind the real ones.
+
+A reset cuts what passes it: which inputs reach the states and the outputs of their own chunk, and
+which states reach its outputs, become masks. Inside a chunk the mask differs between examples, so
+that M no longer serves all of them in one product; chunks are then shorter, and its terms are
+summed one by one.
 """
 
-import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.chunk_states import advance, as_reals, scan_chunks
 from pspike_jax.functional.powers import binary_power_error, power, powers
 
 _PRECISION = jax.lax.Precision.HIGHEST
+LOG2_CHUNK = 6
+LOG2_RESET_CHUNK = 4
+
+
+class ChunkMaps(NamedTuple):
+    """What one chunk does to inputs and states; M is the number of real states.
+
+    Attributes:
+      within: (H, T, T), from inputs to outputs.
+      inject: (H, T, M), from inputs to the causal state behind the chunk.
+      read: (H, M, T), from the causal state before the chunk to outputs.
+      inject_ahead: (H, T, M), from inputs to the anti-causal state at the chunk's start, or None.
+      read_ahead: (H, M, T), from the anti-causal state behind the chunk to outputs, or None.
+      transition: (H, M) diagonal complex or (H, M, M) dense, over a whole chunk.
+      error: (H, M), what a diagonal transition lost in rounding, or None.
+      rest: as `transition`, over the steps of the last chunk.
+    """
+
+    within: jax.Array
+    inject: jax.Array
+    read: jax.Array
+    inject_ahead: jax.Array | None
+    read_ahead: jax.Array | None
+    transition: jax.Array
+    error: jax.Array | None
+    rest: jax.Array
 
 
 def chunked_ssm(
@@ -30,6 +62,7 @@ def chunked_ssm(
     B_bar: jax.Array,
     C: jax.Array,
     initial_state: jax.Array | None,
+    resets: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Evaluate the SSM chunk by chunk; arguments and results as in `linear_ssm`, without D.
 
@@ -39,40 +72,57 @@ def chunked_ssm(
       B_bar: (H, N) complex64.
       C: (H, N) or (2, H, N) complex64.
       initial_state: (..., H, N) complex64 or None.
+      resets: (..., L) bool or None.
 
     Returns:
       y: (..., L, H) float32.
       final_state: (..., H, N) complex64.
     """
+    size = chunk_length(u.shape[-2], resets is not None)
+    maps = _diagonal_maps(Lambda_bar, B_bar, C, u.shape[-2], size)
+    start = None if initial_state is None else as_reals(initial_state)
+    y, last = run_chunks(u, maps, start, resets)
+    return y, jax.lax.complex(*jnp.split(last, 2, axis=-1))
+
+
+def chunk_length(length: int, resets: bool = False) -> int:
+    """Return T: up to two chunks' worth of steps are one chunk, longer sequences have several."""
+    log2 = LOG2_RESET_CHUNK if resets else LOG2_CHUNK
+    return length if length <= 2 ** (log2 + 1) else 2**log2
+
+
+def run_chunks(
+    u: jax.Array, maps: ChunkMaps, initial_state: jax.Array | None, resets: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Run a sequence through the maps of its chunks.
+
+    Args:
+      u: (..., L, H) real.
+      maps: of the chunks.
+      initial_state: (..., H, M) real, or None for zero.
+      resets: (..., L) bool or None.
+
+    Returns:
+      y: (..., L, H) float32.
+      final_state: (..., H, M) float32.
+    """
     batch, (length, features) = u.shape[:-2], u.shape[-2:]
-    u = u.reshape(-1, length, features).astype(jnp.float32)
-    size = chunk_length(length)
+    size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
-    table = powers(Lambda_bar, size)  # (T, H, N)
-    inputs = _to_chunks(u, chunks, size)
-    start = None
+    inputs = _to_chunks(u.reshape(-1, length, features).astype(jnp.float32), chunks, size)
+    start = jnp.zeros((features, inputs.shape[2], states))
     if initial_state is not None:
-        start = initial_state.reshape(-1, *initial_state.shape[-2:])
-        start = _as_reals(start.swapaxes(0, 1))  # (H, B, 2N)
+        start = initial_state.reshape(-1, features, states).swapaxes(0, 1)
+    segments = None if resets is None else _segments(resets.reshape(-1, length), chunks, size)
 
-    y = jnp.einsum("hkbj,hji->hkbi", inputs, _within(table, B_bar, C), precision=_PRECISION)
+    y = _products_within(inputs, maps.within, segments)
     last = start
-    if chunks > 1 or start is not None:
-        states, last = _between(inputs, table, Lambda_bar, B_bar, C.ndim == 3, start)
-        y += jnp.einsum(
-            "hkbm,hmi->hkbi", states, _readout(table, Lambda_bar, C), precision=_PRECISION
-        )
+    if chunks > 1 or initial_state is not None:
+        around, last = _between(inputs, maps, start, segments)
+        y += around
     y = y.transpose(2, 1, 3, 0).reshape(-1, chunks * size, features)[:, :length]
-    final_state = _final_state(inputs[:, -1], table, Lambda_bar, B_bar, last, length, size)
-    return y.reshape(*batch, length, features), final_state.reshape(*batch, *Lambda_bar.shape)
-
-
-LOG2_CHUNK = 6
-
-
-def chunk_length(length: int) -> int:
-    """Return T: sequences of up to 128 steps are one chunk, longer ones have chunks of 64."""
-    return length if length <= 2 ** (LOG2_CHUNK + 1) else 2**LOG2_CHUNK
+    final = _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
+    return y.reshape(*batch, length, features), final.reshape(*batch, features, states)
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
@@ -95,137 +145,104 @@ def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
     return flat.reshape(*row.shape[:-1], size, 2 * size - 1)[..., :size]
 
 
+def _diagonal_maps(Lambda_bar, B_bar, C, length, size):
+    """Return the maps of a diagonal system, complex states stored as reals."""
+    table = powers(Lambda_bar, size)  # (T, H, N)
+    directions = C.reshape(-1, *B_bar.shape)
+    kernels = jnp.einsum("thn,chn->cht", table, directions * B_bar[None], precision=_PRECISION)
+    forward, inject_ahead = B_bar[None] * table[::-1], None
+    read, read_ahead = (directions[0] * Lambda_bar)[None] * table, None
+    if C.ndim == 3:
+        inject_ahead = as_reals(B_bar[None] * table).swapaxes(0, 1)
+        read_ahead = _real_readout(C[1][None] * table[::-1])
+    error = None
+    if length > size:
+        # The chunks that a scan runs over are 2^m steps long.
+        exact = binary_power_error(jax.lax.stop_gradient(Lambda_bar), size.bit_length() - 1)
+        error = as_reals(exact)
+    return ChunkMaps(
+        within=toeplitz(*kernels.real),
+        inject=as_reals(forward).swapaxes(0, 1),
+        read=_real_readout(read),
+        inject_ahead=inject_ahead,
+        read_ahead=read_ahead,
+        transition=as_reals(power(Lambda_bar, size)),
+        error=error,
+        rest=as_reals(power(Lambda_bar, (length - 1) % size + 1)),
+    )
+
+
+def _real_readout(rows):
+    """Return (H, 2N, T) with which a state stored as reals gives Re(sum_n rows_n x_n)."""
+    return jnp.concatenate([rows.real, -rows.imag], axis=-1).transpose(1, 2, 0)
+
+
 def _to_chunks(u, chunks, size):
     """Return (H, K, B, T)."""
     u = jnp.pad(u, ((0, 0), (0, chunks * size - u.shape[1]), (0, 0)))
     return u.reshape(u.shape[0], chunks, size, -1).transpose(3, 1, 0, 2)
 
 
-def _within(table, B_bar, C):
-    """Return the products inside a chunk, M (H, T, T)."""
-    kernels = jnp.einsum(
-        "thn,chn->cht", table, C.reshape(-1, *B_bar.shape) * B_bar[None], precision=_PRECISION
-    ).real
-    return toeplitz(*kernels)
+def _segments(resets, chunks, size):
+    """Return (K, B, T) int32, the number of resets in the chunk up to and including each step."""
+    resets = jnp.pad(resets, ((0, 0), (0, chunks * size - resets.shape[1])))
+    counts = jnp.cumsum(resets.reshape(resets.shape[0], chunks, size), axis=-1, dtype=jnp.int32)
+    return counts.swapaxes(0, 1)
 
 
-def _between(inputs, table, Lambda_bar, B_bar, two_sided, start):
-    """Return the states around each chunk, (H, K, B, 2N or 4N), and the last causal one."""
-    forward = _as_reals((B_bar[None] * table[::-1]).swapaxes(0, 1))  # (H, T, 2N)
-    decay = _as_reals(power(Lambda_bar, inputs.shape[-1]))
-    error = jnp.zeros_like(decay)
-    if inputs.shape[1] > 1:
-        error = _as_reals(binary_power_error(jax.lax.stop_gradient(Lambda_bar), LOG2_CHUNK))
-    if start is None:
-        start = jnp.zeros((inputs.shape[0], inputs.shape[2], forward.shape[-1]))
-    drive = jnp.einsum("hkbj,hjm->hkbm", inputs, forward, precision=_PRECISION)
-    states, last = _scan_chunks(False, decay, error, drive, start)
-    if not two_sided:
-        return states, last
-    backward = _as_reals((B_bar[None] * table).swapaxes(0, 1))
-    drive = jnp.einsum("hkbj,hjm->hkbm", inputs, backward, precision=_PRECISION)
-    ahead, _ = _scan_chunks(True, decay, error, drive, jnp.zeros_like(start))
-    return jnp.concatenate([states, ahead], axis=-1), last
+def _products_within(inputs, within, segments):
+    if segments is None:
+        return jnp.einsum("hkbj,hji->hkbi", inputs, within, precision=_PRECISION)
+    same = segments[..., :, None] == segments[..., None, :]  # (K, B, T, T)
+    terms = inputs[..., :, None] * within[:, None, None]
+    return jnp.sum(jnp.where(same[None], terms, 0), axis=-2)
 
 
-def _readout(table, Lambda_bar, C):
-    """Return what the states around a chunk add to its outputs, (H, 2N or 4N, T)."""
-    causal = C if C.ndim == 2 else C[0]
-    parts = [(causal * Lambda_bar)[None] * table]
-    if C.ndim == 3:
-        parts.append(C[1][None] * table[::-1])
-    rows = [row for part in parts for row in (part.real, -part.imag)]
-    return jnp.concatenate(rows, axis=-1).transpose(1, 2, 0)
+def _between(inputs, maps, start, segments):
+    """Return what the states around each chunk add to its outputs, and the last causal state."""
+    before = after = keep = None
+    if segments is not None:
+        # Before the chunk's first reset, and from its last one on.
+        before, after = segments == 0, segments == segments[..., -1:]
+        keep = (segments[..., -1] == 0).astype(jnp.float32)
+
+    def drive(inject, mask):
+        kept = inputs if mask is None else jnp.where(mask[None], inputs, 0)
+        return jnp.einsum("hkbj,hjm->hkbm", kept, inject, precision=_PRECISION)
+
+    def read(states, readout, mask):
+        y = jnp.einsum("hkbm,hmi->hkbi", states, readout, precision=_PRECISION)
+        return y if mask is None else jnp.where(mask[None], y, 0)
+
+    states, last = scan_chunks(
+        False, maps.transition, maps.error, drive(maps.inject, after), start, keep
+    )
+    if maps.read_ahead is None:
+        return read(states, maps.read, before), last
+    ahead, _ = scan_chunks(
+        True, maps.transition, maps.error, drive(maps.inject_ahead, before),
+        jnp.zeros_like(start), keep,
+    )
+    if segments is not None:
+        return read(states, maps.read, before) + read(ahead, maps.read_ahead, after), last
+    both = jnp.concatenate([states, ahead], axis=-1)
+    return read(both, jnp.concatenate([maps.read, maps.read_ahead], axis=1), None), last
 
 
-def _final_state(inputs, table, Lambda_bar, B_bar, last, length, size):
-    """Return the causal state at step L, inside the last chunk unless T divides L: (B, H, N).
-
-    Args: inputs of the last chunk (H, B, T); the state before it (H, B, 2N), or None for zero.
-    """
-    rest = length - (length - 1) // size * size
-    gains = _as_reals((B_bar[None] * table[:rest][::-1]).swapaxes(0, 1))
-    state = jnp.einsum("hbj,hjm->hbm", inputs[..., :rest], gains, precision=_PRECISION)
-    if last is not None:
-        state += _multiply(_as_reals(power(Lambda_bar, rest))[:, None], last)
-    re, im = jnp.split(state, 2, axis=-1)
-    return jax.lax.complex(re, im).swapaxes(0, 1)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan_chunks(reverse, decay, error, drive, start):
-    """Run X_{k+1} = decay X_k + drive_k over axis 1, or from its end.
+def _final_state(inputs, maps, last, segments, rest):
+    """Return the causal state at step L, (B, H, M).
 
     Args:
-      reverse: from the end: Z_{k-1} = decay Z_k + drive_k.
-      decay: (H, 2N), Lambda^T.
-      error: (H, 2N), what Lambda^T lost when it was rounded.
-      drive: (H, K, B, 2N).
-      start: (H, B, 2N), the state before the first chunk, behind the last one in reverse.
-
-    Returns:
-      states: (H, K, B, 2N), the one that each chunk sees.
-      last: (H, B, 2N), the one that the last chunk (in scan order) sees.
+      inputs: (H, B, T) of the last chunk.
+      maps: of the chunks.
+      last: (H, B, M), the state before the last chunk.
+      segments: (K, B, T) or None.
+      rest: number of steps in the last chunk.
     """
-    chunks = drive.shape[1]
-    decay, error = decay[:, None], error[:, None]
-
-    def step(k, carry):
-        state, states = carry
-        k = chunks - 1 - k if reverse else k
-        states = jax.lax.dynamic_update_index_in_dim(states, state, k, 1)
-        added = jax.lax.dynamic_index_in_dim(drive, k, 1, keepdims=False)
-        return _multiply(decay, state) + (_multiply(error, state) + added), states
-
-    # The last chunk's own drive is not needed, so the scan stops one step early.
-    state, states = jax.lax.fori_loop(0, chunks - 1, step, (start, jnp.zeros_like(drive)))
-    k = 0 if reverse else chunks - 1
-    return jax.lax.dynamic_update_index_in_dim(states, state, k, 1), state
-
-
-def _scan_chunks_fwd(reverse, decay, error, drive, start):
-    states, last = _scan_chunks(reverse, decay, error, drive, start)
-    return (states, last), (decay, error, states)
-
-
-def _scan_chunks_bwd(reverse, residuals, cotangents):
-    decay, error, states = residuals
-    states_bar, last_bar = cotangents
-    chunks = states.shape[1]
-    transposed, correction = _conjugate(decay)[:, None], _conjugate(error)[:, None]
-
-    def step(i, carry):
-        adjoint, decay_bar, drive_bar = carry
-        # adjoint belongs to the state that chunk k + 1 (in scan order) sees.
-        k = chunks - 2 - i
-        k = chunks - 1 - k if reverse else k
-        drive_bar = jax.lax.dynamic_update_index_in_dim(drive_bar, adjoint, k, 1)
-        state = jax.lax.dynamic_index_in_dim(states, k, 1, keepdims=False)
-        decay_bar += jnp.sum(_multiply(_conjugate(state), adjoint), axis=1)
-        own = jax.lax.dynamic_index_in_dim(states_bar, k, 1, keepdims=False)
-        own += _multiply(correction, adjoint)
-        return _multiply(transposed, adjoint) + own, decay_bar, drive_bar
-
-    first = states_bar[:, 0 if reverse else chunks - 1] + last_bar
-    carry = (first, jnp.zeros_like(decay), jnp.zeros_like(states))
-    adjoint, decay_bar, drive_bar = jax.lax.fori_loop(0, chunks - 1, step, carry)
-    return decay_bar, jnp.zeros_like(error), drive_bar, adjoint
-
-
-_scan_chunks.defvjp(_scan_chunks_fwd, _scan_chunks_bwd)
-
-
-def _as_reals(z: jax.Array) -> jax.Array:
-    return jnp.concatenate([z.real, z.imag], axis=-1)
-
-
-def _conjugate(z: jax.Array) -> jax.Array:
-    re, im = jnp.split(z, 2, axis=-1)
-    return jnp.concatenate([re, -im], axis=-1)
-
-
-def _multiply(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Multiply complex numbers stored as (real parts, imaginary parts) along the last axis."""
-    a, b = jnp.split(x, 2, axis=-1)
-    c, d = jnp.split(y, 2, axis=-1)
-    return jnp.concatenate([a * c - b * d, a * d + b * c], axis=-1)
+    inputs = inputs[..., :rest]
+    if segments is not None:
+        inside = segments[-1, :, :rest]
+        inputs = jnp.where(inside == inside[:, -1:], inputs, 0)
+        last = jnp.where(inside[:, -1:] == 0, last, 0)
+    gained = jnp.einsum("hbj,hjm->hbm", inputs, maps.inject[:, -rest:], precision=_PRECISION)
+    return (gained + advance(maps.rest, last)).swapaxes(0, 1)

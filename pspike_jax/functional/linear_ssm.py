@@ -41,8 +41,8 @@ def linear_ssm(
       resets: (..., L) bool; where true the sequence starts anew at step t: the state before it,
         the initial state included, becomes zero, and the anti-causal state of step t does not
         reach step t - 1.
-      engine: an `Engine` or its value. Resets break time invariance, so `fft` and `chunked` run
-        the sequential recurrence where they are given.
+      engine: an `Engine` or its value. Resets break time invariance: where they are given, `fft`
+        runs the chunked engine.
 
     Returns:
       y: (..., L, H) float32.
@@ -60,12 +60,12 @@ def linear_ssm(
     values = u.astype(jnp.float32)
     if engine is Engine.AUTO:
         engine = Engine.CHUNKED
-    if resets is not None and engine is not Engine.ASSOCIATIVE:
-        engine = Engine.SEQUENTIAL
+    if resets is not None and engine is Engine.FFT:
+        engine = Engine.CHUNKED
     if engine is Engine.FFT:
         y, final_state = convolution_ssm(values, Lambda_bar, B_bar, C, initial_state)
     elif engine is Engine.CHUNKED:
-        y, final_state = chunked_ssm(values, Lambda_bar, B_bar, C, initial_state)
+        y, final_state = chunked_ssm(values, Lambda_bar, B_bar, C, initial_state, resets)
     else:
         y, final_state = _recurrent(values, Lambda_bar, B_bar, C, initial_state, resets, engine)
     if D is not None:
