@@ -20,13 +20,14 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task, train_batch
+from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.evaluation import average_draws, run_draws, run_split
+from pspike_jax.training.feed import Feed
 from pspike_jax.training.files import MetricsLog, read_lines
 from pspike_jax.training.optimizers import observe_validation
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batch
+from pspike_jax.training.sharding import check_batch_size, make_mesh
 from pspike_jax.training.state import (
     TrainState,
     abstract_state,
@@ -103,7 +104,8 @@ def fit(
         bar = stack.enter_context(
             tqdm.tqdm(initial=start, total=settings.steps, unit="step", disable=not progress)
         )
-        state = _train(state, task, mesh, checkpoints, log, bar)
+        feed = stack.enter_context(Feed(task.train, settings, mesh, done=start))
+        state = _train(state, task, mesh, feed, checkpoints, log, bar)
         best = checkpoints.restore_best(state)
         return FitResult(state, best.variables, int(best.step), log.lines)
 
@@ -164,6 +166,7 @@ def _train(
     state: TrainState,
     task: Task,
     mesh: Mesh,
+    feed: Feed,
     checkpoints: Checkpoints,
     log: MetricsLog,
     bar: tqdm.tqdm,
@@ -172,29 +175,28 @@ def _train(
     advance = compile_train_step(state, mesh)
     window = MetricsWindow(state.params, settings)
     for step in range(int(state.step) + 1, settings.steps + 1):
-        batch = train_batch(
-            task.train, seed=settings.seed, step=step - 1, batch_size=settings.batch_size
-        )
-        state, measured = advance(state, shard_batch(batch, mesh))
+        state, measured = advance(state, feed.next())
         bar.update()
         line = window.push(step, measured)
+        feed.end_step()
         if line:
-            _report(line, log, bar)
+            _report(line, feed, log, bar)
         validates = step % settings.eval_every == 0 or step == settings.steps
         if validates or step % settings.checkpoint_every == 0:
             line = window.settle()
+            feed.end_step()
             check_finite(state, step)
             scores = None
             if validates:
                 state, scores = _validate(state, task, mesh, step)
                 line |= {f"validation/{name}": value for name, value in scores.items()}
-            _report(line, log, bar)
+            _report(line, feed, log, bar)
             checkpoints.save(state, scores)
     return state
 
 
-def _report(line: dict[str, Any], log: MetricsLog, bar: tqdm.tqdm) -> None:
-    log.write(line)
+def _report(line: dict[str, Any], feed: Feed, log: MetricsLog, bar: tqdm.tqdm) -> None:
+    log.write(line | {"time/waiting_for_data": feed.take_waiting_share()})
     shown = {name: line[f"train/{name}"] for name in SHOWN if f"train/{name}" in line}
     if "validation/accuracy" in line and not bar.disable:
         bar.write(f"step {line['step']}: validation accuracy {line['validation/accuracy']:.4f}")

@@ -1,0 +1,80 @@
+"""Batches made and sent to the devices ahead of the step that learns from them."""
+
+import collections
+import concurrent.futures
+import time
+
+import jax
+from jax.sharding import Mesh
+
+from pspike_jax.data.batches import Split, train_batch
+from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.sharding import shard_batch
+
+AHEAD = 2  # batches that wait on the devices, or are being made
+
+
+class Feed:
+    """The batches of a run in order, made by a thread, and a clock of how long steps wait for them.
+
+    Used as a context: its thread ends with it.
+    """
+
+    def __init__(self, split: Split, settings: TrainSettings, mesh: Mesh, *, done: int):
+        """Begin to make batches.
+
+        Args:
+          split: training examples.
+          settings: seed, batch size, and the number of steps, after which no batch is made.
+          mesh: the devices.
+          done: steps that the run has done before.
+        """
+        self._split, self._settings, self._mesh = split, settings, mesh
+        self._asked = done
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._coming = collections.deque()
+        for _ in range(AHEAD):
+            self._ask()
+        self._mark = time.perf_counter()
+        self._waited = self._total = 0.0
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def next(self) -> dict[str, jax.Array]:
+        """Return the batch of the next step, on the devices; a step begins.
+
+        Raises:
+          IndexError: the run has no more steps.
+        """
+        self._mark = time.perf_counter()
+        batch = self._coming.popleft().result()
+        self._waited += time.perf_counter() - self._mark
+        self._ask()
+        return batch
+
+    def end_step(self) -> None:
+        """Count the time since the step began, or since the last call, as time of the step."""
+        now = time.perf_counter()
+        self._total += now - self._mark
+        self._mark = now
+
+    def take_waiting_share(self) -> float:
+        """Return the share of the steps' time that was spent waiting here since the last call."""
+        share = self._waited / self._total if self._total else 0.0
+        self._waited = self._total = 0.0
+        return share
+
+    def _ask(self) -> None:
+        if self._asked < self._settings.steps:
+            self._coming.append(self._thread.submit(self._make, self._asked))
+            self._asked += 1
+
+    def _make(self, step: int) -> dict[str, jax.Array]:
+        batch = train_batch(
+            self._split, seed=self._settings.seed, step=step, batch_size=self._settings.batch_size
+        )
+        return shard_batch(batch, self._mesh)
