@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, their records in benchmarks/results/."""
