@@ -1,0 +1,124 @@
+"""What the configs of the papers' experiments share: the keys that are the same in all of them.
+
+P-SpikeSSM's settings are those of the released program, experiment/lra/pSpikeSSM-*.yaml of
+github.com/NeuroCompLab-psu/PSpikeSSMs at 8f7a954; those of the reset-based neurons are of
+github.com/Maxtimer97/SSM-inspired-LIF at bca1fbe.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from pspike_jax.models.silif import NEURONS
+
+Section = Mapping[str, Any]
+
+
+def prepared(dataset: str) -> dict[str, Any]:
+    """Return the task of a set that `python -m experiments.prepare` has made in ./data."""
+    return {
+        "name": "prepared", "dataset": dataset, "data_dir": "data", "validation": "held_out",
+        "verify": True,
+    }
+
+
+def complete(
+    *, task: Section, model: Section, optimizer: Section, training: Section
+) -> config_dict.ConfigDict:
+    """Return a config with every key set; what is given goes before what is shared."""
+    return config_dict.create(
+        task=dict(task),
+        model=dict(model),
+        optimizer={
+            "readout_rate": config_dict.placeholder(float),
+            "b1": 0.9,
+            "b2": 0.999,
+            "clip_norm": config_dict.placeholder(float),
+            "warmup_steps": 0,
+            "decay_steps": config_dict.placeholder(int),
+            "plateau_factor": 0.2,
+            "plateau_patience": 21,
+            **optimizer,
+        },
+        training={
+            "keep": 2,
+            "keep_best": 1,
+            "validation_draws": 1,
+            "firing_rate_weight": 0.0,
+            "firing_rate_target": 0.0,
+            **training,
+        },
+        mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
+        evaluation={"draws": 8, "seed": 0},
+    )
+
+
+def neuron_config(
+    task: Section, name: str, published: Mapping[str, Section], *, training: Section
+) -> config_dict.ConfigDict:
+    """Return the config of a network of reset-based neurons: two layers of 512, Adam, plateau.
+
+    Args:
+      task: the task section.
+      name: of the model; one that `published` lacks takes the settings of "silif".
+      published: {model: {"learning_rate", "dropout", "patience", "factor"}}.
+      training: the training section.
+    """
+    settings = published[name if name in published else "silif"]
+    rate = settings["learning_rate"]
+    model = {
+        "name": name, "preset": "paper", "widths": (512, 512), "dropout": settings["dropout"],
+    }
+    optimizer = {
+        "learning_rate": rate,
+        "dynamics_rate": rate,
+        "step_size_rate": rate,
+        "weight_decay": 0.0,
+        "schedule": "plateau",
+        "plateau_factor": settings["factor"],
+        # Their scheduler waits for one epoch more than its patience.
+        "plateau_patience": settings["patience"] + 1,
+    }
+    return complete(task=task, model=model, optimizer=optimizer, training=training)
+
+
+def choose_neuron(variant: str | None) -> str:
+    """Return the model that a variant of such a config names: SiLIF for None and "smoke"."""
+    if variant in (None, "smoke"):
+        return "silif"
+    if variant not in NEURONS:
+        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {[*NEURONS]}")
+    return variant
+
+
+def apply_variant(
+    config: config_dict.ConfigDict, variant: str | None, *, task: Section, model: Section
+) -> config_dict.ConfigDict:
+    """Leave a config as it is, or for "smoke" make it so small that it runs in seconds.
+
+    Args:
+      config: as published.
+      variant: None or "smoke".
+      task: of the smoke variant, generated or a stand-in.
+      model: fields of the smoke variant's model.
+    """
+    if variant is None:
+        return config
+    if variant != "smoke":
+        raise ValueError(f"variant is {variant!r}, expected 'smoke' or none")
+    config.task = config_dict.create(**task)
+    config.model.update(model)
+    config.optimizer.update(warmup_steps=1, decay_steps=4)
+    config.training.update(
+        steps=4, batch_size=8, eval_batch_size=8, log_every=2, eval_every=4, checkpoint_every=4
+    )
+    config.evaluation.draws = 2
+    return config
+
+
+def stand_in(dataset: str, length: int) -> dict[str, Any]:
+    """Return the task of a small synthetic set with the shapes of a real one."""
+    return {
+        "name": "stand_in", "dataset": dataset, "length": length, "num_train": 32, "seed": 0
+    }
