@@ -177,8 +177,9 @@ def measure(
 
 def quartiles(seconds: Sequence[float]) -> Record:
     """Return times and their quartiles as a part of a record."""
-    q1, median, q3 = np.percentile(seconds, (25, 50, 75)).tolist()
-    return {"q1_s": q1, "median_s": median, "q3_s": q3, "rounds_s": list(seconds)}
+    seconds = np.round(seconds, 9)
+    q1, median, q3 = np.round(np.percentile(seconds, (25, 50, 75)), 9).tolist()
+    return {"q1_s": q1, "median_s": median, "q3_s": q3, "rounds_s": seconds.tolist()}
 
 
 def select(records: Sequence[Record], **values: Any) -> list[Record]:
@@ -190,6 +191,19 @@ def ratio(slow: Record, fast: Record) -> float:
     """Return how many times faster the second was: the median over rounds of both."""
     pairs = zip(slow["rounds_s"], fast["rounds_s"], strict=True)
     return statistics.median(a / b for a, b in pairs)
+
+
+def bars(ax: Any, records: Sequence[Record], colours: Sequence[str]) -> None:
+    """Draw the times of contenders in ms as horizontal bars with quartiles, the first on top."""
+    ms = np.array([[r[f"{name}_s"] * 1e3 for name in ("q1", "median", "q3")] for r in records])
+    spread = np.abs(ms[:, ::2] - ms[:, 1:2]).T
+    names = [r["contender"] for r in records]
+    ax.barh(names, ms[:, 1], color=colours, xerr=spread, error_kw={"linewidth": 1})
+    ax.bar_label(ax.containers[-1], fmt="%.3g", padding=3)
+    ax.margins(x=0.15)
+    if not ax.yaxis_inverted():
+        ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def machine() -> Record:
@@ -267,17 +281,23 @@ def report(
         save_figure(draw(records), folder / f"{name}.png")
 
 
+def run(
+    name: str,
+    measure_all: Callable[[bool], list[Record]],
+    draw: Callable[[list[Record]], Any],
+    argv: Sequence[str],
+) -> None:
+    """Run `report` as the command line says."""
+    if argv[1:]:
+        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    # Records of tiny shapes must not take the place of the committed ones by chance.
+    default = None if QUICK.value else RESULTS
+    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else default
+    report(name, measure_all, draw, quick=QUICK.value, folder=folder)
+
+
 def main(
     name: str, measure_all: Callable[[bool], list[Record]], draw: Callable[[list[Record]], Any]
 ) -> None:
-    """Run `report` as the command line says."""
-
-    def run(argv):
-        if argv[1:]:
-            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-        # Records of tiny shapes must not take the place of the committed ones by chance.
-        default = None if QUICK.value else RESULTS
-        folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else default
-        report(name, measure_all, draw, quick=QUICK.value, folder=folder)
-
-    app.run(run)
+    """Parse the command line and run a benchmark."""
+    app.run(lambda argv: run(name, measure_all, draw, argv))
