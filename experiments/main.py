@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
     config, workdir = CONFIG.value.to_dict(), pathlib.Path(WORKDIR.value)
     experiment = build(config)
     model, task, training = experiment.model, experiment.task, experiment.training
+    print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
     if MODE.value == "evaluate":
         result = load(model, task, training, **where)

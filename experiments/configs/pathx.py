@@ -10,7 +10,7 @@ operations is P-SpikeSSM's. The command above generates images, "pathfinder-styl
 Hardware: one data-centre GPU of 80 GB, about 60 hours; an estimate from memory traffic, not a
 measurement.
 
-The variant `smoke` runs every part in seconds, on 16 generated images of 128 x 128.
+The variant `smoke` runs every part in seconds, on 12 generated images of 128 x 128.
 """
 
 from ml_collections import config_dict
@@ -58,9 +58,12 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 16,
         },
     )
-    images = {"size": 128, "num_train": 8, "num_validation": 4, "num_test": 4}
-    return apply_variant(
+    images = {"size": 128, "num_train": 8, "num_validation": 2, "num_test": 2}
+    config = apply_variant(
         config, variant,
         task={"name": "pathfinder", **images, "seed": 0, "processes": 1},
         model={"d_model": 4, "d_state": 4, "n_layers": 1},
     )
+    if variant == "smoke":
+        config.training.update(batch_size=2, eval_batch_size=2)
+    return config

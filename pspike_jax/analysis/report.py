@@ -29,7 +29,7 @@ SCOPE = """\
   Counted: additions that spikes trigger (AC; in the twin a multiply-accumulate, MAC, per step
   and synapse); encoder and head, whose inputs are real numbers in both; state updates where the
   line says so (per conjugate pair and step 4 MAC to decay it and 2 to read it out).
-  4.6 pJ per MAC, 0.9 pJ per AC (45 nm).
+  Energy = 0.9 pJ x AC + 4.6 pJ x MAC, summed over the lines (45 nm).
   Not counted: memory traffic, normalisation and affine maps, activation functions, pooling,
   residual sums, potentials of neurons that reset, drawing the noise."""
 
