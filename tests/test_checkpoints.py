@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,17 @@ def score(accuracy, loss=1.0):
     return {"accuracy": accuracy, "loss": loss}
 
 
+def save(checkpoints, state, scores, window=None):
+    """Save, and wait until all of it is written."""
+    checkpoints.save(state, scores, window)
+    checkpoints.wait()
+
+
+def latest(checkpoints, like):
+    """Return the newest state."""
+    return checkpoints.restore_latest(like)[0]
+
+
 def steps_on_disk(checkpoints):
     return sorted(int(path.name) for path in checkpoints.directory.iterdir())
 
@@ -44,52 +56,77 @@ def assert_same(first, second):
 
 
 def test_restore_latest_gives_back_every_bit(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
     odd = jax.tree.map(lambda x: jnp.nextafter(x, 2) / 3, state.params)
     saved = at(state, 7).replace(params=odd, key=jax.random.key(99))
-    checkpoints.save(saved, None)
+    save(checkpoints, saved, None)
     like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
-    restored = checkpoints.restore_latest(like)
+    restored = latest(checkpoints, like)
     assert_same(restored, saved)
     # What was restored can be restored into: shardings came back too.
-    assert_same(checkpoints.restore_latest(restored), saved)
+    assert_same(latest(checkpoints, restored), saved)
 
 
 def test_restore_latest_onto_another_mesh(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    checkpoints.save(at(state, 7), None)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 7), None)
     mesh = make_mesh(data=2, fsdp=4)
     like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), mesh)
-    restored = checkpoints.restore_latest(like)
+    restored = latest(checkpoints, like)
     jax.tree.map(np.testing.assert_array_equal, restored.params, at(state, 7).params)
     found, wanted = (tree.params["encoder"]["kernel"].sharding for tree in (restored, like))
     assert found == wanted
 
 
 def test_restore_latest_of_nothing_is_none(tmp_path, state):
-    assert Checkpoints(tmp_path / "c", keep=2).restore_latest(state) is None
+    assert Checkpoints(tmp_path / "c", keep=2, keep_best=1).restore_latest(state) is None
 
 
 def test_save_keeps_the_newest_and_the_best(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
     scores = {1: score(0.5), 2: score(0.9), 3: None, 4: score(0.9, 1.5), 5: score(0.2), 6: None}
     for step, one in scores.items():
-        checkpoints.save(at(state, step), one)
+        save(checkpoints, at(state, step), one)
     assert steps_on_disk(checkpoints) == [2, 5, 6]
     assert int(checkpoints.restore_best(state).step) == 2
-    assert int(checkpoints.restore_latest(state).step) == 6
+    assert int(latest(checkpoints, state).step) == 6
+
+
+def test_save_keeps_as_many_of_the_best_as_asked(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=1, keep_best=2)
+    for step, accuracy in enumerate((0.5, 0.9, 0.7, 0.6, 0.1), 1):
+        save(checkpoints, at(state, step), score(accuracy))
+    assert steps_on_disk(checkpoints) == [2, 3, 5]
+
+
+def test_save_of_an_unfinished_step_gives_back_its_sums(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    window = {"loss": {"sum": np.float64(0.1) + 0.2, "flags": np.array([1 / 3, 2.0])}}
+    save(checkpoints, at(state, 3), None, window)
+    restored, total = checkpoints.restore_latest(state)
+    jax.tree.map(np.testing.assert_array_equal, total, window)
+    assert int(restored.step) == 3
+
+
+def test_save_of_a_finished_step_takes_the_place_of_the_unfinished(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    window = {"loss": {"sum": np.float64(1.0)}}
+    save(checkpoints, at(state, 3), None, window)
+    save(checkpoints, at(state, 3), score(0.5))
+    assert checkpoints.restore_latest(state)[1] is None
+    assert steps_on_disk(checkpoints) == [3]
 
 
 def test_restore_best_takes_the_lowest_loss_among_equals(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "c", keep=3)
+    checkpoints = Checkpoints(tmp_path / "c", keep=3, keep_best=1)
     for step, loss in ((1, 1.0), (2, 0.5), (3, 0.7)):
-        checkpoints.save(at(state, step), score(0.5, loss))
+        save(checkpoints, at(state, step), score(0.5, loss))
     assert int(checkpoints.restore_best(state).step) == 2
 
 
 def test_restore_best_needs_a_validated_checkpoint(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    checkpoints.save(at(state, 1), None)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 1), None)
     with pytest.raises(FileNotFoundError, match="no whole checkpoint with validation scores"):
         checkpoints.restore_best(state)
 
@@ -110,9 +147,9 @@ def flip(path):
 
 @pytest.mark.parametrize("damage", [truncate, flip, os.remove])
 def test_restore_latest_skips_a_damaged_checkpoint(tmp_path, state, damage):
-    pristine = Checkpoints(tmp_path / "c", keep=2)
-    pristine.save(at(state, 1), score(0.9))
-    pristine.save(at(state, 2), score(0.8))
+    pristine = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(pristine, at(state, 1), score(0.9))
+    save(pristine, at(state, 2), score(0.8))
     names = [path.relative_to(tmp_path / "c") for path in files_of(tmp_path / "c" / "00000002")]
     for name in names:
         if damage is not os.remove and not (tmp_path / "c" / name).stat().st_size:
@@ -120,14 +157,15 @@ def test_restore_latest_skips_a_damaged_checkpoint(tmp_path, state, damage):
         shutil.copytree(tmp_path / "c", tmp_path / "damaged")
         damage(tmp_path / "damaged" / name)
         with pytest.warns(UserWarning, match="skipped the checkpoint of step 2"):
-            restored = Checkpoints(tmp_path / "damaged", keep=2).restore_latest(state)
+            damaged = Checkpoints(tmp_path / "damaged", keep=2, keep_best=1)
+            restored = latest(damaged, state)
         assert int(restored.step) == 1, name
         shutil.rmtree(tmp_path / "damaged")
 
 
 def test_restore_latest_skips_a_save_that_was_cut_short(tmp_path, state, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    checkpoints.save(at(state, 1), None)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 1), None)
 
     def killed(path, tree):
         path.mkdir()
@@ -135,17 +173,17 @@ def test_restore_latest_skips_a_save_that_was_cut_short(tmp_path, state, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ocp, "save", killed)
-        checkpoints.save(at(state, 2), None)
+        patch.setattr(ocp, "save_async", killed)
+        save(checkpoints, at(state, 2), None)
     with pytest.warns(UserWarning, match="step 2: it was cut short"):
-        assert int(checkpoints.restore_latest(state).step) == 1
-    checkpoints.save(at(state, 2), None)
-    assert int(checkpoints.restore_latest(state).step) == 2
+        assert int(latest(checkpoints, state).step) == 1
+    save(checkpoints, at(state, 2), None)
+    assert int(latest(checkpoints, state).step) == 2
 
 
 def test_save_on_a_full_disk_names_it_and_keeps_what_was_whole(tmp_path, state, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    checkpoints.save(at(state, 1), None)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 1), None)
 
     def full(path, tree):
         path.mkdir()
@@ -153,23 +191,43 @@ def test_save_on_a_full_disk_names_it_and_keeps_what_was_whole(tmp_path, state, 
 
     message = r"disk full.*Whole checkpoints: \[1\].*No space"
     with monkeypatch.context() as patch, pytest.raises(OSError, match=message):
-        patch.setattr(ocp, "save", full)
-        checkpoints.save(at(state, 2), None)
+        patch.setattr(ocp, "save_async", full)
+        save(checkpoints, at(state, 2), None)
     assert steps_on_disk(checkpoints) == [1]
-    assert int(checkpoints.restore_latest(state).step) == 1
+    assert int(latest(checkpoints, state).step) == 1
+
+
+def test_check_raises_what_went_wrong_while_steps_went_on(tmp_path, state, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 1), None)
+    written = threading.Event()
+
+    class Response:
+        def result(self):
+            written.wait(60)
+            raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(ocp, "save_async", lambda path, tree: Response())
+    checkpoints.save(at(state, 2), None)
+    checkpoints.check()  # still being written
+    written.set()
+    with pytest.raises(OSError, match=r"step 2 .*Whole checkpoints: \[1\].*No space"):
+        while True:
+            checkpoints.check()
+    assert steps_on_disk(checkpoints) == [1]
 
 
 def test_removal_that_was_cut_short_leaves_no_checkpoint(tmp_path, state, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "c", keep=1)
-    checkpoints.save(at(state, 1), None)
+    checkpoints = Checkpoints(tmp_path / "c", keep=1, keep_best=1)
+    save(checkpoints, at(state, 1), None)
 
-    def killed(folder):
+    def killed(folder, **_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "rmtree", killed)
-        checkpoints.save(at(state, 2), None)
+        save(checkpoints, at(state, 2), None)
     assert steps_on_disk(checkpoints) == [1, 2]
-    assert int(checkpoints.restore_latest(state).step) == 2
-    checkpoints.save(at(state, 3), None)
+    assert int(latest(checkpoints, state).step) == 2
+    save(checkpoints, at(state, 3), None)
     assert steps_on_disk(checkpoints) == [3]

@@ -1,4 +1,4 @@
-"""Batches ahead of the step: the same ones in the same order, and what the clock counts."""
+"""Batches ahead of the step: the same ones in the same order."""
 
 import threading
 
@@ -30,11 +30,11 @@ def test_feed_gives_the_batches_of_the_steps_that_are_left():
 def test_feed_makes_batches_before_they_are_asked_for(monkeypatch):
     made, enough = [], threading.Event()
 
-    def make(split, *, seed, step, batch_size):
+    def make(split, *, seed, step, batch_size, part):
         made.append(step)
         if len(made) == AHEAD:
             enough.set()
-        return train_batch(split, seed=seed, step=step, batch_size=batch_size)
+        return train_batch(split, seed=seed, step=step, batch_size=batch_size, part=part)
 
     monkeypatch.setattr(feed_module, "train_batch", make)
     with open_feed():
@@ -49,17 +49,3 @@ def test_feed_hands_on_what_went_wrong_in_its_thread(monkeypatch):
     monkeypatch.setattr(feed_module, "train_batch", fail)
     with open_feed() as feed, pytest.raises(OSError, match="the disk is gone"):
         feed.next()
-
-
-def test_feed_counts_waiting_as_a_share_of_the_steps_time(monkeypatch):
-    times = iter([0.0, 10.0, 11.0, 14.0, 20.0, 22.0, 24.0, 26.0])
-    with monkeypatch.context() as patch:
-        patch.setattr(feed_module.time, "perf_counter", lambda: next(times))
-        with open_feed() as feed:  # at 0
-            feed.next()  # from 10 to 11
-            feed.end_step()  # at 14
-            feed.next()  # from 20, for 14 to 20 was no step, to 22
-            feed.end_step()  # at 24
-            feed.end_step()  # at 26
-            assert feed.take_waiting_share() == (1 + 2) / (4 + 6)
-            assert feed.take_waiting_share() == 0

@@ -131,8 +131,8 @@ def kill_at(monkeypatch, module, name, call, before):
     [
         (files_module.MetricsLog, "write", 3),
         (files_module.MetricsLog, "write", 10),
-        (checkpoints_module.ocp, "save", 1),
-        (checkpoints_module.ocp, "save", 3),
+        (checkpoints_module.ocp, "save_async", 1),
+        (checkpoints_module.ocp, "save_async", 3),
         (checkpoints_module, "write_whole", 2),
         (checkpoints_module, "_remove", 5),
     ],

@@ -201,7 +201,7 @@ def test_make_mesh_takes_all_devices_as_data():
 
 @pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 16}, {"fsdp": 16}])
 def test_make_mesh_refuses_sizes_that_do_not_fit(sizes):
-    with pytest.raises(ValueError, match="there are 8; for example data=8"):
+    with pytest.raises(ValueError, match="there are 8; for example data="):
         make_mesh(**sizes)
 
 

@@ -251,7 +251,9 @@ def train_rows(size: int, *, seed: int, step: int, batch_size: int) -> np.ndarra
     return _permutation(size, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def train_batch(split: Split, *, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+def train_batch(
+    split: Split, *, seed: int, step: int, batch_size: int, part: np.ndarray | slice = slice(None)
+) -> dict[str, np.ndarray]:
     """Make the batch of one training step.
 
     Args:
@@ -259,21 +261,24 @@ def train_batch(split: Split, *, seed: int, step: int, batch_size: int) -> dict[
       seed: of the order; not negative.
       step: batches before this one, from 0.
       batch_size: B, at most the number of examples.
+      part: which of its B rows to read; all unless another process reads the others.
 
     Returns:
       {"inputs", "lengths", "labels"}, a pure function of the arguments.
     """
-    return _batch(
-        split, train_rows(len(split.labels), seed=seed, step=step, batch_size=batch_size)
-    )
+    rows = train_rows(len(split.labels), seed=seed, step=step, batch_size=batch_size)
+    return _batch(split, rows[part])
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def eval_batches(
+    split: Split, batch_size: int, part: np.ndarray | slice = slice(None)
+) -> Iterator[dict[str, np.ndarray]]:
     """Make batches that hold every example once, in order.
 
     Args:
       split: examples.
       batch_size: B; all batches have it.
+      part: which rows of each batch to read; all unless another process reads the others.
 
     Yields:
       {"inputs", "lengths", "labels"}; the last batch is filled with repeats whose label is -1.
@@ -282,7 +287,7 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     for start in range(0, size, batch_size):
-        rows = np.arange(start, start + batch_size)
+        rows = np.arange(start, start + batch_size)[part]
         batch = _batch(split, rows % size)
         batch["labels"][rows >= size] = -1
         yield batch

@@ -1,85 +1,146 @@
 """Checkpoints by Orbax, each sealed: one that was cut short, or damaged, is never taken for whole.
 
-  DIR/00000100/state/     what Orbax wrote: step, parameters, statistics, optimizer, key
-  DIR/00000100/seal.json  written last: size and SHA-256 of every file, and the validation scores
+  DIR/00000100/state/       what Orbax wrote: step, parameters, statistics, optimizer, key
+  DIR/00000100/seal.json    written last: size and SHA-256 of every file, and the validation scores
+  DIR/00000107-unfinished/  of a run that was told to stop between step 107 and what follows it
 
-No step of this relies on renaming folders; a folder without a seal is not a checkpoint.
+No step of this relies on renaming; a folder without a seal is not a checkpoint. A save goes on in a
+thread while the next steps run. Every process writes the shards that it holds; process 0 writes the
+seal, removes what the policy does not keep, and says which checkpoint all of them read.
 """
 
+import concurrent.futures
 import hashlib
 import json
-import pathlib
-import shutil
+import os
+import re
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from pspike_jax.training import metrics
+from pspike_jax.training.distributed import agree, is_primary, meet
 from pspike_jax.training.files import write_whole
 from pspike_jax.training.state import TrainState
 
 LEAVES = ("step", "params", "batch_stats", "opt_state", "key")
 SEAL = "seal.json"
+UNFINISHED = "-unfinished"
+
+
+class Entry(NamedTuple):
+    """A checkpoint's place in a run; they sort by time.
+
+    Attributes:
+      step: updates done.
+      finished: False where validation and the line of metrics of that step are still to come.
+    """
+
+    step: int
+    finished: bool
+
+    def __str__(self) -> str:
+        return f"step {self.step}"
 
 
 class Checkpoints:
     """The checkpoints of one run: the newest ones, and the best ones by validation."""
 
-    def __init__(self, directory: pathlib.Path, keep: int, keep_best: int = 1):
+    def __init__(self, directory: str | os.PathLike, *, keep: int, keep_best: int):
         """Use a folder, made at the first save.
 
         Args:
-          directory: the folder.
+          directory: the folder; may be a bucket of an object storage.
           keep: newest checkpoints that stay.
           keep_best: best checkpoints that stay besides them.
         """
-        self.directory = directory
+        self.directory = epath.Path(directory)
         self.keep = keep
         self.keep_best = keep_best
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._saving: concurrent.futures.Future | None = None
 
-    def save(self, state: TrainState, scores: Mapping[str, float] | None) -> None:
-        """Write a checkpoint and its seal, then remove those that the policy does not keep.
+    def save(
+        self,
+        state: TrainState,
+        scores: Mapping[str, float] | None,
+        window: metrics.Metrics | None = None,
+    ) -> None:
+        """Begin to write a checkpoint, its seal, and to remove those that the policy does not keep.
 
         Args:
-          state: what to keep.
+          state: what to keep; it may be donated as soon as this returns.
           scores: validation metrics by name, or None where this step was not validated.
+          window: sums of the steps since the last line of metrics, where the run stops before what
+            follows this step; else None.
 
         Raises:
-          OSError: the checkpoint could not be written; the ones before it are as they were.
+          OSError: this checkpoint, or the one before it, could not be written; those that were
+            whole are as they were.
         """
-        step = int(state.step)
-        folder = self._folder(step)
-        try:
-            _remove(folder)
-            folder.mkdir(parents=True)
-            ocp.save(folder / "state", {name: getattr(state, name) for name in LEAVES})
-            seal = {"step": step, "scores": dict(scores or {}), "files": _fingerprints(folder)}
-            write_whole(folder / SEAL, json.dumps(seal, indent=1))
-        except (OSError, ValueError) as error:  # tensorstore reports a full disk as ValueError
-            shutil.rmtree(folder, ignore_errors=True)
-            raise OSError(
-                f"could not write the checkpoint of step {step} to {folder}, is the disk full? "
-                f"Whole checkpoints: {sorted(self._seals()) or 'none'}. {error}"
-            ) from error
-        self._prune()
+        self.wait()
+        entry = Entry(int(state.step), window is None)
+        folder = self._folder(entry)
+        seal = {
+            "step": entry.step,
+            "scores": dict(scores or {}),
+            "window": jax.tree.map(lambda x: np.asarray(x).tolist(), window),
+        }
+        with _Writing(self, entry):
+            if is_primary():
+                _remove(folder)
+                folder.mkdir(parents=True)
+            meet(f"checkpoint {folder.name}")
+            tree = {name: getattr(state, name) for name in LEAVES}
+            response = ocp.save_async(folder / "state", tree)
+        self._saving = self._thread.submit(self._finish, entry, seal, response)
 
-    def restore_latest(self, like: TrainState) -> TrainState | None:
+    def check(self) -> None:
+        """Raise what went wrong in a save that has ended.
+
+        Raises:
+          OSError: a checkpoint could not be written.
+        """
+        if self._saving is not None and self._saving.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last save has ended.
+
+        Raises:
+          OSError: a checkpoint could not be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def close(self) -> None:
+        """Wait until nothing is written any more, whatever became of it."""
+        self._thread.shutdown()
+
+    def restore_latest(self, like: TrainState) -> tuple[TrainState, metrics.Metrics | None] | None:
         """Read the newest whole checkpoint; warn about newer ones that are not whole.
 
         Args:
           like: a state with the shapes and shardings to restore into.
 
         Returns:
-          The state, or None if there is no whole checkpoint.
+          The state and the `window` it was saved with, or None if there is no whole checkpoint.
         """
-        for step in sorted(self._steps(), reverse=True):
-            damage = self._damage(step)
-            if damage is None:
-                return self._restore(step, like)
-            warnings.warn(f"skipped the checkpoint of step {step}: {damage}", stacklevel=2)
-        return None
+        entry = self._choose(sorted(self._entries(), reverse=True), "the checkpoint of ")
+        if entry is None:
+            return None
+        window = _read_seal(self._folder(entry))["window"]
+        restored = {
+            name: {key: np.asarray(value, np.float64) for key, value in sums.items()}
+            for name, sums in (window or {}).items()
+        }
+        return self._restore(entry, like), None if entry.finished else restored
 
     def restore_best(self, like: TrainState) -> TrainState:
         """Read the checkpoint with the best validation accuracy; among equals, the lowest loss.
@@ -93,29 +154,54 @@ class Checkpoints:
         Raises:
           FileNotFoundError: no whole checkpoint has validation scores.
         """
-        for step in _by_merit(self._seals()):
-            damage = self._damage(step)
-            if damage is None:
-                return self._restore(step, like)
-            warnings.warn(f"skipped the best checkpoint, step {step}: {damage}", stacklevel=2)
-        raise FileNotFoundError(f"no whole checkpoint with validation scores in {self.directory}")
+        entry = self._choose(_by_merit(self._seals()), "the best checkpoint, ")
+        if entry is None:
+            raise FileNotFoundError(
+                f"no whole checkpoint with validation scores in {self.directory}"
+            )
+        return self._restore(entry, like)
 
-    def _folder(self, step: int) -> pathlib.Path:
-        return self.directory / f"{step:08d}"
+    def _choose(self, candidates: Iterable[Entry], what: str) -> Entry | None:
+        """Return the first whole candidate of process 0, in every process."""
+        code = -1
+        if is_primary():
+            for entry in candidates:
+                damage = self._damage(entry)
+                if damage is None:
+                    code = 2 * entry.step + entry.finished
+                    break
+                warnings.warn(f"skipped {what}{entry}: {damage}", stacklevel=3)
+        code = agree(code)
+        return None if code < 0 else Entry(code // 2, bool(code % 2))
 
-    def _steps(self) -> list[int]:
+    def _finish(self, entry: Entry, seal: dict[str, Any], response: Any) -> None:
+        with _Writing(self, entry):
+            response.result()
+            if is_primary():
+                folder = self._folder(entry)
+                seal["files"] = _fingerprints(folder)
+                write_whole(folder / SEAL, json.dumps(seal, indent=1))
+        if is_primary():
+            self._prune()
+
+    def _folder(self, entry: Entry) -> epath.Path:
+        return self.directory / f"{entry.step:08d}{'' if entry.finished else UNFINISHED}"
+
+    def _entries(self) -> list[Entry]:
         if not self.directory.is_dir():
             return []
-        return [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+        names = (path.name for path in self.directory.iterdir())
+        found = (re.fullmatch(rf"(\d+)({UNFINISHED})?", name) for name in names)
+        return [Entry(int(match[1]), match[2] is None) for match in found if match]
 
-    def _seals(self) -> dict[int, dict[str, Any]]:
-        """Return the seals that can be read, by step; their files are not looked at."""
-        seals = {step: _read_seal(self._folder(step)) for step in self._steps()}
-        return {step: seal for step, seal in seals.items() if seal is not None}
+    def _seals(self) -> dict[Entry, dict[str, Any]]:
+        """Return the seals that can be read; their files are not looked at."""
+        seals = {entry: _read_seal(self._folder(entry)) for entry in self._entries()}
+        return {entry: seal for entry, seal in seals.items() if seal is not None}
 
-    def _damage(self, step: int) -> str | None:
+    def _damage(self, entry: Entry) -> str | None:
         """Say what is wrong with a checkpoint, or None if it is whole."""
-        folder = self._folder(step)
+        folder = self._folder(entry)
         seal = _read_seal(folder)
         if seal is None:
             return f"it was cut short, {folder / SEAL} is missing or unreadable"
@@ -125,51 +211,85 @@ class Checkpoints:
                 return f"{folder / name} is missing, cut short or changed"
         return None
 
-    def _restore(self, step: int, like: TrainState) -> TrainState:
+    def _restore(self, entry: Entry, like: TrainState) -> TrainState:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
-        loaded = ocp.load(self._folder(step) / "state", shapes)
+        loaded = ocp.load(self._folder(entry) / "state", shapes)
         # Orbax gives a key the sharding of its words, which is one axis longer than the key's own.
-        loaded["key"] = jax.device_put(loaded["key"], shapes["key"].sharding)
+        place = jax.jit(lambda key: key, out_shardings=shapes["key"].sharding)
+        loaded["key"] = place(loaded["key"])
         return like.replace(**loaded)
 
     def _prune(self) -> None:
         seals = self._seals()
-        kept = set(sorted(seals)[-self.keep :]) | set(_by_merit(seals)[: self.keep_best])
-        for step in set(self._steps()) - kept:
-            _remove(self._folder(step))
+        done = [entry for entry in seals if entry.finished or (entry.step, True) not in seals]
+        kept = set(sorted(done)[-self.keep :]) | set(_by_merit(seals)[: self.keep_best])
+        for entry in set(self._entries()) - kept:
+            _remove(self._folder(entry))
 
 
-def _remove(folder: pathlib.Path) -> None:
+class _Writing:
+    """Turn what a failed save raises into one error that says what is left, and clear it away."""
+
+    def __init__(self, checkpoints: Checkpoints, entry: Entry):
+        self.checkpoints, self.entry = checkpoints, entry
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
+        if not isinstance(error, (OSError, ValueError)):  # tensorstore: a full disk is a ValueError
+            return
+        folder = self.checkpoints._folder(self.entry)
+        if is_primary():
+            folder.rmtree(missing_ok=True)
+        whole = [entry.step for entry in sorted(self.checkpoints._seals())]
+        raise OSError(
+            f"could not write the checkpoint of {self.entry} to {folder}, is the disk full? "
+            f"Whole checkpoints: {whole or 'none'}. {error}"
+        ) from error
+
+
+def _remove(folder: epath.Path) -> None:
     # The seal goes first, so that a removal that is cut short leaves no half checkpoint.
     (folder / SEAL).unlink(missing_ok=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rmtree()
 
 
-def _by_merit(seals: Mapping[int, Mapping[str, Any]]) -> list[int]:
-    """Sort the steps that were validated, the best first."""
-    scores = {step: seal["scores"] for step, seal in seals.items() if seal["scores"]}
-    return sorted(scores, key=lambda step: (-scores[step]["accuracy"], scores[step]["loss"], step))
+def _by_merit(seals: Mapping[Entry, Mapping[str, Any]]) -> list[Entry]:
+    """Sort the checkpoints that were validated, the best first."""
+    scores = {entry: seal["scores"] for entry, seal in seals.items() if seal["scores"]}
+    return sorted(
+        scores, key=lambda entry: (-scores[entry]["accuracy"], scores[entry]["loss"], entry)
+    )
 
 
-def _read_seal(folder: pathlib.Path) -> dict[str, Any] | None:
+def _read_seal(folder: epath.Path) -> dict[str, Any] | None:
     try:
         seal = json.loads((folder / SEAL).read_text())
     except (OSError, ValueError):
         return None
-    whole = isinstance(seal, dict) and {"step", "scores", "files"} <= seal.keys()
+    whole = isinstance(seal, dict) and {"step", "scores", "window", "files"} <= seal.keys()
     return seal if whole else None
 
 
-def _fingerprints(folder: pathlib.Path) -> dict[str, list]:
+def _fingerprints(folder: epath.Path) -> dict[str, list]:
     """Return the size and SHA-256 of every file of a checkpoint, by its path inside."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SEAL:
+    for path in _files(folder):
+        if path.name != SEAL:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = [path.stat().st_size, digest]
+                found[path.relative_to(folder).as_posix()] = [file.tell(), digest]
     return found
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

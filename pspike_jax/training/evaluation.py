@@ -13,12 +13,18 @@ from jax.sharding import Mesh
 from pspike_jax.analysis.activity import merge_aux
 from pspike_jax.data.batches import Split, eval_batches
 from pspike_jax.training import losses, metrics
-from pspike_jax.training.sharding import check_batch_size, make_mesh, shard_batch
+from pspike_jax.training.sharding import (
+    check_batch_size,
+    local_rows,
+    make_mesh,
+    replicated,
+    shard_batch,
+)
 
 THRESHOLD = 0.5  # a neuron fires where its probability is above it
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "noise"))
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "noise", "mesh"))
 def eval_step(
     model: nn.Module,
     variables: Any,
@@ -28,6 +34,7 @@ def eval_step(
     *,
     sampling: str,
     noise: float | None,
+    mesh: Mesh,
 ) -> tuple[metrics.Metrics, Any]:
     """Run a model on one batch without changing it.
 
@@ -39,6 +46,7 @@ def eval_step(
       example_ids: (B,) integers that key each example's noise.
       sampling: "spikes" or "mean".
       noise: None to draw, or a number in place of the uniforms.
+      mesh: every device of it holds the results.
 
     Returns:
       "loss" and "accuracy" as sums, and the model's activity counts.
@@ -57,7 +65,8 @@ def eval_step(
         rngs={"spikes": key},
     )
     example_losses = losses.cross_entropy(logits, batch["labels"])
-    return metrics.prediction_metrics(logits, batch["labels"], example_losses), aux
+    measured = metrics.prediction_metrics(logits, batch["labels"], example_losses)
+    return jax.lax.with_sharding_constraint((measured, aux), replicated(mesh))
 
 
 def run_split(
@@ -70,6 +79,7 @@ def run_split(
     mesh: Mesh,
     sampling: str = "spikes",
     noise: float | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[metrics.Metrics, Any]:
     """Run a model on every example of a split once.
 
@@ -82,17 +92,21 @@ def run_split(
       mesh: the mesh.
       sampling: "spikes" or "mean".
       noise: None to draw, or a number in place of the uniforms.
+      before_batch: called before each batch; what it raises ends the pass.
 
     Returns:
       "loss" and "accuracy" as sums on the host, and the activity counts of the whole split.
     """
-    results = []
-    for number, batch in enumerate(eval_batches(split, batch_size)):
-        ids = np.arange(number * batch_size, (number + 1) * batch_size, dtype=np.int32)
+    results, part = [], local_rows(batch_size, mesh)
+    for number, batch in enumerate(eval_batches(split, batch_size, part)):
+        before_batch()
+        ids = np.int32(number * batch_size) + part.astype(np.int32)
         sharded = shard_batch(batch | {"ids": ids}, mesh)
         ids = sharded.pop("ids")
         results.append(
-            eval_step(model, variables, sharded, key, ids, sampling=sampling, noise=noise)
+            eval_step(
+                model, variables, sharded, key, ids, sampling=sampling, noise=noise, mesh=mesh
+            )
         )
     measured, activity = zip(*jax.device_get(results))
     return functools.reduce(metrics.merge, measured, None), merge_aux(activity)

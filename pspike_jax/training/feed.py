@@ -2,20 +2,19 @@
 
 import collections
 import concurrent.futures
-import time
 
 import jax
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Split, train_batch
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import shard_batch
+from pspike_jax.training.sharding import local_rows, shard_batch
 
 AHEAD = 2  # batches that wait on the devices, or are being made
 
 
 class Feed:
-    """The batches of a run in order, made by a thread, and a clock of how long steps wait for them.
+    """The batches of a run in order, made by a thread; each process reads the rows it holds.
 
     Used as a context: its thread ends with it.
     """
@@ -30,13 +29,12 @@ class Feed:
           done: steps that the run has done before.
         """
         self._split, self._settings, self._mesh = split, settings, mesh
+        self._part = local_rows(settings.batch_size, mesh)
         self._asked = done
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._coming = collections.deque()
         for _ in range(AHEAD):
             self._ask()
-        self._mark = time.perf_counter()
-        self._waited = self._total = 0.0
 
     def __enter__(self) -> "Feed":
         return self
@@ -45,28 +43,14 @@ class Feed:
         self._thread.shutdown(cancel_futures=True)
 
     def next(self) -> dict[str, jax.Array]:
-        """Return the batch of the next step, on the devices; a step begins.
+        """Return the batch of the next step, on the devices.
 
         Raises:
           IndexError: the run has no more steps.
         """
-        self._mark = time.perf_counter()
         batch = self._coming.popleft().result()
-        self._waited += time.perf_counter() - self._mark
         self._ask()
         return batch
-
-    def end_step(self) -> None:
-        """Count the time since the step began, or since the last call, as time of the step."""
-        now = time.perf_counter()
-        self._total += now - self._mark
-        self._mark = now
-
-    def take_waiting_share(self) -> float:
-        """Return the share of the steps' time that was spent waiting here since the last call."""
-        share = self._waited / self._total if self._total else 0.0
-        self._waited = self._total = 0.0
-        return share
 
     def _ask(self) -> None:
         if self._asked < self._settings.steps:
@@ -75,6 +59,10 @@ class Feed:
 
     def _make(self, step: int) -> dict[str, jax.Array]:
         batch = train_batch(
-            self._split, seed=self._settings.seed, step=step, batch_size=self._settings.batch_size
+            self._split,
+            seed=self._settings.seed,
+            step=step,
+            batch_size=self._settings.batch_size,
+            part=self._part,
         )
         return shard_batch(batch, self._mesh)

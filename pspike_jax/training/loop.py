@@ -2,43 +2,34 @@
 
 Batches and noise are functions of (seed, step), and a checkpoint holds everything else, so a run
 that was killed and started again ends with the same bits as one that was not. Order of a step that
-is logged: metrics line, then checkpoint; a restart cuts the lines after its checkpoint.
+is logged: metrics line, then checkpoint; a restart cuts the lines after its checkpoint. A run that
+is told to stop saves before any of that, with the sums of the line to come.
 """
 
 import contextlib
 import dataclasses
-import functools
 import os
-import pathlib
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import numpy as np
 import tqdm
+from etils import epath
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import Checkpoints
-from pspike_jax.training.evaluation import average_draws, run_draws, run_split
+from pspike_jax.training.clock import Profile
+from pspike_jax.training.distributed import is_primary, meet
 from pspike_jax.training.feed import Feed
-from pspike_jax.training.files import MetricsLog, read_lines
-from pspike_jax.training.optimizers import observe_validation
+from pspike_jax.training.files import MetricsLog, is_remote, read_lines
+from pspike_jax.training.preemption import StopSignal
+from pspike_jax.training.run import Run
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, make_mesh
-from pspike_jax.training.state import (
-    TrainState,
-    abstract_state,
-    compile_train_step,
-    materialize,
-    seed_keys,
-)
-from pspike_jax.training.window import MetricsWindow, check_finite, scalars
+from pspike_jax.training.state import TrainState, abstract_state, materialize
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
-
-SHOWN = ("loss", "accuracy", "firing_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +58,7 @@ def fit(
     config: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
+    profile_steps: tuple[int, int] | None = None,
 ) -> FitResult:
     """Train a model; go on where a killed run of the same settings stopped.
 
@@ -74,15 +66,18 @@ def fit(
       model: a model of the zoo, or one with the same call.
       task: its train split is learnt, its validation split selects; its test split is not read.
       settings: everything that decides the run.
-      workdir: folder for checkpoints and metrics; None keeps them in a temporary one.
+      workdir: folder for checkpoints and metrics, the same for all processes; may be in an object
+        storage; None keeps them in a temporary one.
       config: what the settings were made from, written down beside them; or None.
       mesh: the devices; None takes all of them as data.
       progress: whether to show a progress bar.
+      profile_steps: first and last step that JAX's profiler writes down in the workdir; or None.
 
     Returns:
       The last state, the best variables, and the metrics.
 
     Raises:
+      Preempted: told to stop by SIGTERM, the state is saved; it ends the program with status 143.
       ValueError: task, model, settings or workdir do not fit each other.
       FloatingPointError: loss, a gradient or a parameter is not finite.
       OSError: a file could not be written.
@@ -93,19 +88,26 @@ def fit(
     with contextlib.ExitStack() as stack:
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        folder = pathlib.Path(workdir).absolute()
-        claim_workdir(folder, describe(model, task, settings, config))
-        checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_best)
-        state = checkpoints.restore_latest(abstract) or materialize(abstract, task)
+        folder = _claim(workdir, describe(model, task, settings, config))
+        profile = stack.enter_context(
+            contextlib.closing(Profile(folder / "profile", profile_steps))
+        )
+        checkpoints = stack.enter_context(contextlib.closing(_checkpoints(folder, settings)))
+        stop = stack.enter_context(StopSignal())
+        state, total = checkpoints.restore_latest(abstract) or (materialize(abstract, task), None)
         start = int(state.step)
         log = stack.enter_context(
-            contextlib.closing(MetricsLog(folder / "metrics.jsonl", start))
+            contextlib.closing(MetricsLog(folder / "metrics.jsonl", start, writes=is_primary()))
         )
         bar = stack.enter_context(
-            tqdm.tqdm(initial=start, total=settings.steps, unit="step", disable=not progress)
+            tqdm.tqdm(
+                initial=start, total=settings.steps, unit="step",
+                disable=not (progress and is_primary()),
+            )
         )
         feed = stack.enter_context(Feed(task.train, settings, mesh, done=start))
-        state = _train(state, task, mesh, feed, checkpoints, log, bar)
+        run = Run(task, mesh, feed, checkpoints, log, bar, profile, stop)
+        state = run.train(state, total)
         best = checkpoints.restore_best(state)
         return FitResult(state, best.variables, int(best.step), log.lines)
 
@@ -138,13 +140,34 @@ def load(
     """
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)
-    folder = pathlib.Path(workdir).absolute()
+    folder = _absolute(workdir)
     check_workdir(folder, describe(model, task, settings, config))
-    checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_best)
     like = abstract_state(model, task, settings, mesh)
-    best, state = checkpoints.restore_best(like), checkpoints.restore_latest(like)
+    with contextlib.closing(_checkpoints(folder, settings)) as checkpoints:
+        best, (state, _) = checkpoints.restore_best(like), checkpoints.restore_latest(like)
     lines = read_lines(folder / "metrics.jsonl")
     return FitResult(state, best.variables, int(best.step), lines)
+
+
+def _absolute(workdir: str | os.PathLike) -> epath.Path:
+    folder = epath.Path(workdir)
+    return folder if is_remote(folder) else folder.absolute()
+
+
+def _checkpoints(folder: epath.Path, settings: TrainSettings) -> Checkpoints:
+    return Checkpoints(
+        folder / "checkpoints", keep=settings.keep, keep_best=settings.keep_best
+    )
+
+
+def _claim(workdir: str | os.PathLike, description: Mapping[str, Any]) -> epath.Path:
+    """Return the run's folder; where it is new, process 0 makes it and the others wait."""
+    folder = _absolute(workdir)
+    if is_primary():
+        claim_workdir(folder, description)
+    meet("workdir")
+    check_workdir(folder, description)
+    return folder
 
 
 def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
@@ -160,70 +183,3 @@ def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
             f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
             f"training examples of task {task.name!r}"
         )
-
-
-def _train(
-    state: TrainState,
-    task: Task,
-    mesh: Mesh,
-    feed: Feed,
-    checkpoints: Checkpoints,
-    log: MetricsLog,
-    bar: tqdm.tqdm,
-) -> TrainState:
-    settings = state.settings
-    advance = compile_train_step(state, mesh)
-    window = MetricsWindow(state.params, settings)
-    for step in range(int(state.step) + 1, settings.steps + 1):
-        state, measured = advance(state, feed.next())
-        bar.update()
-        line = window.push(step, measured)
-        feed.end_step()
-        if line:
-            _report(line, feed, log, bar)
-        validates = step % settings.eval_every == 0 or step == settings.steps
-        if validates or step % settings.checkpoint_every == 0:
-            line = window.settle()
-            feed.end_step()
-            check_finite(state, step)
-            scores = None
-            if validates:
-                state, scores = _validate(state, task, mesh, step)
-                line |= {f"validation/{name}": value for name, value in scores.items()}
-            _report(line, feed, log, bar)
-            checkpoints.save(state, scores)
-    return state
-
-
-def _report(line: dict[str, Any], feed: Feed, log: MetricsLog, bar: tqdm.tqdm) -> None:
-    log.write(line | {"time/waiting_for_data": feed.take_waiting_share()})
-    shown = {name: line[f"train/{name}"] for name in SHOWN if f"train/{name}" in line}
-    if "validation/accuracy" in line and not bar.disable:
-        bar.write(f"step {line['step']}: validation accuracy {line['validation/accuracy']:.4f}")
-    bar.set_postfix(shown, refresh=False)
-
-
-def _validate(
-    state: TrainState, task: Task, mesh: Mesh, step: int
-) -> tuple[TrainState, dict[str, float]]:
-    """Return the validation metrics, and the state with its plateau schedule told of them."""
-    settings = state.settings
-    run = functools.partial(
-        run_split,
-        state.model,
-        state.variables,
-        task.validation,
-        batch_size=settings.eval_batch_size,
-        mesh=mesh,
-    )
-    key = jax.random.fold_in(seed_keys(settings.seed)[2], step)
-    scores = scalars(average_draws(run_draws(run, key, settings.validation_draws)))
-    if not np.isfinite(scores.get("loss", np.nan)):
-        raise FloatingPointError(f"step {step}: the validation loss is not finite")
-    if settings.optimizer.schedule == "plateau":
-        observe = jax.jit(
-            functools.partial(observe_validation, settings=settings.optimizer),
-            out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state.opt_state),
-        )
-        state = state.replace(opt_state=observe(state.opt_state, scores["accuracy"]))
-    return state, scores

@@ -1,15 +1,19 @@
 """The device mesh, and where batches and training state live on it.
 
-Axes: "data" splits the batch; "fsdp" splits the batch and the parameters; "model" and "sequence"
-hold copies unless a model's own rule uses them.
+Axes: "data" splits the batch; "fsdp" splits the batch and the parameters; "model" splits features
+and the parameters that belong to them; "sequence" splits time. Whatever the mesh, noise has the
+same bits and batch statistics are those of the whole batch; sums differ by rounding.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pspike_jax.training.axes import partition
 
 AXES = ("data", "fsdp", "model", "sequence")
 BATCH_AXES = ("data", "fsdp")
@@ -36,17 +40,36 @@ def make_mesh(
       Mesh with the axes `AXES`.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      TypeError: a size is not a whole number.
+      ValueError: a size is below 1, or they do not multiply to the number of devices; the message
+        proposes sizes that do.
     """
     devices = jax.devices() if devices is None else list(devices)
-    rest = fsdp * model * sequence
-    sizes = (len(devices) // rest if data is None else data, fsdp, model, sequence)
-    if np.prod(sizes) != len(devices) or min(sizes) < 1:
+    given = {"data": data, "fsdp": fsdp, "model": model, "sequence": sequence}
+    for axis, size in given.items():
+        if size is None and axis == "data":
+            continue
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"mesh axis {axis} is {size!r}, expected a whole number")
+        if size < 1:
+            raise ValueError(f"mesh axis {axis} is {size}, expected at least 1")
+    others = fsdp * model * sequence
+    sizes = (max(1, len(devices) // others) if data is None else data, fsdp, model, sequence)
+    if math.prod(sizes) != len(devices):
         raise ValueError(
-            f"mesh {dict(zip(AXES, sizes))} needs {np.prod(sizes)} devices, there are "
-            f"{len(devices)}; for example data={len(devices)} and 1 for the others fits"
+            f"mesh {dict(zip(AXES, sizes))} needs {math.prod(sizes)} devices, there are "
+            f"{len(devices)}; for example {_proposal(sizes, len(devices))} fits"
         )
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _proposal(sizes: tuple[int, ...], devices: int) -> str:
+    """Return sizes near the given ones that use all devices; the data axis takes the rest."""
+    proposed = {}
+    for axis, size in list(zip(AXES, sizes))[1:]:
+        proposed[axis] = math.gcd(size, devices)
+        devices //= proposed[axis]
+    return ", ".join(f"{axis}={size}" for axis, size in ({"data": devices} | proposed).items())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -69,31 +92,63 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
       mesh: the mesh.
 
     Returns:
-      Tree of shardings: the longest axis that the size of "fsdp" divides is split, if there is one.
+      Tree of shardings, by the rules of `axes.RULES` for the last name of each leaf's path.
     """
-    size = mesh.shape["fsdp"]
 
-    def sharding(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        fits = [axis for axis, n in enumerate(leaf.shape) if size > 1 and n % size == 0]
-        if not fits:
-            return NamedSharding(mesh, PartitionSpec())
-        longest = max(fits, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+    def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return NamedSharding(mesh, partition(name, leaf.shape, mesh.shape))
 
-    return jax.tree.map(sharding, abstract)
+    return jax.tree.map_with_path(sharding, abstract)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what every device holds whole.
+
+    Args:
+      mesh: the mesh.
+
+    Returns:
+      Sharding that splits nothing.
+    """
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Say which rows of a batch this process must read.
+
+    Args:
+      batch_size: B.
+      mesh: the mesh.
+
+    Returns:
+      (b,) row numbers in [0, B), ascending: those that a device of this process holds.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    pieces = sorted({index.indices(batch_size)[:2] for (index,) in indices})
+    return np.concatenate([np.arange(*piece) for piece in pieces])
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put a batch on the devices of a mesh.
 
     Args:
-      batch: arrays whose first axis is B.
+      batch: arrays whose first axis is the `local_rows` of the batch; where there is one process,
+        the whole batch.
       mesh: the mesh.
 
     Returns:
-      The same batch, split over "data" and "fsdp".
+      The whole batch, split over "data" and "fsdp".
     """
-    return jax.device_put(dict(batch), batch_sharding(mesh))
+    sharding = batch_sharding(mesh)
+    pieces = mesh.shape["data"] * mesh.shape["fsdp"]
+    here = len(local_rows(pieces, mesh))
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, array, (len(array) * pieces // here, *array.shape[1:])
+        )
+        for name, array in batch.items()
+    }
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:

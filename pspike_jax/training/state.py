@@ -8,13 +8,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
 from pspike_jax.training import losses, metrics
 from pspike_jax.training.optimizers import make_optimizer
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import batch_sharding, state_shardings
+from pspike_jax.training.sharding import batch_sharding, replicated, state_shardings
 
 Batch = Mapping[str, jax.Array]
 
@@ -245,6 +245,6 @@ def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
     return jax.jit(
         train_step,
         in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+        out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )

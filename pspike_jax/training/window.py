@@ -1,12 +1,16 @@
 """Metrics of the steps between two logged lines, and the watch over what is not finite."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from pspike_jax.training import metrics
 from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.sharding import replicated
 from pspike_jax.training.state import TrainState
 
 WITH_ERRORS = ("loss", "accuracy")  # their values are independent, so a standard error holds
@@ -18,17 +22,20 @@ class MetricsWindow:
     Fetching a step late keeps the device busy: it works on the next step meanwhile.
     """
 
-    def __init__(self, params: Any, settings: TrainSettings):
-        """Start an empty window.
+    def __init__(
+        self, params: Any, settings: TrainSettings, total: metrics.Metrics | None = None
+    ):
+        """Start a window.
 
         Args:
           params: the model's parameters, or their shapes; their paths name what is not finite.
           settings: say which steps end a window.
+          total: sums since the last line, of a run that goes on between two lines.
         """
         self._paths = leaf_paths(params)
         self._settings = settings
         self._pending: tuple[int, metrics.Metrics] | None = None
-        self._total: metrics.Metrics | None = None
+        self._total = total
 
     def push(self, step: int, measured: metrics.Metrics) -> dict[str, Any] | None:
         """Take the newest step.
@@ -43,26 +50,38 @@ class MetricsWindow:
         Raises:
           FloatingPointError: something of the step before it is not finite.
         """
-        line = self.settle()
+        self.total()
+        line = self.close(step - 1)
         self._pending = step, measured
         return line
 
-    def settle(self) -> dict[str, Any] | None:
+    def total(self) -> metrics.Metrics | None:
         """Fetch the newest step now.
 
         Returns:
-          A line of metrics if it ends a window, else None.
+          The sums since the last line; None right after one.
 
         Raises:
-          FloatingPointError: something of it is not finite.
+          FloatingPointError: something of the newest step is not finite.
         """
-        if self._pending is None:
-            return None
-        step, measured = self._pending[0], jax.device_get(self._pending[1])
-        self._pending = None
-        self._check(step, measured)
-        self._total = metrics.merge(self._total, measured)
-        if step % self._settings.log_every and step != self._settings.steps:
+        if self._pending is not None:
+            step, measured = self._pending[0], jax.device_get(self._pending[1])
+            self._pending = None
+            self._check(step, measured)
+            self._total = metrics.merge(self._total, measured)
+        return self._total
+
+    def close(self, step: int) -> dict[str, Any] | None:
+        """End the window, if this is a step that does.
+
+        Args:
+          step: the newest one, fetched.
+
+        Returns:
+          A line of metrics, or None where the window goes on, or is empty.
+        """
+        ends = step % self._settings.log_every == 0 or step == self._settings.steps
+        if self._total is None or not ends:
             return None
         line = {"step": step, **{f"train/{k}": v for k, v in scalars(self._total).items()}}
         self._total = None
@@ -93,9 +112,18 @@ def check_finite(state: TrainState, step: int) -> None:
     Raises:
       FloatingPointError: names the first parameter or statistic that is not finite.
     """
-    for path, leaf in zip(leaf_paths(state.variables), jax.tree.leaves(state.variables)):
-        if not np.isfinite(jax.device_get(leaf)).all():
-            raise FloatingPointError(f"step {step}: after the update, {path} is not finite")
+    mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+    flags = np.asarray(_finite(state.variables, replicated(mesh)))
+    if not flags.all():
+        path = leaf_paths(state.variables)[int(np.argmin(flags))]
+        raise FloatingPointError(f"step {step}: after the update, {path} is not finite")
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _finite(tree: Any, sharding: NamedSharding) -> jax.Array:
+    """Return for each leaf whether all of it is finite, in every process."""
+    flags = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+    return jax.lax.with_sharding_constraint(flags, sharding)
 
 
 def leaf_paths(tree: Any) -> list[str]:

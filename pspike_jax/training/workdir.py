@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from etils import epath
 
 from pspike_jax.data.batches import Task
 from pspike_jax.training.files import write_whole
@@ -63,7 +64,7 @@ def _plain(value: Any) -> Any:
     return getattr(value, "__name__", None) or re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
-def claim_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+def claim_workdir(workdir: epath.Path, description: Mapping[str, Any]) -> None:
     """Make a folder this run's own, or see that it already is.
 
     Args:
@@ -85,7 +86,7 @@ def claim_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None
     )
 
 
-def check_workdir(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+def check_workdir(workdir: epath.Path, description: Mapping[str, Any]) -> None:
     """See that a folder is this run's.
 
     Args:
