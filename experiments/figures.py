@@ -16,6 +16,7 @@
 A run is the workdir of any config; the best checkpoint is read, and its test examples.
 """
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -24,7 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from experiments.experiment import build
 from pspike_jax.analysis import activity, plots, report
@@ -32,16 +33,36 @@ from pspike_jax.analysis.measure import Findings, measure
 from pspike_jax.training import load
 from pspike_jax.training.files import write_whole
 
-FIGURE = flags.DEFINE_enum("figure", None, ["1b", "1c", "3", "4", "energy"], "Which figure.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to write it: .png, for energy .txt.")
-SITE = flags.DEFINE_string("site", None, "1b: which spikes; by default those behind the SSM.")
-LAYER = flags.DEFINE_integer("layer", 1, "1b: which layer, from 1.", 1)
-NEURON = flags.DEFINE_integer(
-    "neuron", None, "1b: which neuron, from 0; by default the median of those that fire.", 0
-)
-EXAMPLE = flags.DEFINE_integer("example", 0, "1b: which test example, from 0.", 0)
-BANDWIDTH = flags.DEFINE_float("bandwidth", report.BANDWIDTH, "4: of the kernel.", 0.005, 0.2)
-SEED = flags.DEFINE_integer("seed", 0, "Of the spikes' noise.", 0)
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+      arguments: of the command; None takes those of this process.
+
+    Returns:
+      What they say.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.figures", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--figure", required=True, choices=["1b", "1c", "3", "4", "energy"])
+    parser.add_argument(
+        "--output", required=True, type=pathlib.Path, help=".png, or for energy .txt"
+    )
+    parser.add_argument("--site", help="1b: which spikes; by default those behind the SSM")
+    parser.add_argument("--layer", type=int, default=1, help="1b: from 1")
+    parser.add_argument(
+        "--neuron", type=int, help="1b: from 0; by default the median of those that fire"
+    )
+    parser.add_argument("--example", type=int, default=0, help="1b: test example, from 0")
+    parser.add_argument(
+        "--bandwidth", type=float, default=report.BANDWIDTH, help="4: of the kernel"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the spikes' noise")
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="workdirs")
+    return parser.parse_args(arguments)
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -174,39 +195,41 @@ def _over_seeds(results: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     return means[0], float(np.hypot(results[0]["sem"], results[0]["sem_examples"]))
 
 
-def draw(figure: str, workdirs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
-    """Draw one figure with the settings of the flags.
+def draw(asked: argparse.Namespace) -> None:
+    """Draw one figure and write it.
 
     Args:
-      figure: its name, see the module docstring.
-      workdirs: of the runs; one, but for figure 3.
-      output: where to write.
+      asked: from `parse`.
+
+    Raises:
+      FileNotFoundError: a folder is no run, or not a finished one where that is needed.
+      ValueError: the runs, or the numbers asked for, do not fit the figure.
     """
-    if figure == "3":
+    if asked.figure == "3":
         runs = []
-        for workdir in workdirs:
+        for workdir in asked.runs:
             described = read_json(workdir / "config.json")
             runs.append({
                 "config": described["config"], "task": described["task"]["name"],
                 "evaluation": read_json(workdir / "evaluation.json"),
             })
-        plots.save_figure(plots.accuracy_against_neurons(*gather_accuracies(runs)), output)
+        plots.save_figure(plots.accuracy_against_neurons(*gather_accuracies(runs)), asked.output)
         return
-    if len(workdirs) != 1:
-        raise ValueError(f"figure {figure} is of one run, not of {len(workdirs)}")
-    findings = run_best(workdirs[0], jax.random.key(SEED.value))
-    if figure == "energy":
-        table = report.table(findings, read_json(workdirs[0] / "evaluation.json"))
+    if len(asked.runs) != 1:
+        raise ValueError(f"figure {asked.figure} is of one run, not of {len(asked.runs)}")
+    findings = run_best(asked.runs[0], jax.random.key(asked.seed))
+    if asked.figure == "energy":
+        table = report.table(findings, read_json(asked.runs[0] / "evaluation.json"))
         print(table)
-        write_whole(output, table + "\n")
+        write_whole(asked.output, table + "\n")
         return
     captured, lengths = findings.captured, findings.lengths
-    if figure == "1b":
+    if asked.figure == "1b":
         drawn = draw_neuron(
-            findings, site=SITE.value, layer=LAYER.value, neuron=NEURON.value,
-            example=EXAMPLE.value,
+            findings, site=asked.site, layer=asked.layer, neuron=asked.neuron,
+            example=asked.example,
         )
-    elif figure == "1c":
+    elif asked.figure == "1c":
         drawn = plots.active_neurons({
             site: activity.active_ratio(fields["spike_array"], lengths)
             for site, fields in captured.items()
@@ -216,22 +239,20 @@ def draw(figure: str, workdirs: Sequence[pathlib.Path], output: pathlib.Path) ->
             site: activity.valid_values(fields["probability_array"], lengths)
             for site, fields in captured.items()
         }
-        drawn = plots.probability_histogram(values, bandwidth=BANDWIDTH.value)
-    plots.save_figure(drawn, output)
+        drawn = plots.probability_histogram(values, bandwidth=asked.bandwidth)
+    plots.save_figure(drawn, asked.output)
 
 
-def main(argv: list[str]) -> None:
-    """Draw the figure that the flags name from the runs that the arguments name."""
-    if len(argv) < 2:
-        raise app.UsageError("expected the workdir of a run, or of several for figure 3")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the figure that the command line names."""
+    asked = parse(arguments)
     logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
     try:
-        draw(FIGURE.value, [pathlib.Path(run) for run in argv[1:]], pathlib.Path(OUTPUT.value))
+        draw(asked)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"{OUTPUT.value}: figure {FIGURE.value}")
+    print(f"{asked.output}: figure {asked.figure}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["figure", "output"])
-    app.run(main)
+    main()

@@ -8,18 +8,14 @@ one a line, for a scheduler. What stands behind -- goes to every run, for exampl
 -- --config.training.steps=1000.
 """
 
+import argparse
 import importlib.util
 import pathlib
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
-
-from absl import app, flags
-
-CONFIG = flags.DEFINE_string("config", None, "Config file, with :VARIANT after it for a variant.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.")
-PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Print the commands.")
 
 
 def read_sweep(path: str) -> list[dict[str, Any]]:
@@ -64,19 +60,27 @@ def command(config: str, workdir: str, fields: dict[str, Any], more: list[str]) 
     ]
 
 
-def main(argv: list[str]) -> None:
-    """Run, or print, the sweep that the flags name."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, or print, the sweep that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sweep", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, help="file, with :VARIANT after its name")
+    parser.add_argument("--workdir", required=True, help="folder of all runs")
+    parser.add_argument("--print_only", action="store_true", help="print the commands")
+    parser.add_argument("more", nargs="*", help="behind --: arguments of every run")
+    asked = parser.parse_args(arguments)
     try:
-        runs = read_sweep(CONFIG.value.partition(":")[0])
+        runs = read_sweep(asked.config.partition(":")[0])
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     for fields in runs:
-        arguments = command(CONFIG.value, WORKDIR.value, fields, argv[1:])
-        print(shlex.join(arguments), flush=True)
-        if not PRINT_ONLY.value and subprocess.run(arguments).returncode:
+        words = command(asked.config, asked.workdir, fields, asked.more)
+        print(shlex.join(words), flush=True)
+        if not asked.print_only and subprocess.run(words).returncode:
             raise SystemExit(f"error: the run with {fields} failed")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    main()
