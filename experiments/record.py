@@ -20,8 +20,8 @@ from absl import app, flags
 
 from pspike_jax.training.files import write_whole
 
-NAME = flags.DEFINE_string("name", None, "Name of the record.")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
 KEPT_LINES = 40
 PICTURES = tuple(
     f"{name}.png" for name in ("raster", "learning_curve", "active_ratio", "probabilities", "poles")
@@ -63,12 +63,21 @@ def check_alike(runs: list[dict[str, Any]]) -> list[int]:
 
 def spread(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the mean test accuracy over seeds and its standard error, for each way to run."""
-    result = {}
-    for way in WAYS:
-        means = [run["evaluation"][way]["mean"] for run in runs]
-        error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else float("nan")
-        result[way] = {"mean": statistics.fmean(means), "sem": error, "seeds": len(means)}
-    return result
+    return {way: over_seeds([run["evaluation"][way]["mean"] for run in runs]) for way in WAYS}
+
+
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """Return the mean of one number of each seed, and its standard error; NaN for one seed."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return {"mean": statistics.fmean(values), "sem": error, "seeds": len(values)}
+
+
+def hardware() -> dict[str, Any]:
+    """Return what this machine is."""
+    info = pathlib.Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
+    processor = names[0] if names else platform.processor()
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
 
 
 def fill(text: str, marker: str, content: str) -> str:
@@ -77,47 +86,38 @@ def fill(text: str, marker: str, content: str) -> str:
     return re.sub(pattern, lambda m: f"{m[1]}{content}{m[2]}", text, flags=re.DOTALL)
 
 
-def summary(name: str, over_seeds: dict, table: str) -> str:
+def summary(name: str, spreads: dict, table: str) -> str:
     """Return the README's lines about a record: the table of a run, a picture, the seeds."""
     accuracies = ", ".join(
         f"{way.replace('_', ' ')} {100 * value['mean']:.1f} +- {100 * value['sem']:.1f} %"
-        for way, value in over_seeds.items()
+        for way, value in spreads.items()
     )
     return (
         f"It ends with\n\n```\n{table}```\n\n"
         f"![Spikes of one picture, layer by layer](experiments/results/{name}/raster.png)\n\n"
-        f"Test accuracy over {over_seeds['sampled']['seeds']} training seeds (mean and standard "
+        f"Test accuracy over {spreads['sampled']['seeds']} training seeds (mean and standard "
         f"error): {accuracies}. [Record](experiments/results/{name}.json).\n"
     )
 
 
 def main(argv: list[str]) -> None:
     """Write the record of the runs that the arguments name."""
-    folders = [pathlib.Path(folder) for folder in argv[1:]]
+    folders, name = [pathlib.Path(folder) for folder in argv[1:]], flags.FLAGS.name
     if not folders:
         raise app.UsageError("expected the workdirs of one or more finished runs")
     runs = [read_run(folder) for folder in folders]
-    seeds, over_seeds = check_alike(runs), spread(runs)
-    hardware = {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()}
-    record = {"seeds": seeds, "over_seeds": over_seeds, "hardware": hardware, "runs": runs}
-    results = ROOT / "experiments" / "results"
-    (results / NAME.value).mkdir(parents=True, exist_ok=True)
+    seeds, spreads = check_alike(runs), spread(runs)
+    record = {"seeds": seeds, "over_seeds": spreads, "hardware": hardware(), "runs": runs}
+    (RESULTS / name).mkdir(parents=True, exist_ok=True)
     for picture in PICTURES:
-        shutil.copyfile(folders[0] / picture, results / NAME.value / picture)
-    write_whole(results / f"{NAME.value}.json", json.dumps(record, indent=1) + "\n")
+        shutil.copyfile(folders[0] / picture, RESULTS / name / picture)
+    write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
     readme = ROOT / "README.md"
-    content = summary(NAME.value, over_seeds, (folders[0] / "report.txt").read_text())
-    write_whole(readme, fill(readme.read_text(), f"{NAME.value} output", content))
-    print(f"test accuracy over seeds {seeds}: {over_seeds}")
-
-
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
-    info = pathlib.Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
-    return names[0] if names else platform.processor()
+    content = summary(name, spreads, (folders[0] / "report.txt").read_text())
+    write_whole(readme, fill(readme.read_text(), f"{name} output", content))
+    print(f"test accuracy over seeds {seeds}: {spreads}")
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("name")
+    flags.DEFINE_string("name", None, "Name of the record.", required=True)
     app.run(main)

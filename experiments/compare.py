@@ -1,0 +1,302 @@
+"""Compare every reset-based neuron, P-SpikeSSM and S4D on real speech.
+
+  python -m experiments.compare --dataset=japanese_vowels --data_dir=FILES --workdir=runs/vowels
+
+FILES is the folder of the data set's published files. All models have two layers and about 20,000
+parameters, batch norm, dropout 0.1, no look-ahead, and learn for the same epochs by AdamW without
+decay on a cosine. The learning rate of each model is the one of `RATES` with the best validation
+score, in runs with a seed of their own; then three seeds are trained with it. The test split is
+read once for each of those, at its best step by validation.
+
+A finished run in the workdir is not run again. What comes of all is written to
+experiments/results/: DATASET.json, and for the reader DATASET.md with DATASET.png. With
+--time_only, an epoch of each model is timed once more and put into the record that is there.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from experiments.comparison_page import draw, page
+from experiments.experiment import Experiment, build
+from experiments.record import RESULTS, hardware, over_seeds
+from pspike_jax.analysis import plots
+from pspike_jax.analysis.activity import merge_aux
+from pspike_jax.analysis.measure import count_operations
+from pspike_jax.data import train_batch
+from pspike_jax.training import create_state, fit, metrics, run_split
+from pspike_jax.training.files import write_whole
+from pspike_jax.training.sharding import shard_batch
+from pspike_jax.training.state import compile_train_step
+
+EPOCHS = {"japanese_vowels": 100, "spoken_digits": 30}
+EXAMPLES = {"japanese_vowels": 216, "spoken_digits": 2168}  # that training sees
+BATCH = 32
+RATES = (3e-3, 1e-2, 3e-2)
+SEEDS, TUNING_SEED = (0, 1, 2), 100
+VALIDATION_DRAWS, TEST_DRAWS = 4, 8  # of the noise
+ROUNDS = 7  # timed epochs
+
+_STATE_SPACE = {
+    "n_layers": 2, "d_state": 16, "norm": "batch", "dropout": 0.1,
+    # Time constants of 2 to 50 steps, for sequences of 7 to 92.
+    "dt_min": 0.02, "dt_max": 0.5,
+}
+
+
+def _reset_based(width: int) -> dict[str, Any]:
+    return {"widths": (width, width), "norm": "batch", "dropout": 0.1}
+
+
+# Widths that bring each model within 5 % of 20,000 parameters on either data set.
+MODELS = {
+    "silif": _reset_based(126),
+    "csilif": _reset_based(127),
+    "adlif": _reset_based(127),
+    "cadlif": _reset_based(127),
+    "lif": _reset_based(128),
+    "rlif": _reset_based(77),
+    "radlif": _reset_based(76),
+    "resonate_and_fire": _reset_based(128),
+    "pspikessm": {"preset": "paper", "d_model": 72} | _STATE_SPACE,
+    "s4d": {"d_model": 60} | _STATE_SPACE,
+}
+
+
+def make_config(
+    dataset: str, data_dir: str, model: str, rate: float, seed: int, epochs: int
+) -> dict[str, Any]:
+    """Return the config of one run, as `experiments.experiment.build` takes it."""
+    steps = EXAMPLES[dataset] // BATCH  # of an epoch
+    validation = steps * max(1, epochs // 10)
+    return {
+        "task": {"name": dataset, "source_dir": data_dir, "seed": 0},
+        "model": {"name": model} | MODELS[model],
+        "optimizer": {
+            "learning_rate": rate, "dynamics_rate": rate, "step_size_rate": rate,
+            "weight_decay": 0.0, "schedule": "cosine", "warmup_steps": steps,
+        },
+        "training": {
+            "steps": steps * epochs, "batch_size": BATCH, "seed": seed, "log_every": steps,
+            "eval_every": validation, "checkpoint_every": validation, "keep": 1,
+            "eval_batch_size": 128, "validation_draws": VALIDATION_DRAWS,
+        },
+        "mesh": {},
+        "evaluation": {"draws": TEST_DRAWS, "seed": seed},
+    }
+
+
+def run(config: dict[str, Any], folder: pathlib.Path, *, tests: bool) -> dict[str, Any]:
+    """Train one config, unless the folder holds what came of it.
+
+    Args:
+      config: of the run.
+      folder: its own.
+      tests: whether the test split is read.
+
+    Returns:
+      {"config", "validation": {"accuracy", "loss"} of the best step, "test": see `test`}.
+
+    Raises:
+      ValueError: the folder holds what came of another config.
+    """
+    finished = folder / "result.json"
+    config = json.loads(json.dumps(config))
+    if finished.exists():
+        result = json.loads(finished.read_text())
+        if result["config"] != config:
+            raise ValueError(f"{folder} holds a run of another config; give another --workdir")
+        return result
+    experiment = build(_with_tuples(config))
+    trained = fit(
+        experiment.model, experiment.task, experiment.training,
+        workdir=folder, config=config, mesh=experiment.mesh, progress=False,
+    )
+    (best,) = [line for line in trained.history if line["step"] == trained.best_step]
+    result = {
+        "config": config,
+        "validation": {name: best[f"validation/{name}"] for name in ("accuracy", "loss")},
+    }
+    if tests:
+        result["test"] = test(experiment, trained.variables)
+    write_whole(finished, json.dumps(result, indent=1) + "\n")
+    shutil.rmtree(folder / "checkpoints")
+    return result
+
+
+def _with_tuples(config):
+    """Return a config whose widths can be a field of a module."""
+    model = {name: tuple(v) if name == "widths" else v for name, v in config["model"].items()}
+    return config | {"model": model}
+
+
+def test(experiment: Experiment, variables: Any) -> dict[str, float]:
+    """Run the test split, once for each draw of the noise.
+
+    Args:
+      experiment: the run's.
+      variables: of the trained model.
+
+    Returns:
+      accuracy; firing_rate, of all neurons and valid steps; per example, synaptic_operations,
+      additions that spikes trigger, and multiply_accumulates, of products with real numbers and
+      of linear states; parameters.
+    """
+    task, settings = experiment.task, experiment.evaluation
+    draws = [
+        run_split(
+            experiment.model, variables, task.test, key=key,
+            batch_size=experiment.training.eval_batch_size, mesh=experiment.mesh,
+        )
+        for key in jax.random.split(jax.random.key(settings.seed), settings.draws)
+    ]
+    aux = merge_aux(one for _, one in draws)
+    steps = float(np.mean(task.test.lengths))
+    operations = count_operations(
+        aux, variables["params"], examples=settings.draws * len(task.test.labels), steps=steps,
+        tokens=False, scores_every_step=False,
+    )
+    real = operations.encoder_macs + operations.head_macs + operations.state_macs
+    spikes = sum(np.sum(site["spikes"]) for site in aux.values())
+    chances = sum(np.sum(site["steps"] * site["neurons"]) for site in aux.values())
+    if not aux:  # no product has spikes for inputs, so the blocks' are real as well
+        blocks = variables["params"]["backbone"]["blocks"]
+        leaves = jax.tree_util.tree_leaves_with_path(blocks)
+        real += steps * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")
+    return {
+        "accuracy": float(np.mean([metrics.mean(one["accuracy"]) for one, _ in draws])),
+        "firing_rate": float(spikes / chances) if aux else None,
+        "synaptic_operations": operations.synaptic_ops if aux else None,
+        "multiply_accumulates": real,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+    }
+
+
+def time_epochs(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Time training epochs, without validation; the models take turns.
+
+    Args:
+      configs: {model: config}.
+
+    Returns:
+      {model: {"q1", "median", "q3"}} in seconds, compilation not counted.
+    """
+    epochs = {model: _epoch_of(build(config)) for model, config in configs.items()}
+    times: dict[str, list[float]] = {model: [] for model in epochs}
+    for _ in range(1 + ROUNDS):
+        for model, epoch in epochs.items():
+            start = time.perf_counter()
+            epoch()
+            times[model].append(time.perf_counter() - start)
+    return {
+        model: dict(zip(("q1", "median", "q3"), np.percentile(one[1:], (25, 50, 75)).tolist()))
+        for model, one in times.items()
+    }
+
+
+def _epoch_of(experiment):
+    """Return a function that trains for one more epoch and waits for its end."""
+    settings, task, mesh = experiment.training, experiment.task, experiment.mesh
+    state = create_state(experiment.model, task, settings, mesh)
+    advance = compile_train_step(state, mesh)
+
+    def epoch():
+        nonlocal state
+        for step in range(len(task.train.labels) // settings.batch_size):
+            batch = train_batch(
+                task.train, seed=settings.seed, step=step, batch_size=settings.batch_size
+            )
+            state, _ = advance(state, shard_batch(batch, mesh))
+        jax.block_until_ready(state)
+
+    return epoch
+
+
+def compare(dataset: str, data_dir: str, workdir: str, epochs: int) -> dict[str, Any]:
+    """Run what is not finished yet.
+
+    Args:
+      dataset: name of the task.
+      data_dir: folder of its published files.
+      workdir: folder of these runs.
+      epochs: of each run.
+
+    Returns:
+      {model: {"learning_rate", "tuning": {rate: validation scores}, "seeds": {seed: test},
+      "config"}}.
+    """
+    rows = {}
+    for model in MODELS:
+        folder = pathlib.Path(workdir) / model
+        scores = {}
+        for rate in RATES:
+            config = make_config(dataset, data_dir, model, rate, TUNING_SEED, epochs)
+            scores[rate] = run(config, folder / f"rate_{rate}", tests=False)["validation"]
+        rate = max(scores, key=lambda rate: (scores[rate]["accuracy"], -scores[rate]["loss"]))
+        seeds = {}
+        for seed in SEEDS:
+            config = make_config(dataset, data_dir, model, rate, seed, epochs)
+            seeds[seed] = run(config, folder / f"seed_{seed}", tests=True)["test"]
+            print(f"{model}, rate {rate}, seed {seed}: {seeds[seed]}", flush=True)
+        jax.clear_caches()  # the next model's programs are its own
+        settings = {name: config[name] for name in ("model", "optimizer", "training")}
+        rows[model] = {
+            "learning_rate": rate, "tuning": scores, "seeds": seeds, "config": settings
+        }
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    """Make the record that the flags name, or time its epochs again."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
+    given = flags.FLAGS
+    dataset, path = given.dataset, RESULTS / f"{given.dataset}.json"
+    if given.time_only:
+        record = json.loads(path.read_text())
+    else:
+        rows = compare(dataset, given.data_dir, given.workdir, EPOCHS[dataset])
+        record = {
+            "dataset": dataset,
+            "epochs": EPOCHS[dataset],
+            "rounds": ROUNDS,
+            "test_draws": TEST_DRAWS,
+            "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
+            "models": rows,
+        }
+        for row in rows.values():
+            seeds = list(row["seeds"].values())
+            row["over_seeds"] = {
+                name: over_seeds([seed[name] for seed in seeds])
+                for name in seeds[0] if seeds[0][name] is not None
+            }
+    configs = {
+        model: make_config(
+            dataset, given.data_dir, model, row["learning_rate"], SEEDS[0], EPOCHS[dataset]
+        )
+        for model, row in record["models"].items()
+    }
+    for model, seconds in time_epochs(configs).items():
+        record["models"][model]["seconds_per_epoch"] = seconds
+    record["hardware"] = hardware()  # of the times; nothing else depends on it
+    write_whole(path, json.dumps(record, indent=1) + "\n")
+    record = json.loads(path.read_text())
+    write_whole(path.with_suffix(".md"), page(record))
+    plots.save_figure(draw(record), path.with_suffix(".png"))
+    print(page(record))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("dataset", None, list(EPOCHS), "Which data.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of its published files.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of all runs; not needed with --time_only.")
+    flags.DEFINE_bool("time_only", False, "Time the epochs of the record that is there again.")
+    app.run(main)
