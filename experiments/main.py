@@ -33,7 +33,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
     config, workdir = CONFIG.value.to_dict(), pathlib.Path(WORKDIR.value)
-    experiment = build(config)
+    try:
+        experiment = build(config)
+    except (FileNotFoundError, ValueError) as error:  # missing data, or a wrong config
+        raise SystemExit(f"error: {error}") from error
     model, task, training = experiment.model, experiment.task, experiment.training
     print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}

@@ -98,7 +98,7 @@ def test_read_idx_names_a_damaged_gzip_file(tmp_path, damage):
 def test_mnist_source_refuses_labels_that_do_not_match(tmp_path, rng, labels, reason):
     write_mnist(tmp_path, rng, train=10, test=10)
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", labels)
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=f"t10k-labels-idx1-ubyte: {reason}"):
         mnist.mnist_source(MnistSettings(), tmp_path)
 
 

@@ -139,6 +139,13 @@ def test_retrieval_source_names_a_file_that_is_not_text(tmp_path):
         retrieval.retrieval_source(RetrievalSettings(), tmp_path)
 
 
+def test_retrieval_source_names_a_file_without_pairs(tmp_path):
+    write_pairs(tmp_path, ROWS)
+    (tmp_path / "new_aan_pairs.eval.tsv").write_text("")
+    with pytest.raises(ValueError, match="no pairs in new_aan_pairs.eval.tsv"):
+        retrieval.retrieval_source(RetrievalSettings(), tmp_path)
+
+
 def test_retrieval_source_names_the_missing_files(tmp_path):
     write_pairs(tmp_path, ROWS)
     (tmp_path / "new_aan_pairs.eval.tsv").unlink()

@@ -166,7 +166,11 @@ def read_labels(path: str | os.PathLike, dataset: str) -> np.ndarray:
         sizes = {group: len(file[group]) for group in _GROUPS}
         if len(set(sizes.values())) != 1 or not sizes["labels"]:
             raise ValueError(f"{path}: its parts do not match, or are empty: {sizes}")
-        labels = _read(path, file, "labels", slice(None)).astype(np.int64)
+        labels = _read(path, file, "labels", slice(None))
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: labels are {labels.dtype} {labels.shape}, expected whole numbers"
+        )
     if labels.min() < 0 or labels.max() >= CLASSES[dataset]:
         raise ValueError(
             f"{path}: labels from {labels.min()} to {labels.max()}, expected 0 to "

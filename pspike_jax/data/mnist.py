@@ -128,6 +128,8 @@ def mnist_source(
     splits, differences = (_read_files if settings.reader == "files" else _read_tfds)(source_dir)
     for name, (images, labels) in splits.items():
         where = f"{source_dir}, {name}"
+        if settings.reader == "files":
+            where = f"{source_dir}: {' and '.join(FILES[name])}"
         if images.shape[1:] != (SIDE, SIDE):
             raise ValueError(f"{where}: images of {images.shape[1:]} pixels, expected 28 x 28")
         if len(images) != len(labels):

@@ -63,6 +63,9 @@ def retrieval_source(
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}")
     found = {name: sum(1 for _ in read_pairs(folder / file)) for name, file in FILES.items()}
+    empty = [FILES[name] for name, count in found.items() if not count]
+    if empty:
+        raise ValueError(f"{folder}: no pairs in {', '.join(empty)}")
     texts = (text for _, *pair in read_pairs(folder / FILES["train"]) for text in pair)
     vocabulary = count_characters(texts, settings.max_length, settings.min_frequency)
 

@@ -139,7 +139,11 @@ def list_official(
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
-        for number, line in enumerate(path.read_text(encoding="ascii").split(), 1):
+        try:
+            lines = path.read_text(encoding="ascii").split()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not a list of clips ({error})") from error
+        for number, line in enumerate(lines, 1):
             if line not in clips:
                 raise ValueError(f"{path}, line {number}: no clip {line} in {folder}")
             if line in named:
