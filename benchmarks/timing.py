@@ -37,7 +37,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import pspike_jax
 from experiments.record import hardware
@@ -290,6 +290,7 @@ def run(
     """Run `report` as the command line says."""
     if argv[1:]:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
     # Records of tiny shapes must not take the place of the committed ones by chance.
     default = None if QUICK.value else RESULTS
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else default
