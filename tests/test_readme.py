@@ -2,19 +2,23 @@
 
 import ast
 import configparser
+import importlib
 import pathlib
 import re
 import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 import pspike_jax
+from pspike_jax.data.catalog import CATALOG
 from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.models.zoo import ATTRIBUTES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for the configs
 README = (ROOT / "README.md").read_text()
 
 # Sizes of the README's example, and those that a test can afford. 250 examples leave 175 to learn.
@@ -127,3 +131,15 @@ def test_links_lead_to_files():
 def test_citation_names_the_version():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {pspike_jax.__version__}\n" in citation
+
+
+def test_table_of_experiments_is_that_of_the_configs_and_the_catalog():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|", section("The papers' experiments"), re.M)
+    configs = {path.stem for path in ROOT.glob("experiments/configs/*.py")}
+    assert {name for name, *_ in rows} == configs - {"__init__", "common", "quickstart"}
+    for name, sets, sizes in rows:
+        names = re.findall(r"`(\w+)`", sets)
+        module = importlib.import_module(f"experiments.configs.{name}")
+        assert module.get_config().task.dataset == names[0]
+        known = [CATALOG[dataset].size for dataset in names]
+        assert list(dict.fromkeys(known)) == sizes.split(", ")
