@@ -1,36 +1,32 @@
 """Time and memory of a SiLIF training step against the plain scan.
 
-  python -m benchmarks.neurons --output=DIR
+  python -m benchmarks.neurons
 
 The published network of SHD (140 inputs, two layers of 512, softmax-sum readout, batch norm) at
-250 steps, batch 32. `plain` is what a good first version does: product and norm of whole
-sequences, `lax.scan` over a step, autodiff, `jax.random.bernoulli` for dropout. Without dropout all
-contenders have to give one loss and one gradient before any is timed; with it, the published 0.25,
-they draw other masks. Contenders take turns in every round, and ratios are of one round, so that
-what else a machine does strikes all alike. DIR gets neurons.jsonl and neurons.png.
+250 steps, batch 32, with dropout 0 and the published 0.25. `plain` is what a good first version
+does: product and norm of whole sequences, `lax.scan` over a step, autodiff, `jax.random.bernoulli`
+for dropout. Without dropout all contenders have to give one loss and one gradient before any is
+timed; with it they draw other masks. `layer` is one layer's unroll alone, forward and backward,
+with several steps in an iteration of the compiled loop.
 """
 
 import functools
-import json
-import pathlib
-import platform
-import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from absl import app, flags
 
 import pspike_jax
+from benchmarks import timing, train_step
+from pspike_jax.analysis.plots import GREY, PALETTE, WIDTH
 from pspike_jax.functional import neurons
 
-OUTPUT = flags.DEFINE_string("output", None, "Folder for record and picture.", required=True)
-ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed rounds.", 1)
-LENGTH = flags.DEFINE_integer("length", 250, "L, steps of a sequence.", 1)
-WIDTH = flags.DEFINE_integer("width", 512, "H, neurons of a hidden layer.", 1)
-BATCH, INPUTS, CLASSES = 32, 140, 20
-OPTIMIZER = optax.adam(1e-3)
+INPUTS, CLASSES, NEURON = 140, 20, neurons.SiLIF()
+# Relative to each array's peak: float32 sums over 8,000 terms in another order. A spike that
+# flipped would show at 1e-3.
+TOLERANCE = 1e-4
+SCAN_UNROLLS = (1, 2, 4, 8)
 
 
 def batch_norm(x, norm):
@@ -44,17 +40,16 @@ def batch_norm(x, norm):
 def plain_logits(params, inputs, key, *, dropout, scan_unroll):
     """Run the network from the model's parameters by scans over steps, for autodiff."""
     *hidden, readout = (params[name] for name in ("layers_0", "layers_1", "integrator"))
-    neuron = neurons.SiLIF()
     x = jnp.swapaxes(inputs, 0, 1)
     for layer_key, layer in zip(jax.random.split(key, len(hidden)), hidden):
         current = batch_norm(x @ layer["input"]["kernel"], layer["input"]["norm"])
-        coefficients = neuron.coefficients(layer["neuron"])
+        coefficients = NEURON.coefficients(layer["neuron"])
 
         def step(state, current, coefficients=coefficients):
-            state = neurons.step(neuron, coefficients, state, current)
+            state = neurons.step(NEURON, coefficients, state, current)
             return state, state.spikes
 
-        state = neurons.initial_state(neuron, *current.shape[1:])
+        state = neurons.initial_state(NEURON, *current.shape[1:])
         _, x = jax.lax.scan(step, state, current, unroll=scan_unroll)
         if dropout:
             keep = jax.random.bernoulli(layer_key, 1 - dropout, x.shape)
@@ -69,133 +64,99 @@ def plain_logits(params, inputs, key, *, dropout, scan_unroll):
     return jnp.sum(jax.lax.scan(leak, jnp.zeros(current.shape[1:]), current)[1], axis=0)
 
 
-def model_logits(params, inputs, key, *, dropout, section):
+def model_logits(params, inputs, key, *, width, dropout, section):
     """Run the network of the zoo, in training."""
-    model = make_model(dropout, section)
+    model = make_model(width, dropout=dropout, section=section)
     (logits, _), _ = model.apply(
         {"params": params}, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
     )
     return logits
 
 
-def make_model(dropout, section=None):
+def make_model(width, **fields):
     """Return the network of the zoo."""
-    widths = (WIDTH.value, WIDTH.value)
-    return pspike_jax.create_model(
-        "silif", num_classes=CLASSES, widths=widths, dropout=dropout, section=section
+    return pspike_jax.create_model("silif", num_classes=CLASSES, widths=(width, width), **fields)
+
+
+def training_steps(length, width, batch, dropout):
+    """Check and time the contenders' training steps."""
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.random((batch, length, INPUTS)) < 0.1, jnp.float32)
+    labels = jnp.asarray(rng.integers(0, CLASSES, batch))
+    params = jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])["params"]
+    plain = functools.partial(plain_logits, dropout=dropout)
+    model = functools.partial(model_logits, width=width, dropout=dropout)
+    contenders = {
+        "plain": functools.partial(plain, scan_unroll=1),
+        "plain, unroll 4": functools.partial(plain, scan_unroll=4),
+        "pspike_jax": functools.partial(model, section=None),
+        "pspike_jax, one section": functools.partial(model, section=length),
+    }
+    given = (params, inputs, labels)
+    differences = None
+    if not dropout:
+        differences = train_step.check(contenders, *given, jax.random.key(1), TOLERANCE)
+    setting = {"program": "training step", "L": length, "H": width, "batch": batch}
+    return timing.measure(
+        train_step.compiled(contenders, *given),
+        setting=setting | {"dropout": dropout}, differences=differences, budget_s=60,
     )
 
 
-def contenders(dropout):
-    """Return {name: logits function}."""
-    root = neurons.default_section(LENGTH.value)
-    table = {
-        "plain": functools.partial(plain_logits, scan_unroll=1),
-        "plain, unroll 4": functools.partial(plain_logits, scan_unroll=4),
-        f"model, sections of {root}": functools.partial(model_logits, section=None),
-        "model, one section": functools.partial(model_logits, section=LENGTH.value),
-    }
-    return {name: functools.partial(logits, dropout=dropout) for name, logits in table.items()}
-
-
-def make_step(logits):
-    """Return a training step: loss, gradient, Adam."""
-
-    def step(params, opt_state, inputs, labels, key):
-        def loss(params):
-            scores = jax.nn.log_softmax(logits(params, inputs, key))
-            return -jnp.mean(scores[jnp.arange(len(labels)), labels])
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, opt_state = OPTIMIZER.update(gradient, opt_state)
-        return optax.apply_updates(params, updates), opt_state, value, gradient
-
-    return step
-
-
-def check_agreement(results):
-    """Raise where losses or gradients of the contenders differ by more than rounding."""
-    reference = next(iter(results.values()))
-    for name, result in results.items():
-        for got, expected in zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True):
-            # Sums over 8,000 terms in another order; a spike that flipped would show at 1e-3.
-            np.testing.assert_allclose(
-                got, expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name
-            )
-
-
-def measure(dropout):
-    """Compile, check and time the contenders; return a record of each."""
+def layer(length, width, batch):
+    """Check and time one layer's unroll, forward and backward, by steps per iteration."""
     rng = np.random.default_rng(0)
-    inputs = jnp.asarray(rng.random((BATCH, LENGTH.value, INPUTS)) < 0.1, jnp.float32)
-    labels = jnp.asarray(rng.integers(0, CLASSES, BATCH))
-    params = jax.jit(make_model(dropout).init)(jax.random.key(0), inputs[:1])["params"]
-    arguments = (params, OPTIMIZER.init(params), inputs, labels, jax.random.key(1))
-    programs, records = {}, {}
-    for name, logits in contenders(dropout).items():
-        start = time.perf_counter()
-        programs[name] = jax.jit(make_step(logits)).lower(*arguments).compile()
-        records[name] = {
-            "contender": name,
-            "dropout": dropout,
-            "compile_s": time.perf_counter() - start,
-            "temp_mib": programs[name].memory_analysis().temp_size_in_bytes / 2**20,
-        }
-    results = {name: program(*arguments)[2:] for name, program in programs.items()}
-    if not dropout:
-        check_agreement(results)
-    times = {name: [] for name in programs}
-    for _ in range(ROUNDS.value):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arguments))
-            times[name].append(time.perf_counter() - start)
-    for name, record in records.items():
-        quartiles = np.percentile(times[name], (25, 50, 75))
-        record["run_ms"] = dict(zip(("q1", "median", "q3"), (1e3 * quartiles).tolist()))
-        ratios = np.asarray(times["plain"]) / np.asarray(times[name])
-        record["times_faster_than_plain"] = float(np.median(ratios))
-        record["temp_share_of_plain"] = record["temp_mib"] / records["plain"]["temp_mib"]
-    return list(records.values())
+    currents = jnp.asarray(3 * rng.normal(size=(length, batch, width)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=currents.shape), jnp.float32)
+    params = NEURON.init(jax.random.key(0), width)
+    state = neurons.initial_state(NEURON, batch, width)
+
+    def gradient(scan_unroll, params, currents, cotangent):
+        def loss(params, currents):
+            spikes, _, _ = neurons.unroll(
+                NEURON, NEURON.coefficients(params), currents, state, scan_unroll=scan_unroll
+            )
+            return jnp.sum(spikes * cotangent)
+
+        return jax.grad(loss, argnums=(0, 1))(params, currents)
+
+    programs = [
+        timing.compile_program(
+            f"unroll {n}", functools.partial(gradient, n), params, currents, cotangent
+        )
+        for n in SCAN_UNROLLS
+    ]
+    setting = {"program": "layer", "L": length, "H": width, "batch": batch}
+    differences = timing.check_agreement(programs, TOLERANCE)
+    return timing.measure(programs, setting=setting, differences=differences)
 
 
-def draw(records, path):
-    """Plot run time and temporary memory of the contenders."""
+def measure(quick: bool) -> list[timing.Record]:
+    """Time training steps and a layer's unroll."""
+    shape = (12, 4, 2) if quick else (250, 512, 32)
+    steps = [r for dropout in (0.0, 0.25) for r in training_steps(*shape, dropout)]
+    return steps + layer(*shape)
+
+
+def draw(records: Sequence[timing.Record]):
+    """Plot times and temporary memory as bars."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(8.0, 3.2), layout="constrained")
-    labels = [f"{r['contender']}\ndropout {r['dropout']}" for r in records]
-    panels = {"Run time (ms)": [r["run_ms"]["median"] for r in records],
-              "Temporary memory (MiB)": [r["temp_mib"] for r in records]}
-    for ax, (title, values) in zip(fig.subplots(1, 2, sharey=True), panels.items()):
-        ax.barh(labels, values, color="#0072B2")
-        ax.set_title(title, loc="left")
-        ax.invert_yaxis()
-    fig.savefig(path, dpi=150)
-
-
-def main(argv):
-    """Run the benchmark, print its table, write its record and picture."""
-    del argv
-    records = [record for dropout in (0.0, 0.25) for record in measure(dropout)]
-    setting = {
-        "length": LENGTH.value, "width": WIDTH.value, "batch": BATCH, "rounds": ROUNDS.value,
-        "device": jax.devices()[0].device_kind, "machine": platform.machine(),
-        "jax": jax.__version__,
-    }
-    folder = pathlib.Path(OUTPUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(setting | record) + "\n" for record in records]
-    (folder / "neurons.jsonl").write_text("".join(lines))
-    draw(records, folder / "neurons.png")
-    print(f"{'contender':24} {'dropout':>7} {'compile s':>9} {'run ms':>7} {'MiB':>5}  faster")
-    for r in records:
-        print(
-            f"{r['contender']:24} {r['dropout']:7} {r['compile_s']:9.1f} "
-            f"{r['run_ms']['median']:7.0f} {r['temp_mib']:5.0f} "
-            f"{r['times_faster_than_plain']:6.2f}x"
-        )
+    fig = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    left, right = fig.subplots(1, 2, sharey=True)
+    shown = timing.select(records, program="training step", dropout=0.25)
+    colours = [PALETTE[0] if r["contender"] == "pspike_jax" else GREY for r in shown]
+    timing.bars(left, shown, colours)
+    left.set_title("Training step (ms)", loc="left")
+    right.barh(
+        [r["contender"] for r in shown], [r["temp_bytes"] / 1e6 for r in shown], color=colours
+    )
+    right.bar_label(right.containers[-1], fmt="%.0f", padding=3)
+    right.margins(x=0.15)
+    right.set_title("Temporary memory (MB)", loc="left")
+    right.spines[["top", "right"]].set_visible(False)
+    return fig
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main("neurons", measure, draw)
