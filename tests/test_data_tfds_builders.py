@@ -58,7 +58,7 @@ def config_shape(tfds, name):
 
 def test_pathfinder_rows_are_those_of_the_source(monkeypatch):
     for module in (pathfinder, tfds_builders):  # splits begin and end inside blocks
-        monkeypatch.setattr(module, "BLOCK", 3)
+        monkeypatch.setattr(module, "BLOCK", 6)
     task = source.load_source(pathfinder_source(PATHFINDER))
     for name, split in task.splits().items():
         rows, examples = zip(*tfds_builders.pathfinder_rows(PATHFINDER, name))
