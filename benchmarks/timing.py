@@ -274,7 +274,13 @@ def report(
       folder: made where there is none; None writes nothing.
     """
     header = machine()
-    records = measure_all(quick)
+    before = jax.config.jax_disable_most_optimizations
+    # Half of the compile time of tiny programs is that of LLVM's optimiser.
+    jax.config.update("jax_disable_most_optimizations", quick or before)
+    try:
+        records = measure_all(quick)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
     print(f"{header}\n{table(records)}", end="", flush=True)
     if folder is not None:
         write(folder, name, header, records)

@@ -1,0 +1,244 @@
+"""Put what the benchmarks found into the README: what was to be reached, and whether it was.
+
+  python -m benchmarks.summary
+
+Reads the records in benchmarks/results/ and fills the README's performance section. Where a number
+is missed, LIMITS says what stands in the way.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app
+
+from benchmarks import timing
+from experiments.record import fill
+from pspike_jax.training.files import write_whole
+
+README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+Records = dict[str, list[timing.Record]]  # benchmark -> records
+
+# Why a number is missed, by what was measured.
+LIMITS: dict[str, str] = {}
+
+LONG = {"batch": 1, "H": 64, "N": 32, "pass": "forward+backward"}
+LAYER = {"batch": 8, "H": 128, "N": 32, "L": 2048}
+BOTH = {"pass": "forward+backward"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A number to reach.
+
+    Attributes:
+      what: is measured.
+      where: the shapes.
+      benchmark: whose records it reads.
+      value: from those records to the number; KeyError or IndexError where they lack something.
+      bound: the number to reach; None where the number is reported only.
+      most: whether the bound is the largest value that is good, or the smallest.
+      unit: written behind numbers.
+    """
+
+    what: str
+    where: str
+    benchmark: str
+    value: Callable[[Sequence[timing.Record]], float]
+    bound: float | None
+    most: bool = False
+    unit: str = "x"
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is good."""
+        return value <= self.bound if self.most else value >= self.bound
+
+
+def only(records: Sequence[timing.Record], **values: Any) -> timing.Record:
+    """Return the one record that has these values."""
+    (found,) = timing.select(records, **values) or [None]
+    if found is None:
+        raise KeyError(f"no record of {values}")
+    return found
+
+
+def times(one: str, other: str, **setting: Any) -> Callable[[Sequence[timing.Record]], float]:
+    """Return a function of records: the time of one contender over that of another."""
+    return lambda records: timing.ratio(
+        *(only(records, contender=contender, **setting) for contender in (one, other))
+    )
+
+
+def exponent(field: str) -> Callable[[Sequence[timing.Record]], float]:
+    """Return a function of records: the slope of log cost of `chunked` against log length."""
+
+    def value(records):
+        rows = timing.select(records, contender="chunked", **LONG)
+        if len(rows) < 2:
+            raise KeyError("too few lengths")
+        lengths, costs = ([r[name] for r in rows] for name in ("L", field))
+        return float(np.polyfit(np.log(lengths), np.log(costs), 1)[0])
+
+    return value
+
+
+def field(name: str, scale: float = 1.0, **setting: Any):
+    """Return a function of records: a field of one of them."""
+    return lambda records: only(records, **setting)[name] * scale
+
+
+def depth(records: Sequence[timing.Record]) -> float:
+    """Return the compile time of 12 layers over that of 4."""
+    deep, shallow = (only(records, **STEP, layers=n)["compile_s"] for n in (12, 4))
+    return deep / shallow
+
+
+def worst_choice(records: Sequence[timing.Record]) -> float:
+    """Return by how much `auto` lost to an engine, in percent, at the worst of all settings."""
+    losses = []
+    for auto in timing.select(records, contender="auto"):
+        setting = {name: auto[name] for name in ("batch", "L", "H", "N", "pass")}
+        engines = ("chunked", "fft", "associative", "sequential")
+        others = [r for r in timing.select(records, **setting) if r["contender"] in engines]
+        losses += [timing.ratio(auto, other) - 1 for other in others]
+    return 100 * max(losses)
+
+
+def flatness(records: Sequence[timing.Record]) -> float:
+    """Return the slowest median latency over the fastest, over all t."""
+    medians = [r["median_s"] for r in timing.select(records, model="random")]
+    return max(medians) / min(medians)
+
+
+def slowest(records: Sequence[timing.Record]) -> float:
+    """Return the largest median latency over all t, in ms."""
+    return 1e3 * max(r["median_s"] for r in timing.select(records, model="random"))
+
+
+def widest_tie(records: Sequence[dict[str, Any]]) -> float:
+    """Return the widest tie of all modes."""
+    return max(r["widest"] for r in records)
+
+
+def ties_per_draw(records: Sequence[dict[str, Any]]) -> float:
+    """Return the share of draws that are ties between modes."""
+    return sum(r["ties"] for r in records) / sum(r["draws"] for r in records)
+
+
+STEP = {"model": "official", "contender": "pspike_jax"}
+OFFICIAL = {"model": "official", "layers": 4}
+PSMNIST = {"model": "psmnist"}
+ONE = "B 1, H 64, N 64"
+EIGHT = "B 8, H 128, N 64, L 2,048"
+TRAIN = "B 8, L 2,048, H 128, N 16, 4 layers"
+PAPER = "2 layers, H 400, N 64, L 784, B 16"
+
+CLAIMS = (
+    *(
+        Claim("`auto` against plain fft", f"{ONE}, L {L:,}", "ssm_engines",
+              times("plain fft", "auto", **LONG, L=L), bound)
+        for L, bound in ((16_384, 13), (65_536, 15))
+    ),
+    Claim("`auto` against plain fft", EIGHT, "ssm_engines",
+          times("plain fft", "auto", **LAYER, **BOTH), 3),
+    Claim("`auto` against plain associative scan", f"{ONE}, L 16,384", "ssm_engines",
+          times("plain associative", "auto", **LONG, L=16_384), 40),
+    *(
+        Claim("`chunked` against `fft`", f"{ONE}, L {L:,}", "ssm_engines",
+              times("fft", "chunked", **LONG, L=L), bound)
+        for L, bound in ((16_384, 1.5), (65_536, 2))
+    ),
+    Claim("`auto` behind the fastest engine, at worst", "all shapes of the record", "ssm_engines",
+          worst_choice, 10, True, " %"),
+    Claim("time of `chunked` against L: exponent", f"{ONE}, L 1,024 to 65,536", "ssm_engines",
+          exponent("median_s"), 1.05, True, ""),
+    Claim("memory of `chunked` against L: exponent", f"{ONE}, L 1,024 to 65,536", "ssm_engines",
+          exponent("temp_bytes"), 1.05, True, ""),
+    Claim("`chunked` forward, in matrix products of 2,048", EIGHT, "ssm_engines",
+          times("chunked", "matrix product", **LAYER, **{"pass": "forward"}), 0.12, True, ""),
+    Claim("training step, `official`: share of the plain time", TRAIN, "train_step",
+          times("pspike_jax", "plain", **OFFICIAL), 0.45, True, ""),
+    Claim("its temporary memory", TRAIN, "train_step",
+          field("temp_bytes", 1e-6, **STEP, layers=4), 250, True, " MB"),
+    Claim("the plain one's", TRAIN, "train_step",
+          field("temp_bytes", 1e-6, contender="plain", **OFFICIAL), None, unit=" MB"),
+    Claim("its compile time", TRAIN, "train_step",
+          field("compile_s", **STEP, layers=4), 10, True, " s"),
+    Claim("compile time of 12 layers over 4", TRAIN, "train_step", depth, 1.3, True),
+    Claim("P-SpikeSSM against LIF behind a parallel SSM", PAPER, "train_step",
+          times("lif, parallel SSM", "pspike_jax", **PSMNIST), None),
+    Claim("P-SpikeSSM against SSM and LIF both stepped (paper: about 4x)", PAPER, "train_step",
+          times("lif, both stepped", "pspike_jax", **PSMNIST), 8),
+    Claim("one step of a stream, slowest median", "2 layers, H 128, N 64, B 1", "stream",
+          slowest, 1, True, " ms"),
+    Claim("its slowest median over its fastest", "t = 1 to 100,000", "stream", flatness, None),
+    Claim("keyed noise and spikes against bulk uniforms", "B 8, L 2,048, H 128", "sampling",
+          times("plain uniform", "keyed", **BOTH), None),
+    Claim("widest tie between modes of execution", "see `benchmarks/ties.py`", "ties",
+          widest_tie, 1e-5, True, ""),
+    Claim("ties per draw", "the same", "ties", ties_per_draw, None, unit=""),
+)
+
+
+def number(value: float, unit: str) -> str:
+    """Write a number with three digits, or more where it is large."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}") + unit
+
+
+def rows(records: Records) -> list[str]:
+    """Return the lines of the README's table, for the claims that the records speak of."""
+    lines = []
+    for claim in CLAIMS:
+        try:
+            value = claim.value(records[claim.benchmark])
+        except (KeyError, IndexError):
+            continue
+        target, verdict = "", "reported"
+        if claim.bound is not None:
+            target = f"{'at most' if claim.most else 'at least'} {claim.bound:g}{claim.unit}"
+            verdict = "reached" if claim.reached(value) else "missed: " + LIMITS.get(
+                claim.what, "no cause known"
+            )
+        found = number(value, claim.unit)
+        lines.append(f"| {claim.what} | {claim.where} | {target} | {found} | {verdict} |")
+    return lines
+
+
+def content(folder: pathlib.Path) -> str:
+    """Return the README's lines on performance, from the records in a folder."""
+    names = sorted({claim.benchmark for claim in CLAIMS} & {p.stem for p in folder.glob("*.jsonl")})
+    if not names:
+        return "No measurement is committed yet.\n"
+    read = {name: timing.read(folder / f"{name}.jsonl") for name in names}
+    machines = {f"{m['processor']}, {m['cores']} cores, jax {m['jax']}" for m, _ in read.values()}
+    busiest = max(machine["load_average"] for machine, _ in read.values())
+    table = "\n".join(rows({name: records for name, (_, records) in read.items()}))
+    links = ", ".join(f"[{name}](benchmarks/results/{name}.jsonl)" for name in names)
+    return (
+        f"Measured on {'; '.join(sorted(machines))}, in float32; load average at the start at "
+        f"most {busiest:.2g}. Times are forward and backward unless said, ratios are medians over "
+        "rounds in which contenders take turns, after their results were compared. N counts real "
+        "states. *Plain* is what a good first version does, frozen in "
+        "[`benchmarks/plain.py`](benchmarks/plain.py).\n\n"
+        "| what | at | to reach | measured | |\n| --- | --- | --- | --- | --- |\n"
+        f"{table}\n\n"
+        "![Time and memory of the engines against sequence length]"
+        "(benchmarks/results/ssm_engines.png)\n\n"
+        f"Records: {links}. Each is made by `python -m benchmarks.NAME`, this table by "
+        "`python -m benchmarks.summary`.\n"
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Fill the README's section."""
+    if argv[1:]:
+        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    text = content(timing.RESULTS)
+    write_whole(README, fill(README.read_text(), "performance", text))
+    print(text)
+
+
+if __name__ == "__main__":
+    app.run(main)
