@@ -253,6 +253,24 @@ def compare(dataset: str, data_dir: str, workdir: str, epochs: int) -> dict[str,
     return rows
 
 
+def make_record(dataset: str, rows: dict[str, Any]) -> dict[str, Any]:
+    """Put what `compare` returned, and its spread over seeds, into a record without times."""
+    for row in rows.values():
+        seeds = list(row["seeds"].values())
+        row["over_seeds"] = {
+            name: over_seeds([seed[name] for seed in seeds])
+            for name in seeds[0] if seeds[0][name] is not None
+        }
+    return {
+        "dataset": dataset,
+        "epochs": EPOCHS[dataset],
+        "test_draws": TEST_DRAWS,
+        "rounds": ROUNDS,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
+        "models": rows,
+    }
+
+
 def main(argv: list[str]) -> None:
     """Make the record that the flags name, or time its epochs again."""
     if len(argv) > 1:
@@ -262,22 +280,11 @@ def main(argv: list[str]) -> None:
     dataset, path = given.dataset, RESULTS / f"{given.dataset}.json"
     if given.time_only:
         record = json.loads(path.read_text())
+    elif given.workdir is None:
+        raise app.UsageError("--workdir is missing")
     else:
         rows = compare(dataset, given.data_dir, given.workdir, EPOCHS[dataset])
-        record = {
-            "dataset": dataset,
-            "epochs": EPOCHS[dataset],
-            "rounds": ROUNDS,
-            "test_draws": TEST_DRAWS,
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
-            "models": rows,
-        }
-        for row in rows.values():
-            seeds = list(row["seeds"].values())
-            row["over_seeds"] = {
-                name: over_seeds([seed[name] for seed in seeds])
-                for name in seeds[0] if seeds[0][name] is not None
-            }
+        record = make_record(dataset, rows)
     configs = {
         model: make_config(
             dataset, given.data_dir, model, row["learning_rate"], SEEDS[0], EPOCHS[dataset]
