@@ -19,12 +19,15 @@ that M no longer serves all of them in one product; chunks are then shorter, and
 summed one by one.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.chunk_states import advance, as_reals, scan_chunks
+from pspike_jax.functional.feature_blocks import by_features
+from pspike_jax.functional.fusion import apart, word_of
 from pspike_jax.functional.powers import binary_power_error, power, powers
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -78,11 +81,23 @@ def chunked_ssm(
       y: (..., L, H) float32.
       final_state: (..., H, N) complex64.
     """
-    size = chunk_length(u.shape[-2], resets is not None)
-    maps = _diagonal_maps(Lambda_bar, B_bar, C, u.shape[-2], size)
-    start = None if initial_state is None else as_reals(initial_state)
-    y, last = run_chunks(u, maps, start, resets)
-    return y, jax.lax.complex(*jnp.split(last, 2, axis=-1))
+    batch, (length, features) = u.shape[:-2], u.shape[-2:]
+    size = chunk_length(length, resets is not None)
+
+    def run(u, system, resets):
+        Lambda_bar, B_bar, C, start = system
+        C = jnp.moveaxis(C, 1, 0) if C.ndim == 3 else C
+        return run_chunks(u, _diagonal_maps(Lambda_bar, B_bar, C, length, size), start, resets)
+
+    start = None
+    if initial_state is not None:
+        start = as_reals(initial_state.reshape(-1, *Lambda_bar.shape).swapaxes(0, 1))
+    C = jnp.moveaxis(C, 0, 1) if C.ndim == 3 else C
+    rows = None if resets is None else resets.reshape(-1, length)
+    u = u.reshape(-1, length, features).astype(jnp.float32)
+    y, last = by_features(run, u, (Lambda_bar, B_bar, C, start), rows)
+    last = jax.lax.complex(*jnp.split(last.swapaxes(0, 1), 2, axis=-1))
+    return y.reshape(*batch, length, features), last.reshape(*batch, *Lambda_bar.shape)
 
 
 def chunk_length(length: int, resets: bool = False) -> int:
@@ -97,32 +112,31 @@ def run_chunks(
     """Run a sequence through the maps of its chunks.
 
     Args:
-      u: (..., L, H) real.
+      u: (B, L, H) float32.
       maps: of the chunks.
-      initial_state: (..., H, M) real, or None for zero.
-      resets: (..., L) bool or None.
+      initial_state: (H, B, M) real, or None for zero.
+      resets: (B, L) bool or None.
 
     Returns:
-      y: (..., L, H) float32.
-      final_state: (..., H, M) float32.
+      y: (B, L, H) float32.
+      final_state: (H, B, M) float32.
     """
-    batch, (length, features) = u.shape[:-2], u.shape[-2:]
+    batch, length, features = u.shape
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
-    inputs = _to_chunks(u.reshape(-1, length, features).astype(jnp.float32), chunks, size)
-    start = jnp.zeros((features, inputs.shape[2], states))
-    if initial_state is not None:
-        start = initial_state.reshape(-1, features, states).swapaxes(0, 1)
-    segments = None if resets is None else _segments(resets.reshape(-1, length), chunks, size)
+    inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
+    start = initial_state
+    if start is None:
+        start = jnp.zeros((features, batch, states))
+    segments = None if resets is None else _segments(resets, chunks, size)
 
     y = _products_within(inputs, maps.within, segments)
     last = start
     if chunks > 1 or initial_state is not None:
         around, last = _between(inputs, maps, start, segments)
         y += around
-    y = y.transpose(2, 1, 3, 0).reshape(-1, chunks * size, features)[:, :length]
-    final = _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
-    return y.reshape(*batch, length, features), final.reshape(*batch, features, states)
+    y = apart(functools.partial(_from_chunks, length=length), word_of(u), y)
+    return y, _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
@@ -183,6 +197,12 @@ def _to_chunks(u, chunks, size):
     return u.reshape(u.shape[0], chunks, size, -1).transpose(3, 1, 0, 2)
 
 
+def _from_chunks(y, length):
+    """Return (B, L, H) from (H, K, B, T)."""
+    features, _, batch, _ = y.shape
+    return y.transpose(2, 1, 3, 0).reshape(batch, -1, features)[:, :length]
+
+
 def _segments(resets, chunks, size):
     """Return (K, B, T) int32, the number of resets in the chunk up to and including each step."""
     resets = jnp.pad(resets, ((0, 0), (0, chunks * size - resets.shape[1])))
@@ -230,7 +250,7 @@ def _between(inputs, maps, start, segments):
 
 
 def _final_state(inputs, maps, last, segments, rest):
-    """Return the causal state at step L, (B, H, M).
+    """Return the causal state at step L, (H, B, M).
 
     Args:
       inputs: (H, B, T) of the last chunk.
@@ -245,4 +265,4 @@ def _final_state(inputs, maps, last, segments, rest):
         inputs = jnp.where(inside == inside[:, -1:], inputs, 0)
         last = jnp.where(inside[:, -1:] == 0, last, 0)
     gained = jnp.einsum("hbj,hjm->hbm", inputs, maps.inject[:, -rest:], precision=_PRECISION)
-    return (gained + advance(maps.rest, last)).swapaxes(0, 1)
+    return gained + advance(maps.rest, last)

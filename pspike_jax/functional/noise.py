@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.functional.fusion import apart
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = np.uint32(0x1BD11BDA)
 
@@ -95,19 +97,12 @@ def uniforms(
     feature = jnp.arange(features, dtype=jnp.uint32)[None, None, :]
     row_key = tuple(word[..., None] for word in row_key)
 
-    def draw():
-        word, _ = threefry_2x32(row_key, (feature, jnp.zeros_like(feature)))
+    def draw(key_0, key_1):
+        word, _ = threefry_2x32((key_0, key_1), (feature, jnp.zeros_like(feature)))
         return uniform_from_bits(word)
 
-    def draw_apart():
-        # XLA for CPUs fuses elementwise producers into transposes, where the cipher would run
-        # without vector instructions, once for each reader, and takes no optimization barrier for
-        # an answer. A branch is a boundary that it keeps; this one is always taken, as no word
-        # with its lowest bit set is zero.
-        empty = jnp.zeros((*row_key[0].shape[:2], features), jnp.float32)
-        return jax.lax.cond((sampler_key[0] | 1) != 0, draw, lambda: empty)
-
-    return jax.lax.platform_dependent(cpu=draw_apart, default=draw)
+    # Fused into a reader, the cipher would run once for each of its elements and readers.
+    return apart(draw, sampler_key[0], *row_key)
 
 
 def _word(number: jax.Array | int) -> jax.Array:

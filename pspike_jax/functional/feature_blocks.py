@@ -1,0 +1,135 @@
+"""Run a system block of features by block of features, and keep nothing for the backward pass.
+
+The features of an SSM never meet, so a sequence can be run a few of them at a time. What a CPU
+spends on a long sequence is memory traffic, most of all the first touch of fresh pages: temporaries
+of one block stay in the cache and are used again by the next. The backward pass runs the forward
+pass of a block again, which costs less than storing its states would. Accelerators have no such
+cost and want all features at once.
+"""
+
+import functools
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+# Elements of the input that one block holds: 1 MB, within the cache of a core.
+BLOCK_ELEMENTS = 2**18
+# Half a cache line of floats; narrower blocks would read each line more than twice.
+LEAST_FEATURES = 8
+
+Run = Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array, jax.Array]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def by_features(
+    run: Run, u: jax.Array, system: Any, resets: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return run(u, system, resets), evaluated in blocks of features on CPUs.
+
+    Args:
+      run: maps an input (B, L, h), a system whose leaves lead with the h features, and resets to
+        an output (B, L, h) and a state that leads with the features.
+      u: (B, L, H) float32.
+      system: pytree of arrays (H, ...).
+      resets: (B, L) bool or None.
+
+    Returns:
+      y: (B, L, H); state: (H, ...).
+    """
+    return _per_platform(functools.partial(_forward, run), u, u, system, resets)
+
+
+def _fwd(run, u, system, resets):
+    return by_features(run, u, system, resets), (u, system, resets)
+
+
+def _bwd(run, residuals, cotangents):
+    u, system, resets = residuals
+    u_bar, system_bar = _per_platform(
+        functools.partial(_backward, run), u, u, system, resets, cotangents
+    )
+    return u_bar, system_bar, None
+
+
+by_features.defvjp(_fwd, _bwd)
+
+
+def _per_platform(loop, u, *arguments):
+    batch, length, features = u.shape
+    block = block_size(batch * length, features)
+    if block == features:
+        return loop(features, *arguments)
+    return jax.lax.platform_dependent(
+        *arguments,
+        cpu=functools.partial(loop, block),
+        default=functools.partial(loop, features),
+    )
+
+
+def block_size(rows: int, features: int) -> int:
+    """Return the number of features of a block, for `rows` elements of each feature."""
+    return min(features, max(LEAST_FEATURES, BLOCK_ELEMENTS // rows))
+
+
+def _forward(run, block, u, system, resets):
+    features = u.shape[-1]
+    if block == features:
+        return run(u, system, resets)
+    parts = u[..., :block], jax.tree.map(lambda a: a[:block], system)
+    shapes = jax.eval_shape(run, *parts, resets)
+
+    def body(i, results):
+        start = _start(i, block, features)
+        y, state = run(_block(u, start, block, 2), _blocks(system, start, block), resets)
+        return _put(results[0], y, start, 2), _put(results[1], state, start, 0)
+
+    empty = jnp.zeros(u.shape, shapes[0].dtype), _empty(shapes[1], features)
+    return jax.lax.fori_loop(0, -(-features // block), body, empty)
+
+
+def _backward(run, block, u, system, resets, cotangents):
+    features = u.shape[-1]
+
+    def pull_back(u, system, y_bar, state_bar):
+        return jax.vjp(lambda u, system: run(u, system, resets), u, system)[1]((y_bar, state_bar))
+
+    if block == features:
+        return pull_back(u, system, *cotangents)
+
+    def body(i, results):
+        start = _start(i, block, features)
+        y_bar, state_bar = cotangents
+        u_bar, system_bar = pull_back(
+            _block(u, start, block, 2),
+            _blocks(system, start, block),
+            _block(y_bar, start, block, 2),
+            _block(state_bar, start, block, 0),
+        )
+        whole = jax.tree.map(lambda a, b: _put(a, b, start, 0), results[1], system_bar)
+        return _put(results[0], u_bar, start, 2), whole
+
+    empty = jnp.zeros_like(u), jax.tree.map(jnp.zeros_like, system)
+    return jax.lax.fori_loop(0, -(-features // block), body, empty)
+
+
+def _start(i, block, features):
+    # The last block overlaps the one before where the block does not divide the features; the
+    # same values are then written twice.
+    return jnp.minimum(i * block, features - block)
+
+
+def _block(array, start, block, axis):
+    return jax.lax.dynamic_slice_in_dim(array, start, block, axis)
+
+
+def _blocks(system, start, block):
+    return jax.tree.map(lambda a: _block(a, start, block, 0), system)
+
+
+def _put(array, value, start, axis):
+    return jax.lax.dynamic_update_slice_in_dim(array, value, start, axis)
+
+
+def _empty(shape, features):
+    return jnp.zeros((features, *shape.shape[1:]), shape.dtype)
