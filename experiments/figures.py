@@ -7,9 +7,9 @@
   python -m experiments.figures --figure=energy --output=energy.txt runs/listops
 
   1b      spikes and spike probability of one neuron over the steps of one test example
-  1c      share of each layer's neurons that fire, step by step
+  1c      share of each layer's neurons that fire, step by step, on a batch of test examples
   3       test accuracy against neurons, over finished runs that differ in d_model and seed alone
-  4       spike probabilities of each layer, with their exponential-kernel density
+  4       spike probabilities of each layer on that batch, with their exponential-kernel density
   energy  operations and energy beside the dense twin, with their formula, with and without the
           state updates that the paper's count leaves out; of a finished run
 
