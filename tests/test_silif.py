@@ -184,12 +184,17 @@ def test_bidirectional_layer_runs_the_same_neurons_backward(rng):
 
 @pytest.mark.parametrize("name, readout", [("csilif", "softmax_sum"), ("radlif", "mean"),
                                            ("silif", "max"), ("resonate_and_fire", "last")])
-def test_streaming_equals_the_whole_sequence(name, readout, rng):
+def test_streaming_equals_the_whole_sequence(name, readout, rng, key):
     widths = (8, 8) if name == "csilif" else (8,)
-    model, variables = build(name, rng, norm="batch", readout=readout, widths=widths)
-    apply, inputs = jitted(model), draw_inputs(rng)
-    whole, aux = apply(variables, inputs, capture=True)
+    random_state = name == "csilif"
+    model, variables = build(
+        name, rng, norm="batch", readout=readout, widths=widths, random_state=random_state
+    )
+    apply, inputs, rngs = jitted(model), draw_inputs(rng), {"spikes": key()}
+    whole, aux = apply(variables, inputs, capture=True, rngs=rngs)
     state, spikes = model.initial_state(BATCH), []
+    if random_state:
+        state = model.apply({}, BATCH, method="drawn_state", rngs=rngs)
     for piece in (inputs[:, :9], inputs[:, 9:18]):
         state, (logits, counts) = apply(variables, state, piece, capture=True, method="prefill")
         spikes.append(counts["hidden"]["spike_array"])
@@ -343,7 +348,7 @@ def test_gradient_behind_dropout_is_that_of_the_loss(rng):
 def test_refuses_what_does_not_fit(rng):
     model, variables = build("lif", rng)
     inputs = draw_inputs(rng)
-    with pytest.raises(ValueError, match="expected 'spikes' or 'mean'"):
+    with pytest.raises(ValueError, match="expected one of 'spikes', 'mean'"):
         model.apply(variables, inputs, sampling="means")
     with pytest.raises(ValueError, match=r"expected \[\(4, 8\)"):
         model.apply(variables, inputs, initial_state=[jnp.zeros((BATCH, 8))])
@@ -361,6 +366,7 @@ def test_refuses_what_does_not_fit(rng):
         ({"readout": "sum"}, "readout is 'sum'"),
         ({"surrogate": "box"}, "surrogate is 'box'"),
         ({"dropout": 1.0}, "dropout must lie in"),
+        ({"widths": (8, 0)}, "a width must be at least 1, not 0"),
         ({"section": 0}, "section must be at least 1"),
         ({"width": 3}, "did you mean 'widths'"),
     ],

@@ -12,6 +12,8 @@ from pspike_jax.functional import neurons
 from pspike_jax.functional.neurons import Firing, Neuron
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.inputs import check_inputs
+from pspike_jax.nn.backbone import SAMPLINGS
+from pspike_jax.nn.fields import check_choice, check_dropout, check_whole
 from pspike_jax.nn.neurons import KERNELS, NORMS, READOUTS, LeakyReadout, NeuronLayer, readout_state
 
 # {model: (neuron, initial distribution of the products before it)}, as published.
@@ -72,7 +74,8 @@ class SpikingNetwork(nn.Module):
       threshold: drive above which neurons fire.
       detach_reset: the reset is a constant of the backward pass.
       random_state: initial states are drawn from U[0, 1), with the rng stream "spikes", unless
-        they are given; zeros otherwise.
+        they are given; zeros otherwise. A stream starts from `initial_state`, zeros, or from
+        `drawn_state`.
       section: steps that the backward pass recomputes at a time; None for about sqrt(L).
     """
 
@@ -97,19 +100,17 @@ class SpikingNetwork(nn.Module):
             "kernel": KERNELS, "norm": NORMS, "readout": READOUTS, "surrogate": SURROGATES
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                expected = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+            check_choice(name, getattr(self, name), allowed)
         if not isinstance(self.neuron, Neuron):
             raise TypeError(f"neuron is {self.neuron!r}; expected a functional.neurons.Neuron")
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths are {self.widths}; expected one or more positive numbers")
-        for name in ("num_classes", "vocab_size", "section"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not self.widths:
+            raise ValueError("widths are empty; expected one or more hidden layers")
+        for width in self.widths:
+            check_whole("a width", width)
+        check_whole("num_classes", self.num_classes)
+        for name in ("vocab_size", "section"):
+            check_whole(name, getattr(self, name), optional=True)
+        check_dropout(self.dropout)
 
     def setup(self):
         firing = Firing(self.threshold, SURROGATES[self.surrogate], self.detach_reset)
@@ -170,14 +171,13 @@ class SpikingNetwork(nn.Module):
           TypeError, ValueError: inputs or states that do not fit.
         """
         check_inputs(inputs, lengths, self.vocab_size)
-        _check_sampling(sampling)
+        check_choice("sampling", sampling, SAMPLINGS)
         batch = inputs.shape[0]
         state = self._at_rest(batch)
         if initial_state is not None:
             state = self._given_state(state, initial_state)
         elif self.random_state:
-            ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
-            state = self._drawn_state(state, ids, 0.5 if sampling == "mean" else noise)
+            state = self._drawn(state, example_ids, 0.5 if sampling == "mean" else noise)
         _, outputs = self._run(state, inputs, lengths, train, capture)
         return outputs
 
@@ -217,6 +217,24 @@ class SpikingNetwork(nn.Module):
             raise ValueError("streaming needs bidirectional=False")
         return self._at_rest(batch_size)
 
+    @nn.nowrap
+    def drawn_state(self, batch_size: int, example_ids: jax.Array | None = None) -> dict:
+        """Draw the state before the first step of a stream, as `__call__` draws it.
+
+        For `model.apply({}, batch_size, method="drawn_state", rngs={"spikes": key})`.
+
+        Args:
+          batch_size: B.
+          example_ids: (B,) int, names of the examples for the draws; arange(B) if None.
+
+        Returns:
+          A state like that of `initial_state`, its potentials and spikes from U[0, 1).
+
+        Raises:
+          ValueError: the model is bidirectional; there is no key.
+        """
+        return self._drawn(self.initial_state(batch_size), example_ids, None)
+
     def prefill(
         self,
         state: dict,
@@ -240,7 +258,7 @@ class SpikingNetwork(nn.Module):
         """
         del noise, example_ids
         check_inputs(inputs, None, self.vocab_size)
-        _check_sampling(sampling)
+        check_choice("sampling", sampling, SAMPLINGS)
         return self._run(state, inputs, None, False, capture)
 
     def step(
@@ -276,7 +294,7 @@ class SpikingNetwork(nn.Module):
         layers, u = jax.tree.unflatten(tree, parts)
         return state | {"layers": layers, "readout": state["readout"] | {"u": u}}
 
-    def _drawn_state(self, state, ids, noise):
+    def _drawn(self, state, example_ids, noise):
         """Put draws, or a number in their place, where zeros are."""
         drawn = (state["layers"], state["readout"]["u"])
         if noise is not None:
@@ -284,13 +302,10 @@ class SpikingNetwork(nn.Module):
                 lambda zero: zero + noise * (1 + 1j if jnp.iscomplexobj(zero) else 1), drawn
             )
         elif self.has_rng("spikes"):
+            batch = len(state["readout"]["u"])
+            ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
             key = self.make_rng("spikes")
             drawn = neurons.draw_initial_state(drawn, key, example_ids=ids)
         else:
             raise ValueError("random states need rngs={'spikes': key}, noise=, or initial_state=")
         return self._given_state(state, jax.tree.leaves(drawn))
-
-
-def _check_sampling(sampling):
-    if sampling not in ("spikes", "mean"):
-        raise ValueError(f"sampling is {sampling!r}; expected 'spikes' or 'mean'")
