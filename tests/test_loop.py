@@ -1,7 +1,9 @@
 """fit: what it selects, what it refuses, and that a killed run ends as one that was not."""
 
 import dataclasses
+import itertools
 import json
+import os
 import pathlib
 import random
 import signal
@@ -21,6 +23,7 @@ from pspike_jax.data import Task
 from pspike_jax.training import OptimizerSettings, fit, load
 from pspike_jax.training import checkpoints as checkpoints_module
 from pspike_jax.training import files as files_module
+from pspike_jax.training.preemption import Preempted, StopSignal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -163,6 +166,42 @@ def test_fit_resumes_a_plateau_schedule_to_the_same_bits(tmp_path, monkeypatch):
     result = run(tmp_path / "killed", **changes)
     assert_same_run(tmp_path / "killed", tmp_path / "whole", result, expected)
     assert float(expected.state.opt_state[-1].scale) < 1, "the schedule must have acted"
+
+
+@pytest.mark.parametrize("call", [1, 5, 8, 12, 14, 41, 44])
+def test_fit_told_to_stop_loses_no_step(tmp_path, whole, monkeypatch, call):
+    """Calls 14 and 41 are between two batches of a validation, 1 and 5 between two lines."""
+    calls = itertools.count(1)
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match="saved after step"):
+        patch.setattr(StopSignal, "requested", lambda _: next(calls) == call)
+        run(tmp_path)
+    assert_same_run(tmp_path, whole[0], run(tmp_path), whole[1])
+
+
+def test_fit_told_to_stop_again_and_again_still_ends(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        for call in (3, 2, 1, 9, 4):
+            calls = itertools.count(1)
+            patch.setattr(StopSignal, "requested", lambda _: next(calls) == call)
+            with pytest.raises(Preempted):
+                run(tmp_path)
+    assert_same_run(tmp_path, whole[0], run(tmp_path), whole[1])
+
+
+def test_sigterm_saves_and_exits_as_schedulers_expect(tmp_path, monkeypatch):
+    write, before = files_module.MetricsLog.write, signal.getsignal(signal.SIGTERM)
+
+    def write_and_signal(log, line):
+        write(log, line)
+        if line["step"] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(files_module.MetricsLog, "write", write_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] != []
 
 
 def start(workdir, **environment):

@@ -12,7 +12,7 @@ import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.training import create_state, make_mesh
 from pspike_jax.training.losses import firing_rate_penalty
-from pspike_jax.training.sharding import batch_sharding, check_batch_size, shard_batch
+from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import abstract_state, compile_train_step
 from pspike_jax.training.window import leaf_paths
 
@@ -192,26 +192,3 @@ def test_abstract_state_refuses_a_model_of_another_task(fields, message):
     model = pspike_jax.create_model("pspikessm", d_model=4, d_state=4, n_layers=1, **fields)
     with pytest.raises(ValueError, match=message):
         abstract_state(model, tiny_task(), tiny_settings(), one_device())
-
-
-def test_make_mesh_takes_all_devices_as_data():
-    assert dict(make_mesh().shape) == {"data": 8, "fsdp": 1, "model": 1, "sequence": 1}
-    assert make_mesh(fsdp=2, sequence=2).shape["data"] == 2
-
-
-@pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 16}, {"fsdp": 16}])
-def test_make_mesh_refuses_sizes_that_do_not_fit(sizes):
-    with pytest.raises(ValueError, match="there are 8; for example data="):
-        make_mesh(**sizes)
-
-
-def test_check_batch_size_proposes_one_that_fits():
-    with pytest.raises(ValueError, match="batch_size is 30, expected a multiple of 8, .* 32"):
-        check_batch_size(30, make_mesh(data=2, fsdp=4), "batch_size")
-
-
-def test_shard_batch_splits_examples_over_all_devices():
-    mesh = make_mesh(data=2, fsdp=4)
-    batch = shard_batch({"labels": np.arange(16)}, mesh)
-    assert batch["labels"].sharding == batch_sharding(mesh)
-    assert [s.data.tolist() for s in batch["labels"].addressable_shards][:2] == [[0, 1], [2, 3]]

@@ -1,6 +1,7 @@
 """A spiking model and a task so small that a whole run takes a moment.
 
-As a program, `python tests/tiny.py WORKDIR`, it makes one training run that a test can kill.
+As a program, `python tests/tiny.py WORKDIR`, it makes one training run that a test can kill; with
+`HOST:PORT PROCESSES PROCESS` after that, one process of a run on a mesh of two by two devices.
 """
 
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 from pspike_jax.data import Task, from_arrays
 from pspike_jax.functional.sampling import sample_spikes
 from pspike_jax.training import OptimizerSettings, TrainSettings, fit, make_mesh
+from pspike_jax.training.distributed import start_processes
 
 
 class TinySpiking(nn.Module):
@@ -91,17 +93,28 @@ def tiny_settings(**changes) -> TrainSettings:
     return TrainSettings(**fields | changes)
 
 
+def job_settings() -> TrainSettings:
+    """Return settings of a run of several processes: what is slow there comes less often."""
+    return tiny_settings(steps=60, eval_every=40, checkpoint_every=20)
+
+
 def one_device():
     """Return a mesh of one device, whatever the test set-up has."""
     return make_mesh(devices=jax.devices()[:1])
 
 
+def main(workdir: str, *job: str) -> None:
+    """Train on one device, or as one process of a job."""
+    mesh, settings = one_device, tiny_settings(steps=200)
+    if job:
+        coordinator, processes, process = job
+        start_processes(
+            coordinator=coordinator, processes=int(processes), process=int(process), timeout=60,
+            heartbeat=10,
+        )
+        mesh, settings = lambda: make_mesh(data=2, fsdp=2), job_settings()
+    fit(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=mesh(), progress=False)
+
+
 if __name__ == "__main__":
-    fit(
-        TinySpiking(),
-        tiny_task(),
-        tiny_settings(steps=200),
-        workdir=sys.argv[1],
-        mesh=one_device(),
-        progress=False,
-    )
+    main(*sys.argv[1:])
