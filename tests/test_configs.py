@@ -111,7 +111,7 @@ def test_config_makes_a_model_of_the_published_size(monkeypatch, name, parameter
     assert count == pytest.approx(parameters, rel=5e-3)
 
 
-@pytest.mark.parametrize("name", ["pathx", "smnist", "sc10", "sc35", "ssc", "gsc"])
+@pytest.mark.parametrize("name", ["pathx", "sc35", "ssc", "gsc"])  # smnist, sc10: as another
 def test_config_without_a_published_size_makes_a_model(monkeypatch, name):
     assert count_parameters(build_full(monkeypatch, name)[0]) > 1e5
 
