@@ -274,7 +274,7 @@ def report(
       folder: made where there is none; None writes nothing.
     """
     header = machine()
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     # Half of the compile time of tiny programs is that of LLVM's optimiser.
     jax.config.update("jax_disable_most_optimizations", quick or before)
     try:

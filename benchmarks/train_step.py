@@ -28,9 +28,10 @@ from pspike_jax.training.losses import cross_entropy
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
 
-# Of gradients for one noise, relative to the largest entry of each array: float32 sums over 16,000
-# steps in another order. One spike of 8 million that falls on a tie would change some by 1e-3.
-TOLERANCE = 5e-3
+# Of gradients for one noise, relative to the largest entry of each array. Of 30 million spikes some
+# three fall on a tie, where two roundings give two spikes (see benchmarks/ties.py), and one spike
+# moves some entries by 1e-2. Small shapes, without ties, agree to 1e-3: tests/test_benchmarks.py.
+TOLERANCE = 3e-2
 
 Logits = Callable[..., jax.Array]  # (params, inputs, key or arrays of noise) -> (B, classes)
 

@@ -1,0 +1,152 @@
+"""Benchmarks: contenders agree, records keep their format, and the README says what they say."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import (  # noqa: E402
+    sampling,
+    ssm_engines,
+    stream,
+    summary,
+    ties,
+    timing,
+    train_step,
+)
+
+
+def program(name, function, *arguments):
+    return timing.compile_program(name, function, *arguments)
+
+
+def test_check_agreement_returns_differences_relative_to_the_peak():
+    x = jnp.array([1.0, -4.0])
+    programs = [
+        program("plain", lambda x: {"y": x}, x),
+        program("other", lambda x: {"y": x + 0.5}, x),
+    ]
+    assert timing.check_agreement(programs, 0.2) == {"other": 0.125}
+
+
+@pytest.mark.parametrize("wrong", [0.5, np.nan])
+def test_check_agreement_names_who_differs(wrong):
+    programs = [program(name, lambda x, d=d: x + d, jnp.ones(3)) for name, d in
+                (("plain", 0), ("good", 0), ("bad", wrong))]
+    with pytest.raises(ValueError, match="plain: bad by .* expected at most 0.1$"):
+        timing.check_agreement(programs, 0.1)
+
+
+def test_measure_takes_turns(monkeypatch):
+    order = []
+    monkeypatch.setattr(timing.Program, "run", lambda self: order.append(self.name))
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0)
+    programs = [timing.Program(name, 0.0, 0, None, ()) for name in "ab"]
+    records = timing.measure(programs, setting={"L": 1}, rounds=3)
+    assert order == list("ab") * 4  # the first turn tells how often to run
+    assert [len(r["rounds_s"]) for r in records] == [3, 3]
+
+
+def test_ratio_compares_within_rounds():
+    slow, fast = {"rounds_s": [2.0, 30.0, 4.0]}, {"rounds_s": [1.0, 10.0, 1.0]}
+    assert timing.ratio(slow, fast) == 3  # of 2, 3 and 4
+
+
+def check_report(name, measure, draw, folder):
+    """Run a benchmark in small; raise unless its files hold what was measured."""
+    timing.report(name, measure, draw, quick=True, folder=folder)
+    header, records = timing.read(folder / f"{name}.jsonl")
+    assert {"processor", "cores", "jax", "commit", "load_average"} <= set(header)
+    for record in records:
+        assert record["q1_s"] <= record["median_s"] <= record["q3_s"]
+        assert record["temp_bytes"] >= 0 and record["compile_s"] > 0
+    assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    return records
+
+
+def test_ssm_engines_agree_with_plain_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(ssm_engines, "ENGINES", ("fft",))  # others have tests of their own
+    records = check_report("ssm_engines", ssm_engines.measure, ssm_engines.draw, tmp_path)
+    names = [*ssm_engines.PLAIN, "auto", *ssm_engines.ENGINES]
+    for passes in ssm_engines.PASSES:
+        assert [r["contender"] for r in timing.select(records, **{"pass": passes})] == names
+    # The tolerance that long sequences need hides nothing here.
+    assert max(r["difference"] for r in records[1:] if "difference" in r) < 1e-5
+
+
+def test_engine_table_replaces_the_rows_of_its_platform(tmp_path):
+    path = tmp_path / "engine_table.json"
+    row = {"length": 1, "seconds": {"fft": 0.5}, "measured": True}
+    old = [{"platform": "cpu", "length": 7}, {"platform": "tpu", "measured": False}]
+    path.write_text(json.dumps(old))
+    ssm_engines.write_table(path, [{"platform": "cpu"} | row])
+    assert json.loads(path.read_text()) == [{"platform": "cpu"} | row, old[1]]
+
+
+def test_sampling_agrees_with_the_plain_sampler(tmp_path):
+    records = check_report("sampling", sampling.measure, sampling.draw, tmp_path)
+    assert {r["contender"] for r in records} == {*sampling.SAMPLERS, "linear_ssm, auto"}
+
+
+@pytest.fixture
+def fast_compiles():
+    """LLVM's optimizer off: half of a compile time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize("name", ["official", "paper"])
+def test_plain_training_step_has_the_loss_and_gradient_of_the_model(name, fast_compiles):
+    length = 16
+    model, variables, inputs, labels = train_step.make(
+        name, 2, length, n_layers=1, d_model=4, d_state=4
+    )
+    contenders = {
+        "plain": train_step.plain_logits(name, length),
+        "pspike_jax": train_step.model_logits(model, variables),
+    }
+    noise = train_step.uniforms(model, inputs)
+    differences = train_step.check(contenders, variables["params"], inputs, labels, noise)
+    # Sums over 32 steps in float32; a spike that flipped would move a gradient by 1e-2.
+    assert differences["pspike_jax"] < 1e-3
+
+
+def test_stream_latencies_are_of_a_stream_that_agrees_with_the_parallel_pass(tmp_path):
+    records = check_report("stream", stream.random_model, lambda records: stream.draw(
+        records + [record | {"model": "digits"} for record in records]), tmp_path)
+    assert [r["t"] for r in records] == [1, 20]
+
+
+def passes(spikes, p):
+    return {"spike_array": np.asarray(spikes), "probability_array": np.asarray(p)}
+
+
+def test_ties_are_disagreements_that_follow_from_no_other():
+    spikes, p = np.zeros((3, 2, 4, 1)), np.full((3, 2, 4, 1), 0.5)
+    others, q = spikes.copy(), p.copy()
+    for where in ((0, 0, 2), (1, 0, 1), (1, 0, 3), (2, 0, 0), (2, 0, 2), (2, 1, 3)):
+        others[where], q[where] = 1, 0.5 + 0.01 * (1 + where[0])
+    found = ties.ties(passes(spikes, p), passes(others, q))
+    # In example 0, (1, 3) and (2, 2) come after (0, 2) or (1, 1).
+    assert (found["draws"], found["disagreements"], found["ties"]) == (24, 6, 4)
+    assert found["widest"] == pytest.approx(0.03)
+
+
+def test_ties_refuse_a_wide_disagreement(monkeypatch):
+    counts = {"draws": 9, "disagreements": 1, "ties": 1, "widest": 2e-5}
+    monkeypatch.setattr(ties, "modes", lambda quick: [("engine fft", counts)])
+    with pytest.raises(ValueError, match="engine fft"):
+        ties.measure(True)
+
+
+def test_readme_says_what_the_records_say():
+    readme = (ROOT / "README.md").read_text()
+    assert f"<!-- performance -->\n{summary.content(timing.RESULTS)}<!-- end of" in readme
