@@ -61,7 +61,9 @@ class Pass:
             assert np.min(np.abs(p - uniform)) > TIE, "a tie at this seed: take another key"
 
     def check(self, logits, aux, rows=slice(None)):
-        """Raise where spikes differ at all, or logits by more than rounding."""
+        """Raise where noise bits or spikes differ at all, or logits by more than rounding."""
+        noise = jax.tree.map(lambda array: array[rows], self.noise)
+        check_noise(aux, noise, {"input": 0, "output": 1})
         for site, record in aux.items():
             expected = self.aux[site]["spike_array"][:, rows]
             np.testing.assert_array_equal(record["spike_array"], expected)
@@ -87,6 +89,32 @@ def test_example_is_the_same_in_another_batch():
     arguments = (variables, inputs[rows], lengths[rows], ids[rows], key)
     logits, aux = compiled(run(single().model), *arguments)(*arguments)
     single().check(logits, aux, rows)
+
+
+def test_example_is_the_same_with_padding_behind_it():
+    variables, inputs, _, ids, key = single().arguments
+    rows, steps = np.flatnonzero(single().lengths == 7), slice(0, 7)
+    alone = (variables, inputs[rows, steps], jnp.array([7]), ids[rows], key)
+    logits, aux = compiled(run(single().model), *alone)(*alone)
+    cut = lambda record: {name: array[:, rows, steps] for name, array in record.items()}
+    noise = jax.tree.map(lambda array: array[rows, steps], single().noise)
+    check_noise(aux, noise, {"input": 0, "output": 1})
+    for site, record in aux.items():
+        expected = cut(single().aux[site])["spike_array"]
+        np.testing.assert_array_equal(record["spike_array"], expected)
+    # The same spikes; float32 sums in another order.
+    np.testing.assert_allclose(logits, single().logits[rows], rtol=1e-5, atol=1e-5)
+
+
+def test_rematerialization_has_the_same_spikes():
+    model = small_model(remat="block")
+
+    def loss(variables, *arguments):
+        logits, aux = run(model)(variables, *arguments)
+        return jnp.sum(logits), (logits, aux)
+
+    program = compiled(jax.grad(loss, has_aux=True), *single().arguments)
+    single().check(*program(*single().arguments)[1])
 
 
 def test_pass_without_jit_has_the_same_spikes_and_numbers_examples_by_row():
@@ -116,6 +144,8 @@ def test_mesh_of_eight_devices_has_the_same_spikes():
     logits, aux = program(*single().arguments)
     assert len(logits.sharding.device_set) == 8
     single().check(logits, aux)
+    again = program(*single().arguments)
+    jax.tree.map(np.testing.assert_array_equal, again, (logits, aux))
 
 
 def test_official_block_shares_the_uniforms_of_the_program():

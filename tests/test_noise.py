@@ -140,6 +140,18 @@ def test_uniforms_are_the_same_outside_jit(key):
                                   _uniforms(draw_key, *WHERE.values(), IDS, STEPS, H))
 
 
+def test_uniforms_are_the_same_where_the_backward_pass_draws_them_again(key):
+    draw_key = key()
+
+    @jax.checkpoint
+    def loss(weights):
+        return jnp.sum(weights * _uniforms(draw_key, *WHERE.values(), IDS, STEPS, H))
+
+    # The gradient of a weighted sum is what was weighted, drawn again as nothing was kept.
+    again = jax.jit(jax.grad(loss))(jnp.ones((B, L, H)))
+    np.testing.assert_array_equal(again, draw(draw_key))
+
+
 def test_uniforms_are_the_same_under_vmap(key):
     draw_key = key()
     u = jax.vmap(lambda i: _uniforms(draw_key, *WHERE.values(), i[None], STEPS, H)[0])(IDS)
