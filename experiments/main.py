@@ -3,18 +3,22 @@
   python -m experiments.main --config=experiments/configs/NAME.py[:VARIANT] --workdir=DIR
 
 The same command goes on with a run that was killed. What it calls can be called from a notebook.
+PODS.md, beside this file, tells how to run it on many machines.
 """
 
 import json
-import pathlib
+import sys
 
-import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
+from experiments import processes
 from experiments.experiment import build
-from pspike_jax.analysis.report import report
-from pspike_jax.training import evaluate, fit, load
+from experiments.outcome import judge
+from experiments.plan import plan_in_subprocess
+from pspike_jax.training import fit, load
+from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.files import write_whole
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -22,8 +26,10 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run, and of no other.")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate"], "evaluate reads the best checkpoint so far."
+    "mode", "train", ["train", "evaluate", "plan"],
+    "evaluate reads the best checkpoint so far; plan says what a run would take, and runs nothing.",
 )
+PLAN_DEVICES = flags.DEFINE_integer("plan_devices", None, "Number of devices to plan for.")
 FINISHED = "evaluation.json"
 
 
@@ -32,7 +38,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
-    config, workdir = CONFIG.value.to_dict(), pathlib.Path(WORKDIR.value)
+    config, workdir = CONFIG.value.to_dict(), epath.Path(WORKDIR.value)
+    if MODE.value == "plan":
+        sys.exit(plan_in_subprocess(config, PLAN_DEVICES.value))
+    processes.start()
     try:
         experiment = build(config)
     except (FileNotFoundError, ValueError) as error:  # missing data, or a wrong config
@@ -41,37 +50,16 @@ def main(argv: list[str]) -> None:
     print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
     if MODE.value == "evaluate":
-        result = load(model, task, training, **where)
+        judge(experiment, load(model, task, training, **where), workdir)
     elif (workdir / FINISHED).exists():
         step = load(model, task, training, **where).best_step
         print(f"{workdir} holds a finished run; its best step by validation is {step}.")
-        return
     else:
-        result = fit(model, task, training, **where)
-    noise_key, report_key = jax.random.split(jax.random.key(experiment.evaluation.seed))
-    evaluation = evaluate(
-        model,
-        result.variables,
-        task.test,
-        key=noise_key,
-        draws=experiment.evaluation.draws,
-        batch_size=training.eval_batch_size,
-        mesh=experiment.mesh,
-    )
-    table = report(
-        model,
-        result.variables,
-        task,
-        key=report_key,
-        evaluation=evaluation,
-        workdir=workdir,
-        history=result.history,
-    )
-    print(table)
-    write_whole(workdir / "report.txt", table + "\n")
-    if MODE.value == "train":  # written last: a run that is killed before is not finished
-        write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
-    print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
+        profile = processes.profile_steps()
+        result = fit(model, task, training, **where, profile_steps=profile)
+        evaluation = judge(experiment, result, workdir)
+        if is_primary():  # written last: a run that is killed before is not finished
+            write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 from jax.sharding import PartitionSpec
 
-# Names of the last axes; an array of fewer axes has the last of them.
-USUAL = ("inputs", "features")
+# Names of the last axes, of what is not one number per feature.
+USUAL = ("features",)
 AXES = {
+    "kernel": ("inputs", "features"),
+    "recurrent": ("inputs", "features"),
     "embedding": ("tokens", "features"),
     "A_real": ("features", "state"),
     "A_imag": ("features", "state"),
@@ -42,8 +44,8 @@ def logical_axes(name: str, rank: int) -> tuple[str | None, ...]:
     Returns:
       A name for each axis; None for those that are never split.
     """
-    names = AXES.get(name, USUAL)
-    named = names[max(0, len(names) - rank) :]
+    named = AXES.get(name, USUAL)
+    named = named[max(0, len(named) - rank) :]
     return (None,) * (rank - len(named)) + named
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,6 +46,8 @@ def start_processes(
     """
     options = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [name for name, value in options.items() if value is None]
+    if jax.distributed.is_initialized():
+        return
     limits = {
         "initialization_timeout": 2 * timeout,
         "heartbeat_timeout_seconds": heartbeat,
@@ -55,7 +58,13 @@ def start_processes(
             try:
                 jax.distributed.initialize(**limits)
             except ValueError:  # JAX knows of no environment that would tell
+                if "JAX_COORDINATOR_ADDRESS" in os.environ:
+                    raise
                 return
+            except RuntimeError as error:
+                if "must be called before" in str(error):  # a device is in use: too late to join
+                    return
+                raise
     elif missing:
         raise ValueError(f"{missing} not given, expected all of {list(options)} or none")
     else:
@@ -125,6 +134,18 @@ def agree(number: int) -> int:
       That number.
     """
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def gather(tree: Any) -> Any:
+    """Return arrays that this process holds whole; all processes must call it.
+
+    Args:
+      tree: arrays, split over devices of any process.
+
+    Returns:
+      The same tree; NumPy arrays where there are several processes.
+    """
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 def meet(name: str) -> None:

@@ -3,9 +3,12 @@
 Files may lie in an object storage, whose paths have a scheme such as gs://.
 """
 
+import contextlib
 import errno
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -39,6 +42,25 @@ def write_whole(path: epath.Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def local_folder(folder: os.PathLike) -> Iterator[os.PathLike]:
+    """Give a local folder to write files to, which end up in a folder that may be remote.
+
+    Args:
+      folder: where the files go.
+
+    Yields:
+      The folder itself, or a temporary one whose files are copied.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as here:
+        yield here
+        for path in epath.Path(here).iterdir():
+            path.copy(epath.Path(folder) / path.name, overwrite=True)
 
 
 def read_lines(path: epath.Path) -> list[dict[str, Any]]:

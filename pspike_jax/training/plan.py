@@ -1,0 +1,140 @@
+"""What a run would take, before it is paid for: nothing is computed, no array is made.
+
+The training step is compiled for the mesh it is given, which may be one of virtual CPU devices;
+what the compiler says of memory and work holds for the CPU, and is an estimate for other devices.
+"""
+
+import collections
+import math
+import re
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from pspike_jax.data.batches import Task
+from pspike_jax.training.checkpoints import LEAVES
+from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.sharding import batch_sharding, check_batch_size
+from pspike_jax.training.state import TrainState, abstract_state, compile_train_step
+from pspike_jax.training.window import leaf_paths
+
+# The file of the source that each engine's operations come from.
+ENGINE_FILES = {
+    "chunked": "chunked.py", "fft": "convolution.py", "associative or sequential": "recurrence.py",
+}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> str:
+    """Describe a run.
+
+    Args:
+      model: the model.
+      task: gives shapes and sizes.
+      settings: of the run.
+      mesh: the devices.
+
+    Returns:
+      A text: parameters and their shardings, memory of each device, work and traffic of a step,
+      engines, steps of an epoch, size of a checkpoint.
+
+    Raises:
+      ValueError: model, task, settings and mesh do not fit each other.
+    """
+    check_batch_size(settings.batch_size, mesh, "batch_size")
+    state = abstract_state(model, task, settings, mesh)
+    compiled = compile_train_step(state, mesh).lower(state, _batch(task, settings, mesh)).compile()
+    examples = len(task.train.labels)
+    steps = examples // settings.batch_size
+    saved = sum(_bytes(leaf) for name in LEAVES for leaf in jax.tree.leaves(getattr(state, name)))
+    axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    lines = [
+        f"mesh: {axes}; {mesh.size} devices",
+        "",
+        *_parameters(state),
+        "",
+        *_program(compiled),
+        "",
+        f"engine: {getattr(model, 'engine', 'none')}; compiled in: {_engines(compiled)}",
+        f"steps: {settings.steps}, {steps} an epoch of {examples} examples in batches of "
+        f"{settings.batch_size}: {settings.steps / max(1, steps):.1f} epochs",
+        f"checkpoint: {_size(saved)}; on disk at most {settings.keep + settings.keep_best + 1}: "
+        f"{_size(saved * (settings.keep + settings.keep_best + 1))}",
+    ]
+    return "\n".join(lines)
+
+
+def _batch(task: Task, settings: TrainSettings, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    real = task.train.inputs.dtype.kind == "f"
+    return {
+        name: jax.ShapeDtypeStruct(
+            (settings.batch_size, *array.shape[1:]),
+            jnp.float32 if real and name == "inputs" else jnp.int32,
+            sharding=batch_sharding(mesh),
+        )
+        for name, array in task.train._asdict().items()
+    }
+
+
+def _parameters(state: TrainState) -> list[str]:
+    leaves = jax.tree.leaves(state.params)
+    rows = [
+        (path, str(leaf.shape), str(leaf.dtype), str(leaf.sharding.spec), _size(_local(leaf)))
+        for path, leaf in zip(leaf_paths(state.params), leaves)
+    ]
+    rows.insert(0, ("parameter", "shape", "dtype", "split over", "on a device"))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    count = sum(math.prod(leaf.shape) for leaf in leaves)
+    whole = {
+        name: sum(_local(leaf) for leaf in jax.tree.leaves(getattr(state, name)))
+        for name in ("params", "opt_state", "batch_stats")
+    }
+    return [
+        *table,
+        f"{count:,} parameters; on a device: parameters {_size(whole['params'])}, optimizer "
+        f"{_size(whole['opt_state'])}, batch statistics {_size(whole['batch_stats'])}",
+    ]
+
+
+def _program(compiled: Any) -> list[str]:
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    calls = collections.Counter(
+        re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text())
+    )
+    traffic = ", ".join(f"{count} {name}" for name, count in sorted(calls.items()))
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    total += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return [
+        f"memory of a device in a step: {_size(total)}: state and batch "
+        f"{_size(memory.argument_size_in_bytes)}, values in between "
+        f"{_size(memory.temp_size_in_bytes)}, results that take no other's place "
+        f"{_size(memory.output_size_in_bytes - memory.alias_size_in_bytes)}",
+        f"work of a device in a step: {cost.get('flops', math.nan):.3g} operations, "
+        f"{_size(cost.get('bytes accessed', math.nan))} read and written "
+        "(loops are counted as one pass)",
+        f"calls between devices in the program: {traffic or 'none'}",
+    ]
+
+
+def _engines(compiled: Any) -> str:
+    text = compiled.as_text()
+    found = [name for name, file in ENGINE_FILES.items() if f"functional/{file}" in text]
+    return ", ".join(found) or "none"
+
+
+def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def _local(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    power = min(3, int(math.log(count, 1024))) if count >= 1 else 0
+    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
