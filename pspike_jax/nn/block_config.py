@@ -23,6 +23,7 @@ from pspike_jax.nn.fields import (
 from pspike_jax.nn.lif import resting
 from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS
 
+DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
 SSM_BRANCHES = ("ssm", "ssm_reverse")
 SITES = ("input", "input_reverse", "output", "output_reverse")
 
@@ -65,7 +66,7 @@ class BlockConfig:
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       l_max: longest input of a length-attuned kernel; None takes the length at initialisation.
-      engine: how diagonal SSMs are evaluated.
+      engine: how SSMs are evaluated; "dplr" has "auto", "chunked" and "fft" alone.
       remat: "none", or "block" to recompute a block's values in the backward pass.
     """
 
@@ -105,7 +106,7 @@ class BlockConfig:
             "surrogate": SURROGATES,
             "activation": ACTIVATIONS,
             "mixer": ("dense", "none"),
-            "engine": tuple(engine.value for engine in Engine),
+            "engine": tuple(engine.value for engine in (Engine if diagonal else DPLR_ENGINES)),
             "remat": ("none", "block"),
         }
         for name, allowed in choices.items():

@@ -88,13 +88,12 @@ class Block(nn.Module):
             "skip": skip,
             "dt_min": config.dt_min,
             "dt_max": config.dt_max,
+            "engine": config.engine,
             "name": name,
         }
         if config.parametrization == "dplr":
             return DPLRSSM(length=self.mode.kernel_length, **common)
-        return DiagonalSSM(
-            initializer=config.initializer, train_B=True, engine=config.engine, **common
-        )
+        return DiagonalSSM(initializer=config.initializer, train_B=True, **common)
 
     @property
     def _two_sided(self) -> bool:

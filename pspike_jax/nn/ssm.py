@@ -9,14 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.functional.chunk_states import as_reals
 from pspike_jax.functional.convolution import convolve
 from pspike_jax.functional.discretization import discretize_bilinear_dplr, discretize_zoh
-from pspike_jax.functional.dplr import (
-    dplr_kernel,
-    dplr_recurrence,
-    length_attuned,
-    length_unattuned,
-)
+from pspike_jax.functional.dplr import dplr_kernel, length_attuned
+from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr, unattuned
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.initializers import (
     hippo_legs_nplr,
@@ -118,7 +115,7 @@ class DiagonalSSM(nn.Module):
 
 
 class DPLRSSM(nn.Module):
-    """S4 (Gu et al. 2022): HiPPO-LegS, A = Lambda - P P*, bilinear, as a length-attuned kernel.
+    """S4 (Gu et al. 2022): HiPPO-LegS, A = Lambda - P P*, bilinear, with a length-attuned readout.
 
     Parameters keep the published parametrisation: dt = softplus(inv_dt), and C is the
     length-attuned C~ = C (I - Abar^L) of the kernel length L.
@@ -132,6 +129,7 @@ class DPLRSSM(nn.Module):
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       length: kernel length L that C~ belongs to; inputs are at most as long.
+      engine: "chunked" (what "auto" takes), or "fft" for a convolution with the kernel.
     """
 
     features: int
@@ -142,6 +140,7 @@ class DPLRSSM(nn.Module):
     dt_min: float
     dt_max: float
     length: int
+    engine: Engine = Engine.AUTO
 
     def setup(self):
         copies = 1 if self.shared else self.features
@@ -162,16 +161,13 @@ class DPLRSSM(nn.Module):
 
     def _initial_C(self, key):
         shape = (2 if self.two_sided else 1, self.features, self.d_state // 2, 2)
-        A_bar, _ = self._dense()
+        Lambda, P, B, dt = self._continuous()
+        A_bar, _ = discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)
         C = from_pairs(_complex_normal(key, shape))
         return as_pairs(jnp.stack([length_attuned(c, A_bar, self.length) for c in C]))
 
     def _continuous(self):
         return _continuous_dplr(self.A_real, self.A_imag, self.P, self.B, self.inv_dt)
-
-    def _dense(self):
-        Lambda, P, B, dt = self._continuous()
-        return discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)
 
     def kernel(self) -> jax.Array:
         """Return the kernel, (H, length) or two-sided (2, H, length) float32."""
@@ -181,33 +177,38 @@ class DPLRSSM(nn.Module):
         return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
 
     def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
-        """Convolve u with the kernel; from a given state, run the dense recurrence instead.
+        """Run the SSM.
 
         Args:
-          u: (B, L, H) real; without a state, L is at most `length`.
-          initial_state: (B, H, N/2) complex64, or None for a whole sequence.
+          u: (B, L, H) real; L is at most `length` where a sequence is whole.
+          initial_state: (B, H, N/2) complex64, to carry on from, or None for a whole sequence.
 
         Returns:
           y: (B, L, H) float32.
-          final_state: (B, H, N/2) complex64; None without an initial state.
+          final_state: (B, H, N/2) complex64; None where the engine is "fft", which has no states.
 
         Raises:
           ValueError: u is longer than the kernel.
         """
-        if initial_state is not None:
-            A_bar, B_bar = self._dense()
-            C = length_unattuned(from_pairs(self.C)[0], A_bar, self.length)
-            y, final_state = dplr_recurrence(u, A_bar, B_bar, C, initial_state)
-        else:
-            steps = u.shape[-2]
-            if steps > self.length:
-                raise ValueError(
-                    f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
-                )
+        steps = u.shape[-2]
+        if initial_state is None and steps > self.length:
+            raise ValueError(
+                f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
+            )
+        if self.engine == Engine.FFT and initial_state is None:
             y, final_state = convolve(u, self.kernel()[..., :steps]), None
+        else:
+            y, final_state = self._chunked(u, initial_state)
         if self.skip:
             y = y + self.D[None, None] * u.astype(jnp.float32)
         return y, final_state
+
+    def _chunked(self, u, initial_state):
+        Lambda, P, B, dt = self._continuous()
+        attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
+        start = None if initial_state is None else as_reals(initial_state)
+        y, final_state = chunked_dplr(u, unattuned(attuned, self.length), start)
+        return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
 
 
 def _zero_order_hold(A_real, A_imag, log_dt):

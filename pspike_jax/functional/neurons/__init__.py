@@ -1,6 +1,7 @@
 """Reset-based neurons: a file each, and one unroll that runs any of them over time."""
 
 from pspike_jax.functional.neurons.adlif import CONSTRAINED, AdLIF
+from pspike_jax.functional.neurons.bracketing import Bracketed, bracketed_lif
 from pspike_jax.functional.neurons.csilif import CSiLIF
 from pspike_jax.functional.neurons.lif import LIF
 from pspike_jax.functional.neurons.neuron import (
@@ -26,6 +27,7 @@ __all__ = [
     "RADLIF",
     "RLIF",
     "AdLIF",
+    "Bracketed",
     "CSiLIF",
     "Firing",
     "LIF",
@@ -33,6 +35,7 @@ __all__ = [
     "NeuronState",
     "ResonateAndFire",
     "SiLIF",
+    "bracketed_lif",
     "clamp",
     "default_section",
     "draw_initial_state",
