@@ -150,3 +150,24 @@ def test_ties_refuse_a_wide_disagreement(monkeypatch):
 def test_readme_says_what_the_records_say():
     readme = (ROOT / "README.md").read_text()
     assert f"<!-- performance -->\n{summary.content(timing.RESULTS)}<!-- end of" in readme
+
+
+def record(contender, *seconds, **setting):
+    return setting | {"contender": contender, "rounds_s": list(seconds), "temp_bytes": 0}
+
+
+def test_summary_tells_what_is_reached_from_what_is_missed(tmp_path):
+    setting = {"batch": 1, "H": 64, "N": 32, "pass": "forward+backward"}
+    records = [
+        record("plain fft", 26.0, 28.0, 30.0, L=16_384, **setting),
+        record("auto", 2.0, 2.0, 2.0, L=16_384, **setting),
+        record("fft", 2.6, 2.6, 2.6, L=16_384, **setting),
+        record("chunked", 2.0, 2.0, 2.0, L=16_384, **setting),
+    ]
+    machine = {"processor": "P", "cores": 2, "jax": "1", "load_average": 0.1}
+    timing.write(tmp_path, "ssm_engines", machine, records)
+    text = summary.content(tmp_path)
+    row = "| {} | B 1, H 64, N 64, L 16,384 | at least {}x | {}x | {} |"
+    assert row.format("`auto` against plain fft", 13, 14, "reached") in text
+    assert row.format("`chunked` against `fft`", 1.5, 1.3, "missed: ")[:-2] in text
+    assert "65,536" not in text, "a row without a record"
