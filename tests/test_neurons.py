@@ -403,6 +403,41 @@ def test_recurrent_matrix_is_orthogonal_and_loses_its_diagonal(key):
     np.testing.assert_array_equal(gradient, 1 - np.eye(16))
 
 
+bracketed = jax.jit(neurons.bracketed_lif, static_argnames=("iterations", "room"))
+
+
+@pytest.mark.parametrize("loudness, least, most", [
+    (1.0, 0.0, 0.0),  # every sequence settles
+    (3.5, 0.02, 0.3),  # some are scanned
+    (6.0, 0.31, 1.0),  # more than there is room for: all are scanned
+])
+def test_bracketed_lif_matches_float64_loop(loudness, least, most, rng, key):
+    neuron, params, _, _, _ = problem("lif", rng, key)
+    (alpha,) = neuron.coefficients(params)
+    currents = jnp.asarray(loudness * rng.normal(size=(50, 8, FEATURES)), jnp.float32)
+    state = neurons.initial_state(neuron, 8, FEATURES)
+    state = neurons.draw_initial_state(state, key(), example_ids=jnp.arange(8))
+    found = bracketed(alpha, currents, state, iterations=6, room=0.3)
+    flat = [*state.membrane, state.spikes]
+    expected, (membrane,), nearest = float64_run("lif", (double(alpha),), currents, flat, None)
+    assert nearest > 1e-5, "a drive within rounding of the threshold would decide nothing"
+    assert least <= float(found.open_share) <= most
+    assert loudness == 1.0 or 0.01 < expected.mean() < 0.3
+    np.testing.assert_array_equal(found.spikes, expected)
+    np.testing.assert_array_equal(found.state.spikes, expected[-1])
+    # float32 sums of numbers up to 20, in another order.
+    np.testing.assert_allclose(found.state.membrane[0], membrane, rtol=0, atol=2e-5)
+
+
+def test_bracketed_lif_leaves_membranes_at_the_threshold_open():
+    # Membranes of exactly 1, which does not fire, of 5e-5 above it, and of 1.5.
+    currents = jnp.asarray([2.0, 2.0001, 3.0], jnp.float32)[None, None]
+    state = neurons.initial_state(neurons.LIF(), 1, 3)
+    found = neurons.bracketed_lif(jnp.full((3,), 0.5), currents, state, iterations=3)
+    np.testing.assert_array_equal(found.spikes[0, 0], [0, 1, 1])
+    np.testing.assert_allclose(found.open_share, 1 / 3)
+
+
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_unroll_lowers_for_accelerators(platform, rng, key):
     neuron, params, currents, state, recurrent = problem("csilif", rng, key)
