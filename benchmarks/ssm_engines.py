@@ -36,6 +36,7 @@ PLAIN = {
 }
 ENGINES = ("chunked", "fft", "associative", "sequential")
 TOO_LONG_S = 3.0  # a contender that will probably take longer is left out
+MOST_SCANNED = 4e7  # largest B L H N for associative scans, which keep many arrays of that size
 LOST = 5.0  # and one that was this many times slower than the fastest at a shorter length
 PRODUCT = 2048  # size of the matrix product that stands for the machine's rate
 
@@ -129,13 +130,15 @@ def compare(shape: Shape, passes: str, models: dict[str, Callable], extra=(), **
     )
 
 
-def contenders() -> dict[str, Callable]:
-    """Return the plain programs, the first of them the reference, and all engines."""
+def contenders(shape: Shape) -> dict[str, Callable]:
+    """Return the plain programs, the first of them the reference, and the engines."""
     without_state = {
         name: lambda u, Lambda_bar, B_bar, C, state, f=f: (f(u, Lambda_bar, B_bar, C), None)
         for name, f in PLAIN.items()
     }
-    return without_state | {name: by_engine(name) for name in ("auto", *ENGINES)}
+    models = without_state | {name: by_engine(name) for name in ("auto", *ENGINES)}
+    scanned = ("plain associative", "associative") if shape.work > MOST_SCANNED else ()
+    return {name: model for name, model in models.items() if name not in scanned}
 
 
 def matrix_product() -> timing.Program:
@@ -160,17 +163,19 @@ def measure(quick: bool) -> list[timing.Record]:
         Shape(16, 784, 400, 32),  # psMNIST
         Shape(32, 64, 128, 8),  # the quickstart
     ]
-    records, last, models = [], [], contenders()
+    records, last, names = [], [], list(contenders(sweep[0]))
     for before, shape in zip([None, *sweep], sweep):
         growth = 1 if before is None else shape.work / before.work
-        models = {name: models[name] for name in affordable(models, last, growth)}
-        last = compare(shape, "forward+backward", models)
+        names = affordable(names, last, growth)
+        models = contenders(shape)
+        last = compare(shape, "forward+backward", {n: models[n] for n in names if n in models})
         records += last
-    for shape in [Shape(2, 9, 3, 2)] if quick else layers:
-        extra = [matrix_product()] if shape == layers[0] else []
-        records += compare(shape, "forward", contenders(), extra)
-        if not quick:
-            records += compare(shape, "forward+backward", contenders())
+    if quick:
+        shape = Shape(2, 9, 3, 2)
+        return records + compare(shape, "forward", contenders(shape))
+    records += compare(layers[0], "forward", contenders(layers[0]), [matrix_product()])
+    for shape in layers:
+        records += compare(shape, "forward+backward", contenders(shape))
     return records
 
 
