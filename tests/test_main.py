@@ -73,14 +73,47 @@ def test_main_evaluates_again_to_the_same_numbers(finished, capsys):
 
 def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeypatch):
     calls = []
-    result = types.SimpleNamespace(variables={}, history=[], best_step=4)
-    for name, answer in (("fit", result), ("load", result), ("evaluate", {}), ("report", "")):
+    result = types.SimpleNamespace(best_step=4)
+    for name, answer in (("fit", result), ("load", result), ("judge", {})):
         stub = lambda *_, name=name, answer=answer, **__: calls.append(name) or answer
         monkeypatch.setattr(main, name, stub)
     run(tmp_path, "--mode=evaluate")
     run(tmp_path)
     run(tmp_path)
-    assert calls == ["load", "evaluate", "report", "fit", "evaluate", "report", "load"]
+    assert calls == ["load", "judge", "fit", "judge", "load"]
+
+
+def test_main_plans_for_other_devices_and_runs_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
+         "--mode=plan", "--plan_devices=4", "--config.mesh.fsdp=2"],
+        cwd=ROOT, capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "mesh: data=2, fsdp=2, model=1, sequence=1; 4 devices",
+        "mixer/linear/kernel",
+        "'fsdp'",
+        "memory of a device in a step",
+        "39 an epoch of 1257 examples in batches of 32: 0.2 epochs",
+        "all-reduce",
+        "checkpoint: ",
+    ):
+        assert part in done.stdout, done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_main_writes_a_profile_and_keeps_compiled_programs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
+         "--profile_steps=3,4", f"--compile_cache={tmp_path / 'cache'}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    assert list((tmp_path / "cache").iterdir())
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert all(line["time/compute"] > 0 and line["time/save"] >= 0 for line in lines)
 
 
 def test_main_refuses_the_workdir_of_another_config(finished):

@@ -10,6 +10,7 @@ from pspike_jax.nn.block_config import SITES, BlockConfig
 from pspike_jax.nn.blocks import Mode, OfficialBlock, PaperBlock
 from pspike_jax.nn.fields import check_choice
 from pspike_jax.nn.norm import Normalization
+from pspike_jax.nn.placement import place
 from pspike_jax.nn.pspike import Noise
 
 SAMPLINGS = ("spikes", "mean")
@@ -86,10 +87,11 @@ class PSpikeBackbone(nn.Module):
 
         def body(block, x, per_layer):
             layer, arrays, state = per_layer
-            x, records, state = block(x, layer, source.replace(arrays=arrays), mask, state)
+            noise = source.replace(arrays=arrays)
+            x, records, state = block(place(x), layer, noise, mask, state)
             if capture:
                 records["output"]["block_output"] = x
-            return x, (records, state)
+            return place(x), (records, state)
 
         block = self._block(mode)
         scan = nn.scan(

@@ -15,6 +15,7 @@ from pspike_jax.data.batches import Split, eval_batches
 from pspike_jax.training import losses, metrics
 from pspike_jax.training.sharding import (
     check_batch_size,
+    gather_parameters,
     local_rows,
     make_mesh,
     replicated,
@@ -54,16 +55,17 @@ def eval_step(
     valid = batch["labels"] >= 0
     # Length 0 masks every step of what fills a batch, so that it counts in no firing rate.
     lengths = jnp.where(valid.reshape(-1, *[1] * (batch["lengths"].ndim - 1)), batch["lengths"], 0)
-    logits, aux = model.apply(
-        variables,
-        batch["inputs"],
-        lengths,
-        train=False,
-        noise=noise,
-        sampling=sampling,
-        example_ids=example_ids,
-        rngs={"spikes": key},
-    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        logits, aux = model.apply(
+            variables | {"params": gather_parameters(variables["params"])},
+            batch["inputs"],
+            lengths,
+            train=False,
+            noise=noise,
+            sampling=sampling,
+            example_ids=example_ids,
+            rngs={"spikes": key},
+        )
     example_losses = losses.cross_entropy(logits, batch["labels"])
     measured = metrics.prediction_metrics(logits, batch["labels"], example_losses)
     return jax.lax.with_sharding_constraint((measured, aux), replicated(mesh))

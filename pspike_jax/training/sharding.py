@@ -102,6 +102,29 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
     return jax.tree.map_with_path(sharding, abstract)
 
 
+def gather_parameters(params: Any) -> Any:
+    """Bring the parts that "fsdp" split together for a pass; their gradients are split again.
+
+    Otherwise the compiler may send activations around instead, which are larger.
+
+    Args:
+      params: tree of parameters, traced under the mesh of `jax.sharding.get_abstract_mesh`.
+
+    Returns:
+      The same parameters, each device with all that its part of the batch needs.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.shape.get("fsdp", 1) == 1:
+        return params
+    sizes = {**mesh.shape, "fsdp": 1}
+
+    def gather(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        spec = partition(jax.tree_util.keystr(path[-1:], simple=True), leaf.shape, sizes)
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+    return jax.tree.map_with_path(gather, params)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of what every device holds whole.
 

@@ -14,7 +14,12 @@ from pspike_jax.data.batches import Task
 from pspike_jax.training import losses, metrics
 from pspike_jax.training.optimizers import make_optimizer
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import batch_sharding, replicated, state_shardings
+from pspike_jax.training.sharding import (
+    batch_sharding,
+    gather_parameters,
+    replicated,
+    state_shardings,
+)
 
 Batch = Mapping[str, jax.Array]
 
@@ -192,7 +197,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Met
 
     def loss_function(params):
         (logits, aux), updated = state.model.apply(
-            state.variables | {"params": params},
+            state.variables | {"params": gather_parameters(params)},
             batch["inputs"],
             batch["lengths"],
             train=True,
@@ -242,8 +247,13 @@ def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
       `train_step`, jitted.
     """
     shardings = state_shardings(state, mesh)
+
+    def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
+            return train_step(state, batch)
+
     return jax.jit(
-        train_step,
+        advance,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
