@@ -56,7 +56,7 @@ def gradient(function):
     return run
 
 
-# On TPUs reversal, and so irfft, was a hundred times slower than need be (openxla/xla, issue 23191).
+# Reversal, and so irfft, was a hundred times too slow on TPUs (openxla/xla, issue 23191).
 FFT = "stablehlo.fft"
 COMPLEX = functools.partial(array, dtype=jnp.complex64)
 DIAGONAL = (array(B, L, H), COMPLEX(H, N), COMPLEX(H, N))
