@@ -34,7 +34,9 @@ of warm-up. Its learning rate is the one of {rates} with the best validation sco
 runs with a seed of their own. Three seeds were then trained with it; each was tested once, at its
 best step by validation. Accuracies are the mean over these seeds and its standard error; that the
 test examples are few is not in it. `pspikessm` draws its spikes: a test is a mean over {draws}
-draws.
+draws. Settings of neurons are the published ones, but for `resonate_and_fire`: as its Euler
+step multiplies currents by 0.004, it has threshold 0.05 in place of 1, at which it would not fire
+here.
 
 - **Firing rate:** spikes per neuron and valid step of the test split. In `pspikessm` the samplers
   of its inputs count as neurons.
