@@ -78,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for fields in runs:
         words = command(asked.config, asked.workdir, fields, asked.more)
         print(shlex.join(words), flush=True)
-        if not asked.print_only and subprocess.run(words).returncode:
-            raise SystemExit(f"error: the run with {fields} failed")
+        status = 0 if asked.print_only else subprocess.run(words).returncode
+        if status:
+            raise SystemExit(f"error: the run with {fields} ended with status {status}")
 
 
 if __name__ == "__main__":

@@ -185,6 +185,6 @@ def test_sweep_stops_where_a_run_fails(monkeypatch):
         sweep.subprocess, "run",
         lambda words: calls.append(words) or subprocess.CompletedProcess(words, len(calls) - 1),
     )
-    with pytest.raises(SystemExit, match="the run with {'model.d_model': 50} failed"):
+    with pytest.raises(SystemExit, match="{'model.d_model': 50} ended with status 1"):
         sweep.main([f"--config={ROOT}/experiments/configs/psmnist.py", "--workdir=runs"])
     assert len(calls) == 2
