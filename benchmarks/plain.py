@@ -182,3 +182,42 @@ def paper_logits(params, inputs, uniforms: Uniforms):
         s = spikes(affine(block["output"], y), uniforms(layer, 1))
         x = x + gelu(dense(block["mixer"]["linear"], s))
     return classify(params["head"], normalize(x, params["backbone"]["norm"]["layer"], -1))
+
+
+# The baseline `lif_ssm`: leaky integrate-and-fire neurons instead of sampling, stepped in time.
+
+
+def lif_step(params, membrane, spiked, drive):
+    """Leak, reset, integrate; fire above 1/2, with a box of width 1 as surrogate."""
+    alpha = jnp.clip(params["alpha"], 0.1, 0.9)[None]
+    current = params["scale"][None] * drive + params["shift"][None]
+    membrane = alpha * (membrane - spiked) + (1 - alpha) * current
+    return membrane, spikes(membrane, 0.5)
+
+
+def lif_layer(block, x):
+    """Step neurons, SSM and neurons of a layer together through x (B, L, H)."""
+    Lambda_bar, B_bar = zero_order_hold(block["ssm"])
+    C = 2 * as_complex(block["ssm"]["C"][0])
+
+    def step(carry, x_t):
+        first, state, second = carry
+        first = lif_step(block["input"], *first, x_t)
+        state = Lambda_bar[None] * state + B_bar[None] * first[1][..., None]
+        y = jnp.sum(C[None] * state, axis=-1).real
+        second = lif_step(block["output"], *second, y)
+        return (first, state, second), second[1]
+
+    rest = (jnp.zeros(x[:, 0].shape),) * 2
+    state = jnp.zeros((x.shape[0], *Lambda_bar.shape), jnp.complex64)
+    _, fired = jax.lax.scan(step, (rest, state, rest), x.swapaxes(0, 1))
+    return fired.swapaxes(0, 1)
+
+
+def lif_logits(params, inputs):
+    """Classify real inputs (B, L, F)."""
+    x = dense(params["encoder"]["linear"], inputs)
+    for _, block in layers(params["backbone"]["blocks"]):
+        s = lif_layer(block, normalize(x, block["norm"]["layer"], -1))
+        x = x + gelu(dense(block["mixer"]["linear"], s))
+    return classify(params["head"], normalize(x, params["backbone"]["norm"]["layer"], -1))

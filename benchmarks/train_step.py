@@ -166,10 +166,9 @@ def psmnist(quick: bool) -> list[timing.Record]:
     }
     differences = check(spiking, variables["params"], *data, uniforms(model, data[0]))
     lif, lif_variables, *_ = make("lif_ssm", batch, length, **sizes)
-    stepped, *_ = make("lif_ssm", batch, length, engine="sequential", **sizes)
     neurons = {
+        "lif, both stepped": lambda params, inputs, noise: plain.lif_logits(params, inputs),
         "lif, parallel SSM": model_logits(lif, lif_variables),
-        "lif, both stepped": model_logits(stepped, lif_variables),
     }
     differences |= check(neurons, lif_variables["params"], *data, jax.random.key(0))
     setting = {"model": "psmnist", "layers": sizes["n_layers"], "batch": batch, "L": length}
