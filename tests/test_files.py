@@ -141,3 +141,15 @@ def test_describe_is_the_same_for_equal_models_of_another_process():
     assert nested == [1, ["boxcar", "<object object>"]]
     neuron = pspike_jax.create_model("silif").neuron
     assert description(model=TinySpiking(features=neuron))["model"]["features"]["class"]
+
+
+def test_check_workdir_lets_a_run_go_on_on_another_mesh(tmp_path):
+    config = {"mesh": {"data": None, "fsdp": 1}, "task": {"name": "tiny"}}
+    described = [
+        describe(TinySpiking(), tiny_task(), tiny_settings(), config | change)
+        for change in ({}, {"mesh": {"data": 2, "fsdp": 4}}, {"task": {"name": "other"}})
+    ]
+    claim_workdir(tmp_path, described[0])
+    check_workdir(tmp_path, described[1])
+    with pytest.raises(ValueError, match="config.task.name is 'tiny' there and 'other' here"):
+        check_workdir(tmp_path, described[2])

@@ -19,6 +19,7 @@ from pspike_jax.training.files import write_whole
 from pspike_jax.training.settings import TrainSettings
 
 CONFIG = "config.json"
+PLACE = "config.mesh"  # where a run is, not what it is: it may go on elsewhere
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -108,7 +109,7 @@ def check_workdir(workdir: epath.Path, description: Mapping[str, Any]) -> None:
     differing = [
         f"{key} is {there.get(key, 'not set')!r} there and {here.get(key, 'not set')!r} here"
         for key in sorted(here.keys() | there.keys())
-        if here.get(key, "not set") != there.get(key, "not set")
+        if here.get(key, "not set") != there.get(key, "not set") and not key.startswith(PLACE)
     ]
     if differing:
         raise ValueError(f"workdir {workdir} belongs to another config; " + "; ".join(differing))
