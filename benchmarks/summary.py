@@ -164,6 +164,17 @@ CLAIMS = (
           field("temp_bytes", 1e-6, **STEP, layers=4), 250, True, " MB"),
     Claim("the plain one's", TRAIN, "train_step",
           field("temp_bytes", 1e-6, contender="plain", **OFFICIAL), None, unit=" MB"),
+    *(
+        claim
+        for remat in ("none", "block")
+        for claim in (
+            Claim(f"with `remat=\"{remat}\"`: share of the plain time", TRAIN, "train_step",
+                  times(f"remat {remat}", "plain", **OFFICIAL), None, unit=""),
+            Claim(f"with `remat=\"{remat}\"`: temporary memory", TRAIN, "train_step",
+                  field("temp_bytes", 1e-6, contender=f"remat {remat}", **OFFICIAL), None,
+                  unit=" MB"),
+        )
+    ),
     Claim("its compile time", TRAIN, "train_step",
           field("compile_s", **STEP, layers=4), 10, True, " s"),
     Claim("compile time of 12 layers over 4", TRAIN, "train_step", depth, 1.3, True),

@@ -27,6 +27,7 @@ from pspike_jax.training.losses import cross_entropy
 
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
+REMATS = ("none", "block")  # settings that are timed beside the default
 
 # Of gradients for one noise, relative to the largest entry of each array. Of 30 million spikes some
 # three fall on a tie, where two roundings give two spikes (see benchmarks/ties.py), and one spike
@@ -147,6 +148,9 @@ def official(quick: bool) -> list[timing.Record]:
     given = (variables["params"], inputs, labels)
     differences = check(contenders, *given, uniforms(model, inputs))
     setting = {"model": "official", "layers": layers, "batch": batch, "L": length}
+    for remat in REMATS:
+        if remat != model.remat:
+            contenders[f"remat {remat}"] = model_logits(model.clone(remat=remat), variables)
     programs = compiled(contenders, *given)
     records = timing.measure(programs, setting=setting, differences=differences, budget_s=40)
     deep, variables, *batch = make("official", batch, length, n_layers=3 * layers, **sizes)
