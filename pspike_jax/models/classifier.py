@@ -9,6 +9,7 @@ from pspike_jax.nn.backbone import SAMPLINGS, NoiseArgument
 from pspike_jax.nn.encoders import Encoder
 from pspike_jax.nn.fields import check_choice, check_whole
 from pspike_jax.nn.heads import POOLS, Classifier, Retrieval, pool_steps
+from pspike_jax.nn.precision import PRECISIONS
 
 
 class SequenceClassifier(nn.Module):
@@ -22,12 +23,14 @@ class SequenceClassifier(nn.Module):
       vocab_size: number of tokens; None for real inputs (B, L, F).
       pool: "mean" or "last" over valid steps, or "none" for scores at every step.
       documents: 2 compares two documents, inputs (B, 2, L), lengths (B, 2); else 1.
+      precision: name in `nn.precision.PRECISIONS`, of activations and matrix products.
     """
 
     num_classes: int
     vocab_size: int | None
     pool: str
     documents: int
+    precision: str
 
     @nn.nowrap
     def check(self) -> None:
@@ -38,11 +41,12 @@ class SequenceClassifier(nn.Module):
             raise ValueError(f"documents must be 1 or 2, not {self.documents}")
         if self.documents == 2 and self.pool == "none":
             raise ValueError("documents=2 compares pooled features; pool 'none' has none")
+        check_choice("precision", self.precision, PRECISIONS)
         check_whole("num_classes", self.num_classes)
         check_whole("vocab_size", self.vocab_size, optional=True)
 
     def setup(self):
-        self.encoder = Encoder(self.d_model, self.vocab_size)
+        self.encoder = Encoder(self.d_model, self.vocab_size, PRECISIONS[self.precision])
         self.backbone = self.make_backbone()
         head = Retrieval if self.documents == 2 else Classifier
         self.head = head(self.num_classes)
@@ -142,6 +146,7 @@ class SequenceClassifier(nn.Module):
         )
         t = state["t"] + inputs.shape[1]
         total = state["sum"] + jnp.sum(x.astype(jnp.float32), axis=1)
+        x = x.astype(jnp.float32)
         pooled = {"mean": total / t, "last": x[:, -1], "none": x}[self.pool]
         return {"t": t, "blocks": blocks, "sum": total}, (self.head(pooled), aux)
 

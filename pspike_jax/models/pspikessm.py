@@ -22,6 +22,7 @@ _COMMON = {
     "mixer": "dense",
     "pool": "mean",
     "documents": 1,
+    "precision": "float32",
     "dt_min": 1e-3,
     "dt_max": 1e-1,
     "engine": "auto",

@@ -11,6 +11,7 @@ PRESETS = {
         "vocab_size": None,
         "pool": "mean",
         "documents": 1,
+        "precision": "float32",
         "d_model": 128,
         "d_state": 16,
         "n_layers": 4,

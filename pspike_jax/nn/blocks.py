@@ -140,7 +140,7 @@ class PaperBlock(Block):
                 s, records[site], final[site] = self.integrate(site, drive, mask, before.get(site))
             else:
                 s, records[site] = self.sample(site, drive, layer, noise, mask)
-            return s
+            return s.astype(x.dtype)
 
         for branch in ("", "_reverse") if config.bidirectional else ("",):
             site_in, site_out = "input" + branch, "output" + branch
@@ -151,7 +151,7 @@ class PaperBlock(Block):
             name = "ssm" + branch
             y, final[name] = self.ssm(name, skip=False)(s, before.get(name))
             y = y[:, ::-1] if branch else y
-            spikes.append(fire(site_out, y.astype(x.dtype)))
+            spikes.append(fire(site_out, y))
         x = self.mix_and_fuse(x, tuple(spikes), mask)
         return x, records, None if state is None else final
 
@@ -185,7 +185,7 @@ class OfficialBlock(Block):
                 "output_reverse", y_second, layer, noise, mask, affine=False
             )
             spikes.append(s)
-        x = self.mix_and_fuse(x, tuple(spikes), None)
+        x = self.mix_and_fuse(x, tuple(s.astype(x.dtype) for s in spikes), None)
         return x, records, None if state is None else final
 
     def branch(self, name, spikes, mask, state):

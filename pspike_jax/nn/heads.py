@@ -25,7 +25,8 @@ def last_valid(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def pool_steps(x: jax.Array, pool: str, lengths: jax.Array | None) -> jax.Array:
-    """Pool x (B, L, H) over its first `lengths` steps: (B, H), or (B, L, H) for "none"."""
+    """Pool x (B, L, H) over its first `lengths` steps: (B, H), or (B, L, H) for "none"; float32."""
+    x = x.astype(jnp.float32)
     if pool == "last":
         return last_valid(x, lengths)
     if pool == "none":

@@ -28,13 +28,14 @@ class Normalization(nn.Module):
           train: use and update batch statistics instead of the running ones.
 
         Returns:
-          (B, L, H).
+          (B, L, H) float32.
         """
         if self.kind == "layer":
-            return nn.LayerNorm(EPSILON, use_fast_variance=False, name="layer")(x)
+            norm = nn.LayerNorm(EPSILON, jnp.float32, use_fast_variance=False, name="layer")
+            return norm(x)
         affine = BatchAffine(self.momentum, name="batch")(x, mask, train)
-        gain, shift = (jax.lax.broadcast_to_rank(a.astype(x.dtype), x.ndim) for a in affine)
-        return x * gain + shift
+        gain, shift = (jax.lax.broadcast_to_rank(a, x.ndim) for a in affine)
+        return x.astype(jnp.float32) * gain + shift
 
 
 class BatchAffine(nn.Module):

@@ -166,7 +166,7 @@ class SpikeMixer(nn.Module):
         if self.mixer == "none":
             return ACTIVATIONS[self.activation](sum(spikes) / len(spikes))
         joined = jnp.concatenate(spikes, axis=-1) if len(spikes) > 1 else spikes[0]
-        mixed = linear(self.features, joined.shape[-1], name="linear")(joined)
+        mixed = linear(self.features, joined.shape[-1], name="linear", dtype=joined.dtype)(joined)
         return ACTIVATIONS[self.activation](mixed)
 
 
@@ -192,4 +192,6 @@ class ClampFuse(nn.Module):
             x = x + nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=not train)
         else:
             x = y
-        return x if self.norm is None else Normalization(self.norm, name="norm")(x, mask, train)
+        if self.norm is None:
+            return x
+        return Normalization(self.norm, name="norm")(x, mask, train).astype(x.dtype)

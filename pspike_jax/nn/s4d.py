@@ -108,7 +108,7 @@ class S4DLayer(nn.Module):
         y, state = ssm(u, state)
         y = ACTIVATIONS["gelu"](y.astype(u.dtype))
         y = nn.Dropout(config.dropout, broadcast_dims=(1,))(y, deterministic=not train)
-        y = linear(2 * config.d_model, config.d_model, name="output_linear")(y)
+        y = linear(2 * config.d_model, config.d_model, name="output_linear", dtype=y.dtype)(y)
         return nn.glu(y), state
 
 
@@ -128,14 +128,14 @@ class S4DBlock(nn.Module):
         """Return the block's output (B, L, H) and final state; mask (B, L) or None."""
         config = self.config
         norm = Normalization(config.norm, name="norm")
-        u = norm(x, mask, self.train) if config.prenorm else x
+        u = norm(x, mask, self.train).astype(x.dtype) if config.prenorm else x
         if mask is not None:
             u = jnp.where(mask[..., None], u, 0)
         before = None if state is None else state["ssm"]
         y, final = S4DLayer(config, name="layer")(u, before, self.train)
         drop = nn.Dropout(config.dropout, broadcast_dims=(1,))
         x = x + drop(y, deterministic=not self.train)
-        x = x if config.prenorm else norm(x, mask, self.train)
+        x = x if config.prenorm else norm(x, mask, self.train).astype(x.dtype)
         return x, None if state is None else {"ssm": final}
 
 
