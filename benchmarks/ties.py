@@ -100,13 +100,13 @@ class Runner:
 def modes(quick: bool) -> Iterator[tuple[str, dict[str, int]]]:
     """Yield name and counts of each mode, over some keys."""
     sizes = {"d_model": 8, "d_state": 4} if quick else {"d_model": 128, "d_state": 64}
-    batch, length, chunk = (2, 30, 7) if quick else (4, 1024, 100)
+    batch, length, chunk = (2, 30, 7) if quick else (4, 2048, 100)
     x = jax.random.normal(jax.random.key(1), (batch, length, 1))
     make = functools.partial(pspike_jax.create_model, "pspikessm", n_layers=2, **sizes)
     model = make(engine="chunked")
     init = jax.jit(functools.partial(model.init, noise=0.5))
     variables = init(jax.random.key(2), x[:1])
-    keys = jax.random.split(jax.random.key(3), 1 if quick else 4)
+    keys = jax.random.split(jax.random.key(3), 1 if quick else 8)
     runner = Runner(model, variables, batch)
     expected = [runner.whole(x, key) for key in keys]
     half = Runner(model, variables, batch // 2)
