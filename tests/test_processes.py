@@ -1,4 +1,7 @@
-"""Several real processes, joined over loopback: one run, whatever happens to one of them."""
+"""Several real processes, joined over loopback: one run, whatever happens to one of them.
+
+As a program, `PYTHONPATH=. python tests/test_processes.py`, it compares four processes with one.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -85,14 +89,14 @@ def assert_close_runs(found, expected):
     assert agreed >= 5
 
 
+def run_alone():
+    return fit(TinySpiking(), tiny_task(), job_settings(), mesh=one_device(), progress=False)
+
+
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single():
     """A run of one process and one device."""
-    workdir = tmp_path_factory.mktemp("single") / "run"
-    return fit(
-        TinySpiking(), tiny_task(), job_settings(), workdir=workdir, mesh=one_device(),
-        progress=False,
-    )
+    return run_alone()
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +185,10 @@ def test_start_processes_refuses_options_that_do_not_fit(options, message):
     given = {"coordinator": None, "processes": None, "process": None} | options
     with pytest.raises(ValueError, match=message):
         start_processes(**given, timeout=1, heartbeat=10)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        finish(start(f"{scratch}/run", processes=4), timeout=900)
+        assert_close_runs(lines_of(f"{scratch}/run"), run_alone().history)
+    print("four processes have the losses of one")
