@@ -221,6 +221,7 @@ def make_record(dataset: str, rows: dict[str, Any]) -> dict[str, Any]:
         "epochs": EPOCHS[dataset],
         "test_draws": TEST_DRAWS,
         "rounds": ROUNDS,
+        "hardware": hardware(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
         "models": rows,
     }
@@ -240,6 +241,7 @@ def main(argv: list[str]) -> None:
     else:
         rows = compare(dataset, given.data_dir, given.workdir, EPOCHS[dataset])
         record = make_record(dataset, rows)
+        write(record, path)  # the times can be had again
     configs = {
         model: make_config(
             dataset, given.data_dir, model, row["learning_rate"], SEEDS[0], EPOCHS[dataset]
@@ -249,11 +251,16 @@ def main(argv: list[str]) -> None:
     for model, seconds in time_epochs(configs).items():
         record["models"][model]["seconds_per_epoch"] = seconds
     record["hardware"] = hardware()  # of the times; nothing else depends on it
+    print(write(record, path))
+
+
+def write(record: dict[str, Any], path: pathlib.Path) -> str:
+    """Write a record, its page and its picture; return the page."""
     write_whole(path, json.dumps(record, indent=1) + "\n")
     record = json.loads(path.read_text())
     write_whole(path.with_suffix(".md"), page(record))
     plots.save_figure(draw(record), path.with_suffix(".png"))
-    print(page(record))
+    return page(record)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _cells(model, row):
         f"{mean['synaptic_operations']:,.0f}" if spikes else "none",
         f"{mean['multiply_accumulates']:,.0f}",
         f"{mean['parameters']:,.0f}",
-        f"{row['seconds_per_epoch']['median']:.3f}",
+        f"{row['seconds_per_epoch']['median']:.3f}" if "seconds_per_epoch" in row else "not timed",
         f"{row['learning_rate']:g}",
     )
 
