@@ -1,8 +1,8 @@
 """The chunked engine for diagonal-plus-low-rank systems: dense transitions between chunks.
 
 HiPPO-LegS has no usable eigenvectors (their condition is 8e10 at N = 16), so a chunk's transition
-is a dense matrix. The input is real, so a pair of conjugate modes is two real numbers, (Re x, Im x),
-and the whole system is real with S = 2N states.
+is a dense matrix. The input is real, so a pair of conjugate modes is two real numbers, its real and
+its imaginary part, and the whole system is real with S = 2N states.
 
 Slow systems hardly move in a step: 1 - |eigenvalue| is dt / 2, and a float32 matrix A_bar leaves
 little of it. What is held is therefore the increment E = A_bar - I, which the bilinear rule gives
@@ -84,8 +84,39 @@ def unattuned(system: RealSystem, length: int) -> RealSystem:
     """
     remainder = -_power_increment(system.increment, length)
     # Rows are states here, so a readout is a column: (I - A_bar^L) c = c~.
-    columns = jnp.linalg.solve(remainder, system.read.swapaxes(1, 2))
-    return system._replace(read=columns.swapaxes(1, 2))
+    read = jnp.einsum("hij,hcj->hci", _inverse(remainder), system.read, precision="highest")
+    return system._replace(read=read)
+
+
+@jax.custom_vjp
+def _inverse(matrix):
+    """Invert (H, S, S) by elimination in place, without pivots.
+
+    A = Lambda - P P* with Re(Lambda) < 0 is dissipative, the bilinear rule makes it a contraction,
+    and I - A_bar^L has a positive definite symmetric part: elimination is stable in any order.
+    """
+
+    def eliminate(k, m):
+        unit = (jnp.arange(m.shape[-1]) == k).astype(m.dtype)
+        row = jax.lax.dynamic_index_in_dim(m, k, 1, keepdims=False)
+        column = jax.lax.dynamic_index_in_dim(m, k, 2, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(row, k, 1)
+        return m - (column - unit[None])[:, :, None] * ((row + unit[None]) / pivot)[:, None, :]
+
+    return jax.lax.fori_loop(0, matrix.shape[-1], eliminate, matrix)
+
+
+def _inverse_fwd(matrix):
+    inverse = _inverse(matrix)
+    return inverse, inverse
+
+
+def _inverse_bwd(inverse, cotangent):
+    # d(M^-1) = -M^-1 dM M^-1
+    return (-jnp.einsum("hji,hjk,hlk->hil", inverse, cotangent, inverse, precision="highest"),)
+
+
+_inverse.defvjp(_inverse_fwd, _inverse_bwd)
 
 
 def chunked_dplr(
