@@ -13,6 +13,7 @@ from pspike_jax.functional.dplr import (
     length_unattuned,
 )
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.engine_choice import explain_engine
 from pspike_jax.functional.initializers import (
     hippo_legs_matrix,
     hippo_legs_nplr,
@@ -49,6 +50,7 @@ __all__ = [
     "dplr_kernel",
     "dplr_recurrence",
     "expected_firing",
+    "explain_engine",
     "heaviside",
     "hippo_legs_matrix",
     "hippo_legs_nplr",

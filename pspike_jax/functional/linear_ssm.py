@@ -4,6 +4,8 @@
     y_t = Re(sum_n C_n x_t,n) + D u_t           + Re(sum_n C[1]_n z_{t+1},n) where C is two-sided
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
@@ -11,6 +13,7 @@ from jax.lax import broadcast_to_rank
 from pspike_jax.functional.chunked import chunked_ssm
 from pspike_jax.functional.convolution import convolution_ssm
 from pspike_jax.functional.engine import Engine, parse_engine
+from pspike_jax.functional.engine_choice import PLATFORMS, choose_engine
 from pspike_jax.functional.recurrence import linear_recurrence
 
 
@@ -41,7 +44,7 @@ def linear_ssm(
       resets: (..., L) bool; where true the sequence starts anew at step t: the state before it,
         the initial state included, becomes zero, and the anti-causal state of step t does not
         reach step t - 1.
-      engine: an `Engine` or its value. Resets break time invariance: where they are given, `fft`
+      engine: an `Engine` or its value; `auto` is explained by `explain_engine`. Resets break time invariance: where they are given, `fft`
         runs the chunked engine.
 
     Returns:
@@ -54,23 +57,43 @@ def linear_ssm(
     """
     engine = parse_engine(engine)
     Lambda_bar, B_bar, C = (jnp.asarray(a, jnp.complex64) for a in (Lambda_bar, B_bar, C))
+    shared = Lambda_bar.ndim == 1
     Lambda_bar, B_bar = _check(u, Lambda_bar, B_bar, C, D, initial_state, resets)
     if initial_state is not None:
         initial_state = initial_state.astype(jnp.complex64)
     values = u.astype(jnp.float32)
+    arguments = (values, Lambda_bar, B_bar, C, initial_state, resets)
     if engine is Engine.AUTO:
-        engine = Engine.CHUNKED
-    if resets is not None and engine is Engine.FFT:
-        engine = Engine.CHUNKED
-    if engine is Engine.FFT:
-        y, final_state = convolution_ssm(values, Lambda_bar, B_bar, C, initial_state)
-    elif engine is Engine.CHUNKED:
-        y, final_state = chunked_ssm(values, Lambda_bar, B_bar, C, initial_state, resets)
+        y, final_state = _auto(shared, *arguments)
     else:
-        y, final_state = _recurrent(values, Lambda_bar, B_bar, C, initial_state, resets, engine)
+        y, final_state = _run(engine, *arguments)
     if D is not None:
         y = y + broadcast_to_rank(jnp.asarray(D, jnp.float32), u.ndim) * values
     return y, final_state
+
+
+def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
+    """Run the engine of the table, on whichever platform the program is lowered for."""
+    size = (u.shape[-2], *Lambda_bar.shape)
+    flags = {
+        "shared": shared,
+        "two_sided": C.ndim == 3,
+        "state_wanted": initial_state is not None,
+    }
+    engines = {name: choose_engine(row, *size, **flags) for name, row in PLATFORMS.items()}
+    arguments = (u, Lambda_bar, B_bar, C, initial_state, resets)
+    if len(set(engines.values())) == 1:
+        return _run(engines["cpu"], *arguments)
+    runs = {name: functools.partial(_run, engine) for name, engine in engines.items()}
+    return jax.lax.platform_dependent(*arguments, **runs)
+
+
+def _run(engine, u, Lambda_bar, B_bar, C, initial_state, resets):
+    if engine is Engine.FFT and resets is None:
+        return convolution_ssm(u, Lambda_bar, B_bar, C, initial_state)
+    if engine in (Engine.FFT, Engine.CHUNKED):
+        return chunked_ssm(u, Lambda_bar, B_bar, C, initial_state, resets)
+    return _recurrent(u, Lambda_bar, B_bar, C, initial_state, resets, engine)
 
 
 def _check(u, Lambda_bar, B_bar, C, D, initial_state, resets):

@@ -1,0 +1,101 @@
+"""Which engine `auto` runs: the fastest one at the nearest shape of a measured table.
+
+engine_table.json holds a row for each shape: seconds of each engine, forward and backward, written
+by `python -m benchmarks.ssm_engines --table` on the machine at hand; or, for platforms that nobody
+measured yet, an estimate, marked as such.
+"""
+
+import functools
+import importlib.resources
+import json
+import math
+from typing import Any
+
+import jax
+
+from pspike_jax.functional.engine import Engine
+
+_FLAGS = ("shared", "two_sided", "state_wanted")
+# What platforms are called by `jax.lax.platform_dependent`, and in the table.
+PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
+
+
+@functools.cache
+def _table() -> dict[str, list[dict[str, Any]]]:
+    text = importlib.resources.files(__package__).joinpath("engine_table.json").read_text("utf-8")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in json.loads(text):
+        rows.setdefault(row["platform"], []).append(row)
+    return rows
+
+
+def nearest_row(platform: str, length: int, features: int, state: int, **flags: bool) -> dict:
+    """Return the row of the table that decides; arguments as in `explain_engine`."""
+
+    def distance(row):
+        sizes = (("length", length), ("features", features), ("state", state))
+        steps = sum(abs(math.log2(row[name] / size)) for name, size in sizes)
+        return sum(row[flag] != flags[flag] for flag in _FLAGS), steps
+
+    return min(_table()[platform], key=distance)
+
+
+def choose_engine(platform: str, length: int, features: int, state: int, **flags: bool) -> Engine:
+    """Return the engine that `auto` runs; arguments as in `explain_engine`."""
+    return _fastest(nearest_row(platform, length, features, state, **flags))
+
+
+def _fastest(row):
+    return Engine(min(row["seconds"], key=row["seconds"].get) if row["measured"] else row["engine"])
+
+
+def explain_engine(
+    length: int,
+    features: int,
+    state: int,
+    *,
+    shared: bool = False,
+    two_sided: bool = False,
+    state_wanted: bool = False,
+    platform: str | None = None,
+) -> str:
+    """Say which engine `auto` runs in `linear_ssm`, and why.
+
+    Args:
+      length: L, at least 1.
+      features: H, at least 1.
+      state: N, stored complex states of a feature, at least 1.
+      shared: features share Lambda_bar.
+      two_sided: C is (2, H, N).
+      state_wanted: an initial state is given.
+      platform: "cpu", "gpu" or "tpu"; the default backend's if None.
+
+    Returns:
+      A sentence that names the engine and the row of the table that decides.
+
+    Raises:
+      ValueError: sizes below 1, or a platform that the table does not have.
+    """
+    for name, size in (("length", length), ("features", features), ("state", state)):
+        if size < 1:
+            raise ValueError(f"{name} must be 1 or more, got {size}")
+    if platform is None:
+        platform = PLATFORMS.get(jax.default_backend(), jax.default_backend())
+    if platform not in _table():
+        raise ValueError(f"platform {platform!r} has no rows; the table has {sorted(_table())}")
+    flags = {"shared": shared, "two_sided": two_sided, "state_wanted": state_wanted}
+    row = nearest_row(platform, length, features, state, **flags)
+    engine = _fastest(row).value
+    if not row["measured"]:
+        return (
+            f"{engine}: an estimate for {platform}, not a measurement; on such a machine run "
+            "python -m benchmarks.ssm_engines --table"
+        )
+    order = sorted(row["seconds"].items(), key=lambda item: item[1])
+    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in order)
+    marks = "".join(f", {flag}" for flag in _FLAGS if row[flag])
+    return (
+        f"{engine}: the fastest on {platform} at the nearest measured shape, L {row['length']}, "
+        f"H {row['features']}, N {row['state']}, batch {row['batch']}{marks} ({times}; forward and "
+        "backward)"
+    )
