@@ -202,7 +202,7 @@ def draw(records: Sequence[timing.Record]):
 
 def table_shapes(quick: bool) -> list[list[Shape]]:
     """Return the shapes of the table, each list ordered by length."""
-    lengths = (1, 5) if quick else (1, 8, 64, 256, 1024, 4096, 16_384)
+    lengths = (1, 5) if quick else (1, 8, 64, 256, 1024, 2048, 4096, 16_384)
     # About 8,000 steps in a batch, as a training step has.
     series = lambda H, N, **flags: [
         Shape(max(1, min(8, 8192 // L)), L, H, N, **flags) for L in lengths

@@ -1,4 +1,4 @@
-"""Chunked DPLR systems against a dense float64 recurrence, and against the kernel by Cauchy sums."""
+"""Chunked DPLR systems against a dense float64 recurrence, and the kernel by Cauchy sums."""
 
 import jax
 import jax.numpy as jnp

@@ -216,6 +216,7 @@ def uniform(*shape):
         (((uniform(2, 12, 4),),) * 2, "noise has [1, 1] arrays in its blocks; expected 2"),
         (((uniform(2, 12, 3),) * 2,) * 2, "noise has shape (2, 12, 3); expected (2, 12, 4)"),
         (((uniform(2, 9, 4),) * 2,) * 2, "noise has shape (2, 9, 4); expected (2, 12, 4)"),
+        (1.5, "noise is 1.5; a uniform lies between 0 and 1"),
         (uniform(2, 12, 4), "noise must be a number or a tuple per block, not (2, 12, 4)"),
     ],
 )

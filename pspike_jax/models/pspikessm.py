@@ -26,7 +26,7 @@ _COMMON = {
     "dt_min": 1e-3,
     "dt_max": 1e-1,
     "engine": "auto",
-    "remat": "none",
+    "remat": "block",
     "initializer": "legs",
 }
 

@@ -144,6 +144,8 @@ def split_noise(noise: NoiseArgument, config: BlockConfig, shape: tuple[int, ...
         number = jnp.asarray(noise, jnp.float32)
         if number.ndim:
             raise ValueError(f"noise must be a number or a tuple per block, not {number.shape}")
+        if isinstance(noise, (int, float)) and not 0 <= noise <= 1:
+            raise ValueError(f"noise is {noise}; a uniform lies between 0 and 1")
         return number, None
     samplers = 1 + max(config.samplers.values())
     if [len(arrays) for arrays in noise] != [samplers] * config.n_layers:
