@@ -8,8 +8,8 @@ from pspike_jax.training.distributed import start_processes
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where JAX cannot find it by itself."
 )
-PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
-PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds to wait for the others.")
 HEARTBEAT = flags.DEFINE_integer("heartbeat", 60, "Seconds until a silent process counts as dead.")
 COMPILE_CACHE = flags.DEFINE_string(

@@ -12,7 +12,7 @@ import numpy as np
 import oracles
 import pytest
 
-from pspike_jax.functional import Engine, linear_ssm
+from pspike_jax.functional import Engine, feature_blocks, linear_ssm
 
 ENGINES = ("sequential", "associative", "fft", "chunked")
 NAMES = ("u", "Lambda_bar", "B_bar", "C", "D", "initial_state")
@@ -250,6 +250,18 @@ def test_linear_ssm_rounds_gradients_of_bfloat16_inputs_once(engine):
         # Eight significant bits round by up to 2^-8 of a value; the rest is float32.
         tolerance = gradient_tolerance(engine, 257) + (2.0**-8 if name == "u" else 0.0)
         assert_close(oracles.double(gradient), expected[name], tolerance, name)
+
+
+def test_chunked_engine_is_exact_in_blocks_of_features(monkeypatch):
+    case = dataclasses.replace(CASES[5], features=5, length=99)
+    monkeypatch.setattr(feature_blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(feature_blocks, "LEAST_FEATURES", 2)  # the last block overlaps
+    (y, final_state), gradients = computed(case, "chunked")
+    expected_y, expected_state = expected_values(case)
+    assert_close(y, expected_y, 1e-5, "y")
+    assert_close(final_state, expected_state, 1e-5, "final_state")
+    for name, gradient in gradients.items():
+        assert_close(gradient, expected_gradients(case)[name], 1e-5, name)
 
 
 # Choosing an engine.

@@ -101,7 +101,7 @@ def explain_engine(
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in order)
     marks = "".join(f", {flag}" for flag in _FLAGS if row[flag])
     return (
-        f"{engine}: the fastest (within 5 %) on {platform} at the nearest measured shape, L {row['length']}, "
-        f"H {row['features']}, N {row['state']}, batch {row['batch']}{marks} ({times}; forward and "
-        "backward)"
+        f"{engine}: the fastest (within 5 %) on {platform} at the nearest measured shape, "
+        f"L {row['length']}, H {row['features']}, N {row['state']}, batch {row['batch']}{marks} "
+        f"({times}; forward and backward)"
     )

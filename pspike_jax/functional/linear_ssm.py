@@ -44,8 +44,8 @@ def linear_ssm(
       resets: (..., L) bool; where true the sequence starts anew at step t: the state before it,
         the initial state included, becomes zero, and the anti-causal state of step t does not
         reach step t - 1.
-      engine: an `Engine` or its value; `auto` is explained by `explain_engine`. Resets break time invariance: where they are given, `fft`
-        runs the chunked engine.
+      engine: an `Engine` or its value; `explain_engine` tells what `auto` takes. Resets break time
+        invariance: where they are given, `fft` runs the chunked engine.
 
     Returns:
       y: (..., L, H) float32.
