@@ -38,7 +38,7 @@ ENGINES = ("chunked", "fft", "associative", "sequential")
 # Relative to the peak of each array; 1e-5 was seen at most, at 65,536 steps, where the plain
 # kernel's exp(l log Lambda_bar) has a phase of hundreds of radian in float32.
 TOLERANCE = 1e-4
-TOO_LONG_S = 3.0  # a contender that will probably take longer is left out
+TOO_LONG_S = 6.0  # a contender that will probably take longer is left out
 MOST_SCANNED = 4e7  # largest B L H N for associative scans, which keep many arrays of that size
 LOST = 5.0  # and one that was this many times slower than the fastest at a shorter length
 PRODUCT = 2048  # size of the matrix product that stands for the machine's rate

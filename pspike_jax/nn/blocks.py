@@ -60,8 +60,8 @@ class Block(nn.Module):
         )
         return readout(drive, mask, state)
 
-    def sample(self, site, drive, layer, noise, mask, affine=True, norm=None):
-        """Return the spikes and the activity record of a site."""
+    def sample(self, site, drive, draw, mask, affine=True, norm=None):
+        """Return the spikes and the activity record of a site; `draw` as from `draws`."""
         config, mode = self.config, self.mode
         sampler = SpikeSampler(
             features=config.d_model,
@@ -74,8 +74,13 @@ class Block(nn.Module):
         )
         uniform = None
         if mode.sampling == "spikes":
-            uniform = noise.uniforms(layer, config.samplers[site], config.d_model)
+            uniform = draw(config.samplers[site])
         return sampler(drive, uniform, mask, norm)
+
+    def draws(self, noise, layer):
+        """Return a function of a sampler's number to its uniforms, each drawn once in a block."""
+        features = self.config.d_model
+        return functools.cache(lambda sampler: noise.uniforms(layer, sampler, features))
 
     def ssm(self, name: str, skip: bool):
         """Return the SSM of one branch."""
@@ -134,12 +139,13 @@ class PaperBlock(Block):
         if config.prenorm:
             drive = Normalization(config.norm, name="norm")(x, mask, self.mode.train)
         before, final, records, spikes = state or {}, {}, {}, []
+        draw = self.draws(noise, layer)
 
         def fire(site, drive):
             if config.neuron == "lif":
                 s, records[site], final[site] = self.integrate(site, drive, mask, before.get(site))
             else:
-                s, records[site] = self.sample(site, drive, layer, noise, mask)
+                s, records[site] = self.sample(site, drive, draw, mask)
             return s.astype(x.dtype)
 
         for branch in ("", "_reverse") if config.bidirectional else ("",):
@@ -173,16 +179,17 @@ class OfficialBlock(Block):
             normalization = Normalization(config.norm, name="norm")
             norm = functools.partial(normalization, mask=None, train=self.mode.train)
         records, spikes, final = {}, [], {}
-        s, records["input"] = self.sample("input", x, layer, noise, mask, norm=norm)
+        draw = self.draws(noise, layer)
+        s, records["input"] = self.sample("input", x, draw, mask, norm=norm)
         y, final["ssm"] = self.branch("ssm", s, mask, state)
         if config.bidirectional:
-            s, records["input_reverse"] = self.sample("input_reverse", x, layer, noise, mask)
+            s, records["input_reverse"] = self.sample("input_reverse", x, draw, mask)
             y_second, final["ssm_reverse"] = self.branch("ssm_reverse", s, mask, state)
-        s, records["output"] = self.sample("output", y, layer, noise, mask)
+        s, records["output"] = self.sample("output", y, draw, mask)
         spikes.append(s)
         if config.bidirectional:
             s, records["output_reverse"] = self.sample(
-                "output_reverse", y_second, layer, noise, mask, affine=False
+                "output_reverse", y_second, draw, mask, affine=False
             )
             spikes.append(s)
         x = self.mix_and_fuse(x, tuple(s.astype(x.dtype) for s in spikes), None)
