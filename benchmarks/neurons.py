@@ -29,6 +29,7 @@ INPUTS, CLASSES, NEURON = 140, 20, neurons.SiLIF()
 # Relative to each array's peak: float32 sums over 8,000 terms in another order. A spike that
 # flipped would show at 1e-3.
 TOLERANCE = 1e-4
+MOST_PARTED = 1e-3  # of 16,384 runs of 250 steps
 SCAN_UNROLLS = (1, 2, 4, 8)
 LEAKS = ((0.1, 0.3), (0.4, 0.6), ALPHA_LIMITS)  # decays per step
 
@@ -131,7 +132,16 @@ def layer(length, width, batch):
         for n in SCAN_UNROLLS
     ]
     setting = {"program": "layer", "L": length, "H": width, "batch": batch}
-    differences = timing.check_agreement(programs, TOLERANCE)
+    reference, *others = (np.asarray(p.run()[1]) for p in programs)
+    peak = np.max(np.abs(reference))
+    differences = {}
+    for program, currents_bar in zip(programs[1:], others):
+        # A membrane within rounding of its threshold gives two spikes, and neurons that reset
+        # never forget it: what is held is the share of the neurons' runs that part at all.
+        parted = np.any(np.abs(currents_bar - reference) > TOLERANCE * peak, axis=0)
+        differences[program.name] = share = float(np.mean(parted))
+        if not share <= MOST_PARTED:
+            raise ValueError(f"{program.name} parts from {programs[0].name} in {share:.2%} of runs")
     return timing.measure(programs, setting=setting, differences=differences)
 
 

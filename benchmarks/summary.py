@@ -22,7 +22,24 @@ README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 Records = dict[str, list[timing.Record]]  # benchmark -> records
 
 # Why a number is missed, by what was measured.
-LIMITS: dict[str, str] = {}
+LIMITS = {
+    "`chunked` forward, in matrix products of 2,048": (
+        "the change to features-first layout and back moves as many bytes as the products read"
+    ),
+    "`auto` behind the fastest engine, at worst": (
+        "the quickstart's layer, L 64 in batches of 32: the table has batches of 8, where `fft` is "
+        "ahead"
+    ),
+    "`chunked` against `fft`": "the `fft` engine itself is 18 times ahead of the plain one",
+    "training step, `official`: share of the plain time": (
+        "eight state space passes are about half of it; the rest are elementwise passes over arrays of "
+        "8 MB, which the plain step has as well, and once more to recompute blocks"
+    ),
+    "its compile time": (
+        "loops over blocks of features are compiled for the forward pass, again for recomputing, "
+        "and backward, for each of two branches"
+    ),
+}
 
 LONG = {"batch": 1, "H": 64, "N": 32, "pass": "forward+backward"}
 LAYER = {"batch": 8, "H": 128, "N": 32, "L": 2048}

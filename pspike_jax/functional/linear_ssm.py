@@ -85,7 +85,8 @@ def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
     if len(set(engines.values())) == 1:
         return _run(engines["cpu"], *arguments)
     runs = {name: functools.partial(_run, engine) for name, engine in engines.items()}
-    return jax.lax.platform_dependent(*arguments, **runs)
+    unknown = functools.partial(_run, Engine.CHUNKED)
+    return jax.lax.platform_dependent(*arguments, default=unknown, **runs)
 
 
 def _run(engine, u, Lambda_bar, B_bar, C, initial_state, resets):
