@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import experiment  # noqa: E402
-from experiments.configs import common  # noqa: E402
+from experiments.configs import published  # noqa: E402
 from pspike_jax.models.silif import NEURONS  # noqa: E402
 
 # {config: (steps of an input, training examples)}, as published, a part held out where the
@@ -90,7 +90,7 @@ def count_parameters(built):
 
 def test_every_config_is_listed_here():
     files = {path.stem for path in ROOT.glob("experiments/configs/*.py")}
-    assert files - {"__init__", "common", "quickstart"} >= set(PUBLISHED)
+    assert files - {"__init__", "published", "quickstart"} >= set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -164,7 +164,7 @@ def test_neuron_configs_use_the_published_settings_of_their_model():
     config = module("shd").get_config("csilif")
     assert (config.model.dropout, config.optimizer.learning_rate) == (0.1, 5e-3)
     assert (config.optimizer.plateau_factor, config.optimizer.plateau_patience) == (0.9, 11)
-    fast = common.neuron_config({}, "rlif", module("shd").PUBLISHED, training={})
+    fast = published.neuron_config({}, "rlif", module("shd").PUBLISHED, training={})
     assert fast.optimizer.dynamics_rate == fast.optimizer.step_size_rate == 1e-3  # those of silif
 
 

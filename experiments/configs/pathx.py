@@ -15,7 +15,7 @@ The variant `smoke` runs every part in seconds, on 12 generated images of 128 x 
 
 from ml_collections import config_dict
 
-from experiments.configs.common import apply_variant, complete, prepared
+from experiments.configs.published import apply_variant, complete, prepared
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:

@@ -14,7 +14,7 @@ neurons, as in Fig. 3; the sizes are chosen here.
 
 from ml_collections import config_dict
 
-from experiments.configs.common import apply_variant, complete, prepared, stand_in
+from experiments.configs.published import apply_variant, complete, prepared, stand_in
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:

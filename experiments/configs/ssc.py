@@ -16,7 +16,7 @@ a synthetic stand-in.
 
 from ml_collections import config_dict
 
-from experiments.configs.common import (
+from experiments.configs.published import (
     apply_variant,
     choose_neuron,
     neuron_config,

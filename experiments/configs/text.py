@@ -12,7 +12,7 @@ The variant `smoke` runs every part in seconds, on a synthetic stand-in.
 
 from ml_collections import config_dict
 
-from experiments.configs.common import apply_variant, complete, prepared, stand_in
+from experiments.configs.published import apply_variant, complete, prepared, stand_in
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
