@@ -10,7 +10,6 @@ from pspike_jax.functional.dplr import (
     dplr_kernel,
     dplr_recurrence,
     length_attuned,
-    length_unattuned,
 )
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.engine_choice import explain_engine
@@ -55,7 +54,6 @@ __all__ = [
     "hippo_legs_matrix",
     "hippo_legs_nplr",
     "length_attuned",
-    "length_unattuned",
     "linear_recurrence",
     "linear_ssm",
     "log_uniform_dt",

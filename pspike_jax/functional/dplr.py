@@ -119,28 +119,6 @@ def length_attuned(C: jax.Array, A_bar: jax.Array, length: int) -> jax.Array:
     return full[..., : C.shape[-1]]
 
 
-def length_unattuned(C_tilde: jax.Array, A_bar: jax.Array, length: int) -> jax.Array:
-    """Undo `length_attuned`: solve C (I - A_bar^L) = C_tilde for C, which a recurrence reads with.
-
-    Args:
-      C_tilde: (H, N) or (2, H, N) complex, length-attuned readout of the stored halves.
-      A_bar: (H, 2N, 2N) complex, from `discretize_bilinear_dplr`.
-      length: L that C_tilde is attuned to.
-
-    Returns:
-      C, complex64, of the shape of C_tilde.
-
-    Raises:
-      ValueError: shapes that do not fit together, or a length below 1.
-    """
-    C_tilde = _checked_readout(C_tilde, "C_tilde")
-    transposed = _one_minus_power(A_bar, length, C_tilde.shape).swapaxes(-1, -2)
-    rows = both_halves(C_tilde).reshape(-1, *transposed.shape[:2])  # (kernels, H, 2N)
-    with jax.default_matmul_precision("highest"):
-        full = jnp.linalg.solve(transposed, jnp.moveaxis(rows, 0, -1))  # (H, 2N, kernels)
-    return jnp.moveaxis(full, -1, 0)[..., : C_tilde.shape[-1]].reshape(C_tilde.shape)
-
-
 def dplr_recurrence(
     u: jax.Array,
     A_bar: jax.Array,
