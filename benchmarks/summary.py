@@ -35,6 +35,9 @@ LIMITS = {
         "eight state space passes are about half of it; the rest are elementwise passes over arrays of "
         "8 MB, which the plain step has as well, and once more to recompute blocks"
     ),
+    "training step, `silif`, against a plain scan": (
+        "both scan the same 250 steps, once more backward; what is saved is memory traffic"
+    ),
     "its compile time": (
         "loops over blocks of features are compiled for the forward pass, again for recomputing, "
         "and backward, for each of two branches"
@@ -106,6 +109,12 @@ def field(name: str, scale: float = 1.0, **setting: Any):
     return lambda records: only(records, **setting)[name] * scale
 
 
+def memory_share(one: str, other: str, **setting: Any):
+    """Return a function of records: temporary memory of one contender over that of another."""
+    memory = lambda records, name: only(records, contender=name, **setting)["temp_bytes"]
+    return lambda records: memory(records, one) / memory(records, other)
+
+
 def depth(records: Sequence[timing.Record]) -> float:
     """Return the compile time of 12 layers over that of 4."""
     deep, shallow = (only(records, **STEP, layers=n)["compile_s"] for n in (12, 4))
@@ -147,6 +156,8 @@ def ties_per_draw(records: Sequence[dict[str, Any]]) -> float:
 STEP = {"model": "official", "contender": "pspike_jax"}
 OFFICIAL = {"model": "official", "layers": 4}
 PSMNIST = {"model": "psmnist"}
+SILIF = {"program": "training step", "dropout": 0.25}
+NEURONS = "2 layers of 512, 140 inputs, T 250, B 32"
 ONE = "B 1, H 64, N 64"
 EIGHT = "B 8, H 128, N 64, L 2,048"
 TRAIN = "B 8, L 2,048, H 128, N 16, 4 layers"
@@ -202,6 +213,10 @@ CLAIMS = (
     Claim("one step of a stream, slowest median", "2 layers, H 128, N 64, B 1", "stream",
           slowest, 1, True, " ms"),
     Claim("its slowest median over its fastest", "t = 1 to 100,000", "stream", flatness, None),
+    Claim("training step, `silif`, against a plain scan", NEURONS, "neurons",
+          times("plain", "pspike_jax", **SILIF), 2),
+    Claim("its temporary memory over the plain one's", NEURONS, "neurons",
+          memory_share("pspike_jax", "plain", **SILIF), 0.333, True, ""),
     Claim("keyed noise and spikes against bulk uniforms", "B 8, L 2,048, H 128", "sampling",
           times("plain uniform", "keyed", **BOTH), None),
     Claim("widest tie between modes of execution", "see `benchmarks/ties.py`", "ties",
