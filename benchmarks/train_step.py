@@ -10,6 +10,7 @@ samplers, behind a parallel SSM or with SSM and neurons both stepped in time. Be
 timed, losses and gradients for given noise have to agree.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,10 +30,13 @@ OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
 REMATS = ("none", "block")  # settings that are timed beside the default
 
-# Of gradients for one noise, relative to the largest entry of each array. Of 30 million spikes some
-# three fall on a tie, where two roundings give two spikes (see benchmarks/ties.py), and one spike
-# moves some entries by 1e-2. Small shapes, without ties, agree to 1e-3: tests/test_benchmarks.py.
-TOLERANCE = 3e-2
+# Of losses and gradients for one noise, relative to the largest entry of each array. One spike that
+# falls on a tie (see benchmarks/ties.py) moves entries by 1e-3 to 1e-2, so few examples are run with
+# up to DRAWS noises; the closest, one without a tie, has to agree to rounding.
+TOLERANCE = 1e-3
+EXAMPLES, DRAWS = 2, 8
+# LIF neurons have no noise to draw again: a membrane within rounding of its threshold stays.
+LIF_TOLERANCE = 5e-3
 
 Logits = Callable[..., jax.Array]  # (params, inputs, key or arrays of noise) -> (B, classes)
 
@@ -110,9 +114,9 @@ def make(name: str, batch: int, length: int, **fields):
     return model, {**variables, "params": params}, inputs, labels
 
 
-def uniforms(model: nn.Module, inputs: jax.Array) -> tuple[tuple[jax.Array, ...], ...]:
+def uniforms(model: nn.Module, inputs: jax.Array, seed=1) -> tuple[tuple[jax.Array, ...], ...]:
     """Return random uniforms for every sampler of every layer."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     samplers = 1 + max(model.config.samplers.values())
     draw = lambda: jnp.asarray(rng.random((*inputs.shape[:2], model.d_model)), jnp.float32)
     return tuple(tuple(draw() for _ in range(samplers)) for _ in range(model.n_layers))
@@ -125,6 +129,24 @@ def check(contenders: dict[str, Logits], params, inputs, labels, noise, toleranc
         for name, f in contenders.items()
     ]
     return timing.check_agreement(programs, tolerance)
+
+
+def check_spiking(contenders: dict[str, Logits], model: nn.Module, params, inputs, labels):
+    """Raise unless losses and gradients agree for a noise without ties; return the differences."""
+    inputs, labels = inputs[:EXAMPLES], labels[:EXAMPLES]
+    given = (params, inputs, labels, uniforms(model, inputs))
+    programs = [
+        timing.compile_program(name, value_and_gradient(f), *given)
+        for name, f in contenders.items()
+    ]
+    for seed in range(1, DRAWS + 1):
+        given = (*given[:3], uniforms(model, inputs, seed))
+        programs = [dataclasses.replace(program, arguments=given) for program in programs]
+        try:
+            return timing.check_agreement(programs, TOLERANCE)
+        except ValueError:
+            if seed == DRAWS:
+                raise
 
 
 def compiled(contenders: dict[str, Logits], params, inputs, labels) -> list[timing.Program]:
@@ -146,7 +168,7 @@ def official(quick: bool) -> list[timing.Record]:
         "pspike_jax": model_logits(model, variables),
     }
     given = (variables["params"], inputs, labels)
-    differences = check(contenders, *given, uniforms(model, inputs))
+    differences = check_spiking(contenders, model, *given)
     setting = {"model": "official", "layers": layers, "batch": batch, "L": length}
     for remat in REMATS:
         if remat != model.remat:
@@ -168,13 +190,14 @@ def psmnist(quick: bool) -> list[timing.Record]:
         "plain": plain_logits("paper", length),
         "pspike_jax": model_logits(model, variables),
     }
-    differences = check(spiking, variables["params"], *data, uniforms(model, data[0]))
+    differences = check_spiking(spiking, model, variables["params"], *data)
     lif, lif_variables, *_ = make("lif_ssm", batch, length, **sizes)
     neurons = {
         "lif, both stepped": lambda params, inputs, noise: plain.lif_logits(params, inputs),
         "lif, parallel SSM": model_logits(lif, lif_variables),
     }
-    differences |= check(neurons, lif_variables["params"], *data, jax.random.key(0))
+    key = jax.random.key(0)
+    differences |= check(neurons, lif_variables["params"], *data, key, LIF_TOLERANCE)
     setting = {"model": "psmnist", "layers": sizes["n_layers"], "batch": batch, "L": length}
     programs = compiled(spiking, variables["params"], *data)
     programs += compiled(neurons, lif_variables["params"], *data)
