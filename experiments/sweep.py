@@ -14,29 +14,30 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def read_sweep(path: str) -> list[dict[str, Any]]:
-    """Read the runs of a sweep.
+def import_config(path: str) -> types.ModuleType:
+    """Import a config file.
 
     Args:
-      path: of a config file.
+      path: of the file.
 
     Returns:
-      For each run the fields that it changes, {"section.key": value}.
-
-    Raises:
-      ValueError: the config names no sweep.
+      The module.
     """
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
-        raise ValueError(f"{path} has no function sweep(add)")
+    return module
+
+
+def collect(declare: Callable[..., None]) -> list[dict[str, Any]]:
+    """Return the runs that a config's function calls `add` with, {"section.key": value} each."""
     runs = []
-    module.sweep(lambda **fields: runs.append(fields))
+    declare(lambda **fields: runs.append(fields))
     return runs
 
 
@@ -72,9 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("more", nargs="*", help="behind --: arguments of every run")
     asked = parser.parse_args(arguments)
     try:
-        runs = read_sweep(asked.config.partition(":")[0])
-    except (OSError, ValueError) as error:
+        config = import_config(asked.config.partition(":")[0])
+    except OSError as error:
         raise SystemExit(f"error: {error}") from error
+    if not hasattr(config, "sweep"):
+        raise SystemExit(f"error: {asked.config} has no function sweep(add)")
+    runs = collect(config.sweep)
     for fields in runs:
         words = command(asked.config, asked.workdir, fields, asked.more)
         print(shlex.join(words), flush=True)
