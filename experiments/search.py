@@ -3,8 +3,8 @@
   python -m experiments.search --config=experiments/configs/psmnist_cpu.py:search \
       --workdir=runs/psmnist_search --name=psmnist_search
 
-Trains each of the config's `search` choices for the steps of the config, and writes what came of all
-to experiments/results/NAME.json and NAME.md. A choice that is finished is not run again.
+Trains each choice that the config's `search` names, for the steps of the config, and writes what
+came of all to experiments/results/NAME.json and NAME.md. A finished choice is not run again.
 """
 
 import importlib.metadata
@@ -101,7 +101,8 @@ def main(argv: list[str]) -> None:
         "runs": results,
     }
     command = f"python -m experiments.search --config={asked} --workdir={workdir} --name={name}"
-    write_whole(RESULTS / f"{name}.json", json.dumps(record | {"command": command}, indent=1) + "\n")
+    record["command"] = command
+    write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
     write_whole(RESULTS / f"{name}.md", page(name, command, results))
 
 

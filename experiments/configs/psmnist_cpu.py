@@ -1,14 +1,14 @@
-"""P-SpikeSSM on permuted sequential MNIST in two hours of one CPU core: a causal, small model.
+"""P-SpikeSSM on permuted sequential MNIST with what two CPU cores can afford: small and causal.
 
   python -m experiments.prepare --dataset=psmnist --data_dir=data
   python -m experiments.main --config=experiments/configs/psmnist_cpu.py --workdir=runs/psmnist_cpu
 
-The paper's task and pixel order with a model of 64 neurons in place of 400; the paper's 98.4 % (arXiv
-2406.02923) is of that larger model. What was found stands in experiments/results/.
+The paper's task and order of pixels with 64 neurons in place of 400; the paper's 98.4 % (arXiv
+2406.02923) is of the larger model. What was found here stands in experiments/results/.
 
-Variants: `short` learns for 2 epochs, `search` for 400 steps (see experiments/search.py), `smoke` runs
-every part in seconds on a synthetic stand-in. `sweep` is accuracy against neurons, as in Fig. 3, at
-the equal budget of `short`; `search` holds the settings that short runs chose between.
+Variants: `short` learns for 2 epochs, `search` for 400 steps (see experiments/search.py); `smoke`
+runs every part in seconds on a synthetic stand-in. `sweep` is accuracy against neurons, as in
+Fig. 3, at the equal budget of `short`; `search` holds what short runs chose between.
 """
 
 from ml_collections import config_dict
