@@ -1,0 +1,70 @@
+"""A search trains each choice once, reads no test split, and ranks by validation."""
+
+import importlib
+import json
+import pathlib
+import sys
+import types
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments import search, sweep  # noqa: E402
+from experiments.configs import psmnist_cpu  # noqa: E402
+
+LINE = {"step": 4, "train/loss": 1.5, "train/firing_rate": 0.25, "validation/accuracy": 0.5}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training by a note of what was trained; return the notes."""
+    notes = []
+
+    def fit(model, task, settings, *, workdir, config, mesh):
+        (workdir / "checkpoints").mkdir(parents=True)
+        notes.append((model.d_model, settings.optimizer.learning_rate, settings.steps))
+        return types.SimpleNamespace(history=[{"step": 2, "train/loss": 2.0}, LINE])
+
+    monkeypatch.setattr(search, "fit", fit)
+    return notes
+
+
+def test_run_trains_a_choice_once(trained, tmp_path):
+    config = psmnist_cpu.get_config("smoke").to_dict()
+    fields = {"model.d_model": 6, "optimizer.learning_rate": 0.5}
+    first = search.run(config, fields, tmp_path / "0")
+    assert trained == [(6, 0.5, 4)] and first["validation"] == [LINE]
+    assert search.run(config, fields, tmp_path / "0") == first and len(trained) == 1
+    assert not (tmp_path / "0" / "checkpoints").exists()
+    with pytest.raises(ValueError, match="holds a run of another config"):
+        search.run(config, {}, tmp_path / "0")
+
+
+def test_page_ranks_by_validation_and_names_what_differs():
+    def result(accuracy, **fields):
+        return {"fields": fields, "validation": [LINE | {"validation/accuracy": accuracy}]}
+
+    text = search.page("x", "python -m y", [result(0.25), result(0.75, **{"model.norm": "layer"})])
+    best, other = text.splitlines()[-2:]
+    assert best == "| `model.norm=layer` | 4 | 1.500 | 75.00 % | 25.0 % |"
+    assert other == "| nothing | 4 | 1.500 | 25.00 % | 25.0 % |"
+    assert "`python -m y`" in text
+
+
+def test_choices_of_the_search_are_keys_of_its_config():
+    config = psmnist_cpu.get_config("search").to_dict()
+    choices = sweep.collect(psmnist_cpu.search)
+    assert choices[0] == {} and len(choices) == len({json.dumps(one) for one in choices})
+    for key in (key for choice in choices for key in choice):
+        section, name = key.split(".")
+        assert name in config[section] and config[section][name] is not None
+    module = sweep.import_config(psmnist_cpu.__file__)
+    assert sweep.collect(module.search) == choices
+
+
+@pytest.mark.parametrize("name", ["psmnist_cpu"])
+def test_short_configs_refuse_an_unknown_variant(name):
+    with pytest.raises(ValueError, match="variant is 'smok'"):
+        importlib.import_module(f"experiments.configs.{name}").get_config("smok")
