@@ -64,7 +64,7 @@ def test_choices_of_the_search_are_keys_of_its_config():
     assert sweep.collect(module.search) == choices
 
 
-@pytest.mark.parametrize("name", ["psmnist_cpu"])
+@pytest.mark.parametrize("name", ["psmnist_cpu", "listops_cpu"])
 def test_short_configs_refuse_an_unknown_variant(name):
     with pytest.raises(ValueError, match="variant is 'smok'"):
         importlib.import_module(f"experiments.configs.{name}").get_config("smok")
