@@ -9,13 +9,14 @@ one a line, for a scheduler. What stands behind -- goes to every run, for exampl
 """
 
 import argparse
-import importlib.util
 import pathlib
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from experiments.runs import import_config
 
 
 def read_sweep(path: str) -> list[dict[str, Any]]:
@@ -30,9 +31,7 @@ def read_sweep(path: str) -> list[dict[str, Any]]:
     Raises:
       ValueError: the config names no sweep.
     """
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = import_config(path)
     if not hasattr(module, "sweep"):
         raise ValueError(f"{path} has no function sweep(add)")
     runs = []

@@ -2,8 +2,9 @@
 
   python -m experiments.main --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
-The variant `causal` has one branch that looks back, and half as many neurons: it can be streamed, and
-it is the pretrained model `pspikessm_digits`. `smoke` is small: every part runs, nothing is learnt.
+The variant `causal` has one branch that looks back, and half as many neurons: it can be streamed,
+and it is the pretrained model `pspikessm_digits`. `smoke` is small: every part runs, nothing is
+learnt.
 """
 
 from ml_collections import config_dict
