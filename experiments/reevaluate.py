@@ -1,12 +1,13 @@
 """Evaluate a pretrained model on its whole test set, and compare with what its card says.
 
   python -m experiments.reevaluate --name=pspikessm_digits
-  python -m experiments.reevaluate --name=NAME --data_dir=DIR    # prepared data, as the card's config
+  python -m experiments.reevaluate --name=NAME --data_dir=DIR
 
-The test set must be the card's, by its SHA-256. Noise has the card's seed unless --seed names
-another, which repeats the measurement with other draws. The command ends with status 1 where a
-figure differs by more than four standard errors of the draws and two examples: engines and devices
-round differently, and a picture between two classes may fall on either side.
+DIR is the folder of prepared data, for a model of such. The test set must be the card's, by its
+SHA-256. Noise has the card's seed unless --seed names another, which repeats the measurement with
+other draws. The command ends with status 1 where a figure differs by more than four standard errors
+of the draws and two examples: engines and devices round differently, and a picture between two
+classes may fall on either side.
 """
 
 import argparse
