@@ -21,7 +21,8 @@ _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_DAMAGE = (zipfile.BadZipFile, ValueError, EOFError, KeyError, zlib.error)
+# What zipfile and NumPy raise where bytes are missing or others.
+_DAMAGE = (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError, zlib.error)
 
 
 def write_weights(path: str | os.PathLike, variables: Mapping[str, Any]) -> None:
@@ -90,6 +91,8 @@ def _read_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], n
                 with archive.open(member) as file:
                     shape, _, dtype = _READ_HEADER[np.lib.format.read_magic(file)](file)
                 headers[member.removesuffix(".npy")] = (shape, dtype)
+    except FileNotFoundError:
+        raise
     except _DAMAGE as error:
         raise ValueError(f"{path} is not a .npz of plain arrays: {error}") from error
     return headers
