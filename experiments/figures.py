@@ -27,10 +27,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from experiments.experiment import build
+from experiments.outcome import load_best
+from experiments.runs import read_json
 from pspike_jax.analysis import activity, plots, report
 from pspike_jax.analysis.measure import Findings, measure
-from pspike_jax.training import load
 from pspike_jax.training.files import write_whole
 
 
@@ -65,24 +65,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Read a file of a run.
-
-    Args:
-      path: config.json or evaluation.json of a workdir.
-
-    Returns:
-      Its content.
-
-    Raises:
-      FileNotFoundError: there is no such run, or it is not finished.
-    """
-    if not path.exists():
-        state = "is not finished" if path.with_name("config.json").exists() else "is no run"
-        raise FileNotFoundError(f"{path.parent} {state}: {path.name} is missing")
-    return json.loads(path.read_text())
-
-
 def run_best(workdir: pathlib.Path, key: jax.Array) -> Findings:
     """Run the best checkpoint of a workdir on test examples.
 
@@ -96,13 +78,7 @@ def run_best(workdir: pathlib.Path, key: jax.Array) -> Findings:
     Raises:
       ValueError: the model has no spikes.
     """
-    config = read_json(workdir / "config.json")["config"]
-    # Whatever devices it was trained on, those that are here will do.
-    experiment = build(config | {"mesh": {}})
-    result = load(
-        experiment.model, experiment.task, experiment.training, workdir=workdir, config=config,
-        mesh=experiment.mesh,
-    )
+    experiment, result = load_best(workdir)
     findings = measure(experiment.model, result.variables, experiment.task.test, key)
     if not findings.captured:
         raise ValueError(f"{workdir}: the model has no spikes")

@@ -1,15 +1,58 @@
 """What a trained run comes to: its evaluation on the test split, its table and its pictures."""
 
+import pathlib
 from typing import Any
 
 import jax
 from etils import epath
 
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, build
+from experiments.runs import read_json
 from pspike_jax.analysis.report import report
-from pspike_jax.training import FitResult, evaluate
+from pspike_jax.training import FitResult, evaluate, load
 from pspike_jax.training.distributed import gather, is_primary
 from pspike_jax.training.files import local_folder, write_whole
+
+
+def load_best(workdir: pathlib.Path) -> tuple[Experiment, FitResult]:
+    """Read what a run has left so far, on whatever devices are here.
+
+    Args:
+      workdir: of the run.
+
+    Returns:
+      The experiment, and its best variables.
+
+    Raises:
+      FileNotFoundError: the folder holds no run, or no whole checkpoint; or the data are missing.
+      ValueError: the config is wrong.
+    """
+    config = read_json(workdir / "config.json")["config"]
+    experiment = build(config | {"mesh": {}})
+    where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
+    return experiment, load(experiment.model, experiment.task, experiment.training, **where)
+
+
+def test(experiment: Experiment, variables: Any) -> dict[str, Any]:
+    """Evaluate variables on the test split, with the draws that the config names.
+
+    Args:
+      experiment: what they were trained in; every process of it must call this.
+      variables: of its model.
+
+    Returns:
+      The evaluation.
+    """
+    noise_key, _ = _keys(experiment)
+    return evaluate(
+        experiment.model,
+        variables,
+        experiment.task.test,
+        key=noise_key,
+        draws=experiment.evaluation.draws,
+        batch_size=experiment.training.eval_batch_size,
+        mesh=experiment.mesh,
+    )
 
 
 def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dict[str, Any]:
@@ -23,16 +66,8 @@ def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dic
     Returns:
       The evaluation.
     """
-    noise_key, report_key = jax.random.split(jax.random.key(experiment.evaluation.seed))
-    evaluation = evaluate(
-        experiment.model,
-        result.variables,
-        experiment.task.test,
-        key=noise_key,
-        draws=experiment.evaluation.draws,
-        batch_size=experiment.training.eval_batch_size,
-        mesh=experiment.mesh,
-    )
+    evaluation = test(experiment, result.variables)
+    _, report_key = _keys(experiment)
     variables = gather(result.variables)
     if is_primary():
         with local_folder(workdir) as folder:
@@ -49,3 +84,9 @@ def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dic
         write_whole(workdir / "report.txt", table + "\n")
         print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
     return evaluation
+
+
+def _keys(experiment: Experiment) -> tuple[jax.Array, jax.Array]:
+    """Return keys for the evaluation and for the report."""
+    noise_key, report_key = jax.random.split(jax.random.key(experiment.evaluation.seed))
+    return noise_key, report_key

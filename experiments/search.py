@@ -19,7 +19,8 @@ from ml_collections import config_flags
 
 from experiments.experiment import build
 from experiments.record import RESULTS, hardware
-from experiments.sweep import collect, import_config
+from experiments.runs import import_config
+from experiments.sweep import collect
 from pspike_jax.training import fit
 from pspike_jax.training.files import write_whole
 

@@ -9,29 +9,14 @@ one a line, for a scheduler. What stands behind -- goes to every run, for exampl
 """
 
 import argparse
-import importlib.util
 import pathlib
 import shlex
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-
-def import_config(path: str) -> types.ModuleType:
-    """Import a config file.
-
-    Args:
-      path: of the file.
-
-    Returns:
-      The module.
-    """
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from experiments.runs import import_config
 
 
 def collect(declare: Callable[..., None]) -> list[dict[str, Any]]:

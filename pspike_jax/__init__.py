@@ -13,7 +13,16 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 
 from pspike_jax import data, functional
 from pspike_jax.models import create_model, list_models
+from pspike_jax.pretrained import list_pretrained, load_pretrained
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "data", "functional", "list_models"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "data",
+    "functional",
+    "list_models",
+    "list_pretrained",
+    "load_pretrained",
+]

@@ -2,14 +2,16 @@
 
   python -m experiments.main --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
-The variant `smoke` is the same in small: every part runs, nothing is learnt.
+The variant `causal` has one branch that looks back, and half as many neurons: it can be streamed,
+and it is the pretrained model `pspikessm_digits`. `smoke` is small: every part runs, nothing is
+learnt.
 """
 
 from ml_collections import config_dict
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
-    """Return the config; variant None or "smoke"."""
+    """Return the config; variant None, "causal" or "smoke"."""
     config = config_dict.create(
         task={"name": "digits", "seed": 0},
         model={
@@ -63,11 +65,13 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
         mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
         evaluation={"draws": 8, "seed": 0},
     )
-    if variant == "smoke":
+    if variant == "causal":
+        config.model.update(d_model=64, bidirectional=False, causal=True)
+    elif variant == "smoke":
         config.model.update(d_model=16, d_state=4)
         config.optimizer.warmup_steps = 2
         config.training.update(steps=8, log_every=2, eval_every=4, checkpoint_every=4)
         config.evaluation.draws = 2
     elif variant is not None:
-        raise ValueError(f"variant is {variant!r}, expected 'smoke' or none")
+        raise ValueError(f"variant is {variant!r}, expected 'causal', 'smoke' or none")
     return config

@@ -1,0 +1,151 @@
+"""What a finished run of the main job has left in its workdir, in the form that records keep."""
+
+import importlib.util
+import json
+import pathlib
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+# Where the data are is no part of a run: records name the folders that the documents use.
+PLACES = {"data_dir": "data", "source_dir": "FILES"}
+KEPT_LINES = 20  # of metrics with a validation, and as many of the others
+DIGITS = 5  # significant ones, of metrics
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read a file of a run.
+
+    Args:
+      path: config.json, evaluation.json or report.json of a workdir.
+
+    Returns:
+      Its content.
+
+    Raises:
+      FileNotFoundError: there is no such run, or it is not finished.
+    """
+    if not path.exists():
+        state = "is not finished" if path.with_name("config.json").exists() else "is no run"
+        raise FileNotFoundError(f"{path.parent} {state}: {path.name} is missing")
+    return json.loads(path.read_text())
+
+
+def read_run(folder: pathlib.Path) -> dict[str, Any]:
+    """Read the files of one finished run.
+
+    Args:
+      folder: its workdir.
+
+    Returns:
+      {"description", "evaluation", "report", "metrics", "minutes"}: config.json with the folders of
+      data as the documents name them; the metrics thinned; the minutes that all steps took, without
+      validation.
+
+    Raises:
+      FileNotFoundError: the run is not finished.
+    """
+    names = {"description": "config", "evaluation": "evaluation", "report": "report"}
+    run = {key: read_json(folder / f"{name}.json") for key, name in names.items()}
+    task = run["description"]["config"]["task"]
+    task |= {key: place for key, place in PLACES.items() if key in task}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return run | {
+        "metrics": thin(lines),
+        "minutes": _minutes(lines, run["description"]["config"]["training"]["steps"]),
+    }
+
+
+def thin(lines: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Choose lines of metrics evenly, the last one among them, and round their numbers.
+
+    Args:
+      lines: of metrics.jsonl.
+
+    Returns:
+      Up to 20 lines with a validation and 20 without, without times, which no other run repeats.
+    """
+    chosen: list[Mapping[str, float]] = []
+    for validated in (True, False):
+        group = [line for line in lines if ("validation/accuracy" in line) == validated]
+        chosen += group[::-1][:: -(-len(group) // KEPT_LINES) or 1]
+    return [
+        {
+            key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+            for key, value in line.items() if not key.startswith("time/")
+        }
+        for line in sorted(chosen, key=lambda line: line["step"])
+    ]
+
+
+def _minutes(lines: Sequence[Mapping[str, float]], steps: int) -> float:
+    parts = ("time/data", "time/compute", "time/save")
+    paces = [sum(line.get(part, 0.0) for part in parts) for line in lines]
+    return float(f"{steps * statistics.fmean(paces) / 60:.3g}")
+
+
+def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
+    """Write the command that repeats a run.
+
+    Args:
+      config_file: the config that it was started from, with :VARIANT after its name for a variant.
+      config: of the run, see `read_run`.
+      workdir: what the command calls the folder of the run.
+
+    Returns:
+      The command; what the run changed of the config file stands in its arguments.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the run was not started from this config: its keys are others.
+    """
+    written, found = read_config(config_file), _flatten(config)
+    if written.keys() != found.keys():
+        differing = sorted(written.keys() ^ found.keys())
+        raise ValueError(f"the run is not of {config_file}: they differ in the keys {differing}")
+    words = ["python", "-m", "experiments.main", f"--config={config_file}", f"--workdir={workdir}"]
+    words += [
+        f"--config.{key}={value}" for key, value in found.items()
+        if value != written[key] and not key.startswith("mesh.")
+    ]
+    return shlex.join(words)
+
+
+def import_config(path: str) -> ModuleType:
+    """Import a config file.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      The module, with its `get_config`.
+    """
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_config(config_file: str) -> dict[str, Any]:
+    """Read a config file.
+
+    Args:
+      config_file: its path, with :VARIANT after its name for a variant.
+
+    Returns:
+      {"section.key": value}, with the folders of data as the documents name them.
+    """
+    path, _, variant = config_file.partition(":")
+    config = import_config(path).get_config(variant or None).to_dict()
+    config = json.loads(json.dumps(config))  # as a run writes it down
+    task = config["task"]
+    task |= {key: place for key, place in PLACES.items() if key in task}
+    return _flatten(config)
+
+
+def _flatten(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value for section, keys in config.items() for key, value in keys.items()
+    }
