@@ -164,7 +164,7 @@ def test_neuron_configs_use_the_published_settings_of_their_model():
     config = module("shd").get_config("csilif")
     assert (config.model.dropout, config.optimizer.learning_rate) == (0.1, 5e-3)
     assert (config.optimizer.plateau_factor, config.optimizer.plateau_patience) == (0.9, 11)
-    fast = published.neuron_config({}, "rlif", module("shd").PUBLISHED, training={})
+    fast = published.neuron_config("shd", "rlif", module("shd").PUBLISHED, training={})
     assert fast.optimizer.dynamics_rate == fast.optimizer.step_size_rate == 1e-3  # those of silif
 
 

@@ -14,22 +14,16 @@ synthetic stand-in.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import (
-    apply_variant,
-    choose_neuron,
-    neuron_config,
-    prepared,
-    stand_in,
-)
+from experiments.configs.published import neuron_config
 
 PUBLISHED = {"silif": {"learning_rate": 1e-3, "dropout": 0.5, "patience": 5, "factor": 0.7}}
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, "smoke" or the name of a model."""
-    config = neuron_config(
-        prepared("gsc"),
-        choose_neuron(variant),
+    return neuron_config(
+        "gsc",
+        variant,
         PUBLISHED,
         training={
             "steps": 265_100,  # 100 epochs
@@ -40,9 +34,4 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "checkpoint_every": 2651,
             "eval_batch_size": 128,
         },
-    )
-    return apply_variant(
-        config, "smoke" if variant == "smoke" else None,
-        task=stand_in("gsc", 16),
-        model={"widths": (8, 8)},
     )

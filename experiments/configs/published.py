@@ -55,16 +55,23 @@ def complete(
 
 
 def neuron_config(
-    task: Section, name: str, published: Mapping[str, Section], *, training: Section
+    dataset: str, variant: str | None, published: Mapping[str, Section], *, training: Section
 ) -> config_dict.ConfigDict:
     """Return the config of a network of reset-based neurons: two layers of 512, Adam, plateau.
 
     Args:
-      task: the task section.
-      name: of the model; one that `published` lacks takes the settings of "silif".
+      dataset: name of the prepared set, or of its stand-in for the variant "smoke".
+      variant: name of the model, None or "smoke" for "silif"; one that `published` lacks takes
+        the settings of "silif".
       published: {model: {"learning_rate", "dropout", "patience", "factor"}}.
       training: the training section.
+
+    Raises:
+      ValueError: an unknown variant.
     """
+    smoke, name = variant == "smoke", "silif" if variant in (None, "smoke") else variant
+    if name not in NEURONS:
+        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {[*NEURONS]}")
     settings = published[name if name in published else "silif"]
     rate = settings["learning_rate"]
     model = {
@@ -80,16 +87,13 @@ def neuron_config(
         # Their scheduler waits for one epoch more than its patience.
         "plateau_patience": settings["patience"] + 1,
     }
-    return complete(task=task, model=model, optimizer=optimizer, training=training)
-
-
-def choose_neuron(variant: str | None) -> str:
-    """Return the model that a variant of such a config names: SiLIF for None and "smoke"."""
-    if variant in (None, "smoke"):
-        return "silif"
-    if variant not in NEURONS:
-        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {[*NEURONS]}")
-    return variant
+    config = complete(
+        task=prepared(dataset), model=model, optimizer=optimizer, training=training
+    )
+    return apply_variant(
+        config, "smoke" if smoke else None,
+        task=stand_in(dataset, 16), model={"widths": (8, 8)},
+    )
 
 
 def apply_variant(

@@ -15,13 +15,7 @@ a synthetic stand-in.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import (
-    apply_variant,
-    choose_neuron,
-    neuron_config,
-    prepared,
-    stand_in,
-)
+from experiments.configs.published import neuron_config
 
 PUBLISHED = {
     "silif": {"learning_rate": 1e-3, "dropout": 0.25, "patience": 5, "factor": 0.7},
@@ -33,11 +27,11 @@ PUBLISHED = {
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, "smoke" or the name of a model."""
-    config = neuron_config(
+    return neuron_config(
         # The set has no validation split, and the program selects its model on the test split.
         # Here a tenth of the training examples is held out; validation="test" is the program's way.
-        prepared("shd"),
-        choose_neuron(variant),
+        "shd",
+        variant,
         PUBLISHED,
         training={
             "steps": 5700,  # 100 epochs
@@ -48,9 +42,4 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "checkpoint_every": 57,
             "eval_batch_size": 128,
         },
-    )
-    return apply_variant(
-        config, "smoke" if variant == "smoke" else None,
-        task=stand_in("shd", 16),
-        model={"widths": (8, 8)},
     )

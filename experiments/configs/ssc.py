@@ -16,13 +16,7 @@ a synthetic stand-in.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import (
-    apply_variant,
-    choose_neuron,
-    neuron_config,
-    prepared,
-    stand_in,
-)
+from experiments.configs.published import neuron_config
 
 PUBLISHED = {
     "silif": {"learning_rate": 1e-2, "dropout": 0.5, "patience": 10, "factor": 0.7},
@@ -34,8 +28,8 @@ PUBLISHED = {
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, "smoke" or the name of a model."""
     config = neuron_config(
-        prepared("ssc"),
-        choose_neuron(variant),
+        "ssc",
+        variant,
         PUBLISHED,
         training={
             "steps": 29_400,  # 100 epochs
@@ -49,8 +43,4 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     )
     if variant == "csilif":
         config.model.preset = "paper_ssc"  # steps up to dt_max = 5 rather than 0.5
-    return apply_variant(
-        config, "smoke" if variant == "smoke" else None,
-        task=stand_in("ssc", 16),
-        model={"widths": (8, 8)},
-    )
+    return config

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.interop.tensors import check_entries
 from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.nn.backbone import PSpikeBackbone, config_fields
 from pspike_jax.nn.block_config import BlockConfig
@@ -45,7 +46,7 @@ def load_pspikessm(
       variables: {"params", and "batch_stats" with batch norm}.
 
     Raises:
-      ValueError: one error that lists every unknown, missing or misshapen entry.
+      ValueError: one error that lists every entry that is unknown, missing, misshapen or not real.
     """
     config = _read_config(state_dict, prenorm, norm, residual, length)
     entries = _entries(config)
@@ -60,13 +61,8 @@ def load_pspikessm(
             dead.append(name)
         else:
             problems.append(f"{name} is unknown")
-    for name, (_, _, shape, _) in entries.items():
-        if name not in state_dict:
-            problems.append(f"{name} is missing")
-        elif np.shape(state_dict[name]) != shape:
-            problems.append(f"{name} has shape {np.shape(state_dict[name])}; expected {shape}")
-    if problems:
-        raise ValueError("the state dict does not fit:\n  " + "\n  ".join(problems))
+    shapes = {name: shape for name, (_, _, shape, _) in entries.items()}
+    check_entries(state_dict, shapes, problems)
     if dead:
         _LOG.warning("dropped %d entries that the program never uses: %s", len(dead), dead)
     return PSpikeBackbone(config), _variables(state_dict, config, entries)

@@ -5,6 +5,9 @@ Their state dict names layers "snn.0", "snn.1", ...; the last one is the readout
 the spikes in both programs.
 """
 
+import itertools
+import re
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from pspike_jax.functional.neurons import (
     ResonateAndFire,
     SiLIF,
 )
+from pspike_jax.interop.tensors import check_entries
 from pspike_jax.models.silif import NEURONS, SpikingNetwork
 from pspike_jax.models.zoo import create_model
 
@@ -70,41 +74,31 @@ def load_silif(
       variables: its "params", and "batch_stats" where normalization is "batchnorm".
 
     Raises:
-      ValueError: an unknown neuron or normalization; missing or unexpected names; wrong shapes.
+      ValueError: an unknown neuron or normalization; or one error that lists every entry that is
+        unknown, missing, misshapen or not real.
     """
-    if neuron not in NEURONS:
-        raise ValueError(f"neuron is {neuron!r}; expected one of {', '.join(NEURONS)}")
-    if normalization not in NORMS:
-        raise ValueError(
-            f"normalization is {normalization!r}; expected one of {', '.join(NORMS)}"
-        )
+    for name, value, known in (
+        ("neuron", neuron, NEURONS), ("normalization", normalization, NORMS)
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     arrays = {name: np.asarray(array) for name, array in state_dict.items()}
-    products = sorted(
-        (name for name in arrays if name.startswith("snn.") and name.endswith(".W.weight")),
-        key=lambda name: int(name.split(".")[1]),
-    )
-    if len(products) < 2:
-        raise ValueError(
-            f"the state dict has products {products}; expected snn.0.W.weight, snn.1.W.weight, ..."
-        )
-    *widths, num_classes = (len(arrays[name]) for name in products)
+    inputs, (*widths, num_classes), bidirectional = _read_sizes(arrays)
     module = create_model(
         neuron,
         num_classes=num_classes,
         widths=tuple(widths),
         norm=NORMS[normalization],
         dropout=0.0,
-        bidirectional=arrays[products[-1]].shape[1] == 2 * widths[-1],
+        bidirectional=bidirectional,
     )
     entries = list(_entries(module))
-    _check_names(arrays, {there for _, _, there in entries})
+    _check(arrays, module, entries, inputs)
     variables: dict[str, Any] = {}
     for collection, here, there in entries:
         array = arrays[there].T if here[-1] == "kernel" else arrays[there]
         variables[(collection, *here)] = jnp.asarray(array, jnp.float32)
-    variables = flax.traverse_util.unflatten_dict(variables)
-    _check_shapes(module, variables, arrays[products[0]].shape[1])
-    return module, variables
+    return module, flax.traverse_util.unflatten_dict(variables)
 
 
 def export_silif(
@@ -178,19 +172,33 @@ def _entries(module) -> Iterator[tuple[str, tuple[str, ...], str]]:
             yield "params", (layer, "recurrent"), f"{there}.V.weight"
 
 
-def _check_names(arrays, expected):
-    found = {name for name in arrays if not name.endswith(_COUNTER)}
-    missing, unexpected = sorted(expected - found), sorted(found - expected)
-    if missing or unexpected:
-        raise ValueError(f"state dict: missing {missing}, unexpected {unexpected}")
+def _read_sizes(arrays):
+    """Return the number of inputs, the neurons of each layer, and whether there are two passes."""
+    lengths: dict[int, list[int]] = {}
+    for name, array in arrays.items():
+        numbered = re.match(r"snn\.(\d+)\.", str(name))
+        if numbered and array.ndim:
+            lengths.setdefault(int(numbered[1]), []).append(len(array))
+    layers = list(itertools.takewhile(lengths.__contains__, itertools.count()))
+    if len(layers) < 2:
+        raise ValueError(
+            f"the state dict has layers {sorted(lengths)}; expected snn.0, snn.1, ..."
+        )
+    # Every entry of a layer has the layer's neurons on its first axis: most of them are right.
+    sizes = [statistics.mode(lengths[layer]) for layer in layers]
+    products = [np.shape(arrays.get(f"snn.{layer}.W.weight", ())) for layer in layers]
+    inputs = products[0][1] if len(products[0]) == 2 else 1
+    twice = [(size, 2 * before) for before, size in zip(sizes, sizes[1:])]
+    return inputs, sizes, any(a == b for a, b in zip(products[1:], twice))
 
 
-def _check_shapes(module, variables, features):
-    inputs = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
-    expected = jax.eval_shape(module.init, jax.random.key(0), inputs)
-    flat = flax.traverse_util.flatten_dict(variables)
-    for path, leaf in flax.traverse_util.flatten_dict(expected).items():
-        if flat[path].shape != leaf.shape:
-            raise ValueError(
-                f"{'/'.join(path)} has shape {flat[path].shape}; expected {leaf.shape}"
-            )
+def _check(arrays, module, entries, inputs):
+    """Raise one error that lists every entry that does not fit the module."""
+    x = jax.ShapeDtypeStruct((1, 1, inputs), jnp.float32)
+    flat = flax.traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), x))
+    shapes = {}
+    for collection, here, there in entries:
+        shape = flat[(collection, *here)].shape
+        shapes[there] = shape[::-1] if here[-1] == "kernel" else shape
+    unknown = sorted(str(n) for n in arrays if n not in shapes and not str(n).endswith(_COUNTER))
+    check_entries(arrays, shapes, [f"{name} is unknown" for name in unknown])

@@ -77,7 +77,7 @@ class SequenceClassifier(nn.Module):
 
         Returns:
           logits: (B, num_classes); (B, L, num_classes) without pooling.
-          aux: {site: activity}, each entry stacked over layers, see `nn.pspike.activity`.
+          aux: {site: activity}, each entry stacked over layers, see `nn.activity`.
 
         Raises:
           TypeError, ValueError: inputs that do not fit, or no source of noise.

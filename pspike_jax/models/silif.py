@@ -165,7 +165,7 @@ class SpikingNetwork(nn.Module):
         Returns:
           logits: (B, num_classes).
           aux: {"hidden": counts} stacked over the hidden layers where all have one width, else
-            {"hidden_0": counts, ...}, each with a layer axis of size 1; see `nn.neurons.activity`.
+            {"hidden_0": counts, ...}, each with a layer axis of size 1; see `nn.activity`.
 
         Raises:
           TypeError, ValueError: inputs or states that do not fit.

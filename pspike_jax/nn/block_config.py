@@ -11,7 +11,9 @@ import dataclasses
 import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.neurons import initial_state
 from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn import lif
 from pspike_jax.nn.dense import ACTIVATIONS
 from pspike_jax.nn.fields import (
     check_choice,
@@ -20,7 +22,6 @@ from pspike_jax.nn.fields import (
     check_step_sizes,
     check_whole,
 )
-from pspike_jax.nn.lif import resting
 from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS
 
 DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
@@ -135,7 +136,8 @@ class BlockConfig:
         shape = (batch_size, self.d_model, self.d_state // 2)
         state = {name: jnp.zeros(shape, jnp.complex64) for name in branches}
         if self.neuron == "lif":
-            state |= {site: resting(batch_size, self.d_model) for site in self.samplers}
+            resting = lambda: initial_state(lif.NEURON, batch_size, self.d_model)
+            state |= {site: resting() for site in self.samplers}
         return state
 
     @property

@@ -2,22 +2,15 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from pspike_jax.functional.neurons import LIF, Firing, NeuronState, unroll
+from pspike_jax.functional.neurons import LIF, Firing, NeuronState, initial_state, unroll
 from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.pspike import activity
+from pspike_jax.nn.activity import activity
 
 # With decays in this range and this threshold a drive of variance 1 makes 10 to 25 % of the
 # neurons fire, so that gradients flow from the first step on.
-ALPHA_LIMITS = (0.1, 0.9)
+NEURON = LIF((0.1, 0.9))
 THRESHOLD = 0.5
-
-
-def resting(batch_size: int, features: int) -> NeuronState:
-    """Return membranes and last spikes at zero, (B, H) float32 each."""
-    zeros = jnp.zeros((batch_size, features))
-    return NeuronState((zeros,), zeros)
 
 
 class LIFReadout(nn.Module):
@@ -47,24 +40,20 @@ class LIFReadout(nn.Module):
           state: before the first step; at rest if None.
 
         Returns:
-          spikes: (B, L, H) in {0, 1}; activity: as `nn.pspike.activity`, with the spikes in the
+          spikes: (B, L, H) in {0, 1}; activity: as `nn.activity`, with the spikes in the
           place of probabilities; the final state.
         """
-        neuron = LIF(ALPHA_LIMITS)
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         shift = self.param("shift", nn.initializers.zeros, (self.features,))
-        coefficients = neuron.coefficients(
-            {"alpha": self.param("alpha", lambda key: neuron.init(key, self.features)["alpha"])}
+        coefficients = NEURON.coefficients(
+            {"alpha": self.param("alpha", lambda key: NEURON.init(key, self.features)["alpha"])}
         )
         currents = (scale[None, None] * drive + shift[None, None]).swapaxes(0, 1)
-        state = resting(drive.shape[0], self.features) if state is None else state
+        state = initial_state(NEURON, len(drive), self.features) if state is None else state
         firing = Firing(THRESHOLD, SURROGATES[self.surrogate])
-        spikes, active, state = unroll(neuron, coefficients, currents, state, firing=firing)
+        spikes, active, state = unroll(NEURON, coefficients, currents, state, firing=firing)
         spikes = spikes.swapaxes(0, 1).astype(drive.dtype)
-        record = activity(spikes, spikes, spikes, mask, self.fan_out)
-        active = active.T.astype(jnp.float32)  # (B, L) neurons with a non-zero surrogate
-        active = active if mask is None else jnp.where(mask, active, 0)
-        record["surrogate"] = jnp.sum(jax.lax.stop_gradient(active))
+        record = activity(spikes, spikes, active.T[..., None], mask, self.fan_out)
         if self.capture:
             record |= {"spike_array": spikes, "probability_array": spikes}
         return spikes, record, state

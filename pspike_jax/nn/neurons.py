@@ -11,6 +11,7 @@ from pspike_jax.functional.neurons.product import spike_product
 from pspike_jax.functional.neurons.recurrent import init_recurrent, without_diagonal
 from pspike_jax.functional.neurons.unroll import Firing, unroll
 from pspike_jax.functional.recurrence import linear_recurrence
+from pspike_jax.nn.activity import activity
 from pspike_jax.nn.heads import last_valid
 from pspike_jax.nn.norm import EPSILON, BatchAffine
 
@@ -119,7 +120,7 @@ class NeuronLayer(nn.Module):
 
         Returns:
           spikes: (L, B, H), or (L, B, 2H) where bidirectional.
-          activity: counts over the valid steps, see `activity`.
+          activity: counts over the valid steps, see `nn.activity`.
           state: after the last step.
         """
         neuron, features = self.neuron, self.features
@@ -147,7 +148,8 @@ class NeuronLayer(nn.Module):
             forward, backward = jnp.split(spikes, 2, axis=1)
             spikes = jnp.concatenate([forward, reverse_steps(backward, lengths)], axis=-1)
             active = sum(jnp.split(active, 2, axis=1))
-        return spikes, activity(spikes, active, mask, self.fan_out), state
+        record = activity(spikes, spikes, active[..., None], mask, self.fan_out)
+        return spikes, record, state
 
 
 class LeakyReadout(nn.Module):
@@ -247,39 +249,3 @@ def reverse_steps(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     steps = jnp.arange(len(x))[:, None]
     source = jnp.where(steps < lengths[None, :], lengths[None, :] - 1 - steps, steps)
     return jnp.take_along_axis(x, source[..., None], axis=0)
-
-
-def activity(
-    spikes: jax.Array, active: jax.Array, mask: jax.Array | None, fan_out: int
-) -> dict[str, jax.Array]:
-    """Count what a layer of neurons did over the valid steps.
-
-    A neuron that fires by a threshold fires with probability 0 or 1: `probability` is the number
-    of spikes once more, as a differentiable sum, for penalties on activity.
-
-    Args:
-      spikes: (L, B, H).
-      active: (L, B) int, neurons whose surrogate derivative is not zero.
-      mask: (L, B) bool, or None for all steps.
-      fan_out: operations that one spike triggers.
-
-    Returns:
-      spikes, probability: number of spikes; steps: valid (example, step) pairs; neurons: H;
-      fan_out; neuron_spikes: (H,); surrogate: elements with a non-zero surrogate derivative.
-    """
-    length, batch, features = spikes.shape
-    steps = jnp.int32(length * batch)
-    if mask is not None:
-        steps = jnp.sum(mask.astype(jnp.int32))
-        spikes = jnp.where(mask[..., None], spikes, 0)
-        active = jnp.where(mask, active, 0)
-    neuron_spikes = jnp.sum(spikes, axis=(0, 1))
-    return {
-        "spikes": jax.lax.stop_gradient(jnp.sum(neuron_spikes)),
-        "probability": jnp.sum(neuron_spikes),
-        "steps": steps,
-        "neurons": jnp.int32(features),
-        "fan_out": jnp.int32(fan_out),
-        "neuron_spikes": jax.lax.stop_gradient(neuron_spikes),
-        "surrogate": jnp.sum(active.astype(jnp.float32)),
-    }

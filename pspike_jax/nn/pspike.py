@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from pspike_jax.functional.noise import uniforms
 from pspike_jax.functional.sampling import expected_firing, sample_spikes
 from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn.activity import activity
 from pspike_jax.nn.dense import ACTIVATIONS, linear
 from pspike_jax.nn.norm import Normalization
 
@@ -89,7 +90,7 @@ class SpikeSampler(nn.Module):
 
         Returns:
           spikes: (B, L, H) in {0, 1}, or probabilities in mean field.
-          activity: counts over valid steps, see `activity`.
+          activity: counts over valid steps, see `nn.activity`.
         """
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, (self.features,))
@@ -103,48 +104,10 @@ class SpikeSampler(nn.Module):
             spikes, threshold = p, 0.5
         else:
             spikes, threshold = sample_spikes(drive, noise=noise, surrogate=slope), noise
-        record = activity(spikes, p, slope(drive, threshold), mask, self.fan_out)
+        record = activity(spikes, p, slope(drive, threshold) != 0, mask, self.fan_out)
         if self.capture:
             record |= {"spike_array": spikes, "probability_array": p}
         return spikes, record
-
-
-def activity(
-    spikes: jax.Array, p: jax.Array, slope: jax.Array, mask: jax.Array | None, fan_out: int
-) -> dict[str, jax.Array]:
-    """Count what a sampler did over the valid steps.
-
-    Args:
-      spikes: (B, L, H).
-      p: (B, L, H) spike probabilities.
-      slope: (B, L, H) surrogate derivative.
-      mask: (B, L) bool, or None for all steps.
-      fan_out: operations that one spike triggers.
-
-    Returns:
-      spikes: number of spikes; probability: sum of p; steps: number of valid (example, step)
-      pairs; neurons: H; fan_out; neuron_spikes: (H,) spikes of each neuron; surrogate: number of
-      elements with a non-zero surrogate derivative. Sums are float32, sizes int32.
-    """
-    batch, length, features = spikes.shape
-    steps = jnp.int32(batch * length) if mask is None else jnp.sum(mask.astype(jnp.int32))
-
-    def per_neuron(values):
-        values = values.astype(jnp.float32)
-        values = values if mask is None else jnp.where(mask[..., None], values, 0)
-        return jnp.sum(values, axis=(0, 1))
-
-    neuron_spikes = per_neuron(jax.lax.stop_gradient(spikes))
-    return {
-        "spikes": jnp.sum(neuron_spikes),
-        # The one count with a gradient: a penalty on firing acts through it.
-        "probability": jnp.sum(per_neuron(p)),
-        "steps": steps,
-        "neurons": jnp.int32(features),
-        "fan_out": jnp.int32(fan_out),
-        "neuron_spikes": neuron_spikes,
-        "surrogate": jnp.sum(per_neuron(slope != 0)),
-    }
 
 
 class SpikeMixer(nn.Module):

@@ -91,7 +91,7 @@ def bracketed_lif(
     silent = jnp.zeros(currents.shape, bool)
     widest = (0, silent, ~silent, jnp.bool_(True))
     _, lowest, highest, _ = jax.lax.while_loop(goes_on, draw_together, widest)
-    is_open = jnp.any(lowest != highest, axis=0)
+    is_open = jnp.any(lowest != highest, axis=0) | jnp.isnan(margin[0])
     spikes = lowest.astype(jnp.float32)
     last = membrane(lowest)[-1]
     capacity = max(1, int(room * rows))
@@ -133,10 +133,11 @@ def _rounding(alpha, currents, start):
     """Bound, for each sequence, how far the two ways to a membrane can part by rounding.
 
     With |u| <= M = max |I| + |u_0 - s_0| + 1 / (1 - alpha), and in units of M eps / 2: the scan
-    rounds three times a step, which the leak sums to 3 / (1 - alpha); doubling rounds once a pass
-    and has powers off by one per lag, at most 1 / (1 - alpha).
+    rounds three times a step, which the leak sums to 3 / (1 - alpha); doubling has inputs off by 4
+    in sum, rounds a product and a sum in each pass, and has powers off by one per lag, which the
+    leak sums to 1 / (1 - alpha). NaN where a current is.
     """
     passes = max(1, len(currents) - 1).bit_length()
     slowness = 1 / (1 - alpha)
     largest = jnp.max(jnp.abs(currents), axis=0) + jnp.abs(start[0] - start[1]) + slowness
-    return 0.5 * jnp.finfo(jnp.float32).eps * (4 * slowness + passes) * largest
+    return 0.5 * jnp.finfo(jnp.float32).eps * (4 * slowness + 2 * passes + 4) * largest

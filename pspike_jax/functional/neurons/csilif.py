@@ -3,8 +3,9 @@
   A = exp(lambda dt),    lambda = -exp(log_damping) + i frequency,    dt = exp(log_dt)
   u_t = A (u_{t-1} - s_{t-1} / 2) + b I_t,    s_t = 1[2 Re(u_t) > threshold]
 
-|A| < 1 whatever training does. The factors 1/2 and 2 belong to the conjugate partner of u, which
-is not stored.
+|A| < 1 whatever training does; the real part of lambda dt is kept within -15 and -2**-22, as
+float32 would else round |A| to 1 or more. The factors 1/2 and 2 belong to the conjugate partner of
+u, which is not stored.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.initializers import log_uniform_dt
-from pspike_jax.functional.neurons.neuron import Membrane, Neuron, Params
+from pspike_jax.functional.neurons.neuron import EXPONENT_LIMITS, Membrane, Neuron, Params, clamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,9 @@ class CSiLIF(Neuron):
 
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
         """Return A (complex64) and b."""
-        Lambda = jax.lax.complex(-jnp.exp(params["log_damping"]), params["frequency"])
-        return jnp.exp(Lambda * jnp.exp(params["log_dt"])), params["b"]
+        dt = jnp.exp(params["log_dt"])
+        decay = clamp(jnp.exp(params["log_damping"]) * dt, *EXPONENT_LIMITS)
+        return jnp.exp(jax.lax.complex(-decay, params["frequency"] * dt)), params["b"]
 
     def update(self, coefficients, membrane, spikes, reset, current) -> Membrane:
         """Subtract half a spike from the real part, rotate and shrink, add the input."""

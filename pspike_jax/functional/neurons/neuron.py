@@ -91,6 +91,11 @@ def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
 
 
+# Range of x in decays exp(-x): float32 rounds exp(-x) to 1 below 6e-8, and 1 - exp(-x) to 1 above
+# 17, and so would leave the open interval that a parametrization promises.
+EXPONENT_LIMITS = (2.0**-22, 15.0)
+
+
 def initial_state(neuron: Neuron, batch_size: int, features: int) -> NeuronState:
     """Return the state of neurons at rest: zeros, (B, H) each."""
     shape = (batch_size, features)

@@ -5,7 +5,8 @@ logarithms:
 
   alpha = exp(-exp(log_rate_u + log_dt)),    beta = exp(-exp(log_rate_w + log_dt))
 
-so that they lie in (0, 1) whatever training does, and with 0 <= a <= 1 every neuron is stable.
+so that they lie in (0, 1) whatever training does, and with 0 <= a <= 1 every neuron is stable. For
+that to hold in float32, the exponents are kept within 2**-22 and 15: alpha from 3e-7 to 1 - 2e-7.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.neurons.adlif import Adaptive
-from pspike_jax.functional.neurons.neuron import Params, clamp
+from pspike_jax.functional.neurons.neuron import EXPONENT_LIMITS, Params, clamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ class SiLIF(Adaptive):
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
         """Return alpha, beta in (0, 1), a clamped to [0, 1] and b clamped to [0, 2]."""
         dt = jnp.exp(params["log_dt"])
-        alpha = jnp.exp(-jnp.exp(params["log_rate_u"]) * dt)
-        beta = jnp.exp(-jnp.exp(params["log_rate_w"]) * dt)
+        alpha, beta = (
+            jnp.exp(-clamp(jnp.exp(params[name]) * dt, *EXPONENT_LIMITS))
+            for name in ("log_rate_u", "log_rate_w")
+        )
         return alpha, beta, clamp(params["a"], 0.0, 1.0), clamp(params["b"], 0.0, 2.0)

@@ -1,0 +1,42 @@
+"""What a layer of neurons did, counted: the record that models return in `aux`."""
+
+import jax
+import jax.numpy as jnp
+
+
+def activity(
+    spikes: jax.Array, p: jax.Array, active: jax.Array, mask: jax.Array | None, fan_out: int
+) -> dict[str, jax.Array]:
+    """Count what neurons did over the valid steps; the first two axes may change places.
+
+    Args:
+      spikes: (B, L, H).
+      p: (B, L, H) spike probabilities; the spikes themselves for neurons that fire by a threshold.
+      active: (B, L, H), 1 where the surrogate derivative is not zero; or (B, L, 1), their number.
+      mask: (B, L) bool, or None for all steps.
+      fan_out: operations that one spike triggers.
+
+    Returns:
+      spikes: number of spikes; probability: sum of p; steps: number of valid (example, step)
+      pairs; neurons: H; fan_out; neuron_spikes: (H,) spikes of each neuron; surrogate: number of
+      elements with a non-zero surrogate derivative. Sums are float32, sizes int32.
+    """
+    rows, columns, features = spikes.shape
+    steps = jnp.int32(rows * columns) if mask is None else jnp.sum(mask.astype(jnp.int32))
+
+    def per_neuron(values):
+        values = values.astype(jnp.float32)
+        values = values if mask is None else jnp.where(mask[..., None], values, 0)
+        return jnp.sum(values, axis=(0, 1))
+
+    neuron_spikes = per_neuron(jax.lax.stop_gradient(spikes))
+    return {
+        "spikes": jnp.sum(neuron_spikes),
+        # The one count with a gradient: a penalty on firing acts through it.
+        "probability": jnp.sum(per_neuron(p)),
+        "steps": steps,
+        "neurons": jnp.int32(features),
+        "fan_out": jnp.int32(fan_out),
+        "neuron_spikes": neuron_spikes,
+        "surrogate": jnp.sum(per_neuron(active)),
+    }
