@@ -8,10 +8,11 @@ from etils import epath
 from experiments.experiment import Experiment
 from pspike_jax.analysis.report import report
 from pspike_jax.training import FitResult, evaluate
-from pspike_jax.training.distributed import gather, is_primary
+from pspike_jax.training.distributed import explain_lost_process, gather, is_primary, meet
 from pspike_jax.training.files import local_folder, write_whole
 
 
+@explain_lost_process()
 def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dict[str, Any]:
     """Evaluate the best state of a run, print the table, and draw the pictures.
 
@@ -48,4 +49,5 @@ def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dic
         print(table)
         write_whole(workdir / "report.txt", table + "\n")
         print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
+    meet("report")  # who left before that would be taken for dead
     return evaluation
