@@ -20,6 +20,7 @@ from experiments.plan import plan_in_subprocess
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.files import write_whole
+from pspike_jax.training.workdir import check_workdir, describe
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with :VARIANT after its name for a variant."
@@ -38,9 +39,12 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
-    config, workdir = CONFIG.value.to_dict(), epath.Path(WORKDIR.value)
+    config = CONFIG.value.to_dict()
     if MODE.value == "plan":
         sys.exit(plan_in_subprocess(config, PLAN_DEVICES.value))
+    if WORKDIR.value is None:
+        raise app.UsageError("--workdir is missing")
+    workdir = epath.Path(WORKDIR.value)
     processes.start()
     try:
         experiment = build(config)
@@ -52,8 +56,8 @@ def main(argv: list[str]) -> None:
     if MODE.value == "evaluate":
         judge(experiment, load(model, task, training, **where), workdir)
     elif (workdir / FINISHED).exists():
-        step = load(model, task, training, **where).best_step
-        print(f"{workdir} holds a finished run; its best step by validation is {step}.")
+        check_workdir(workdir, describe(model, task, training, config))
+        print(f"{workdir} holds a finished run; nothing is left to do. Results: report.txt")
     else:
         profile = processes.profile_steps()
         result = fit(model, task, training, **where, profile_steps=profile)
@@ -63,5 +67,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config"])
     app.run(main)

@@ -10,7 +10,7 @@ from experiments.experiment import Experiment, build
 from experiments.runs import read_json
 from pspike_jax.analysis.report import report
 from pspike_jax.training import FitResult, evaluate, load
-from pspike_jax.training.distributed import gather, is_primary
+from pspike_jax.training.distributed import explain_lost_process, gather, is_primary, meet
 from pspike_jax.training.files import local_folder, write_whole
 
 
@@ -55,6 +55,7 @@ def test(experiment: Experiment, variables: Any) -> dict[str, Any]:
     )
 
 
+@explain_lost_process()
 def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dict[str, Any]:
     """Evaluate the best state of a run, print the table, and draw the pictures.
 
@@ -83,6 +84,7 @@ def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dic
         print(table)
         write_whole(workdir / "report.txt", table + "\n")
         print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
+    meet("report")  # who left before that would be taken for dead
     return evaluation
 
 

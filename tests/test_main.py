@@ -57,7 +57,11 @@ def test_main_leaves_config_metrics_report_and_pictures(finished):
 
 def test_main_leaves_a_finished_run_alone(finished, capsys):
     before = contents(finished)
-    run(finished)
+    (finished / "checkpoints").rename(finished.parent / "elsewhere")  # nobody needs them any more
+    try:
+        run(finished)
+    finally:
+        (finished.parent / "elsewhere").rename(finished / "checkpoints")
     assert "holds a finished run" in capsys.readouterr().out
     assert contents(finished) == before
 
@@ -74,44 +78,49 @@ def test_main_evaluates_again_to_the_same_numbers(finished, capsys):
 def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeypatch):
     calls = []
     result = types.SimpleNamespace(best_step=4)
-    for name, answer in (("fit", result), ("load", result), ("judge", {})):
+    answers = {"fit": result, "load": result, "judge": {}, "check_workdir": None}
+    for name, answer in answers.items():
         stub = lambda *_, name=name, answer=answer, **__: calls.append(name) or answer
         monkeypatch.setattr(main, name, stub)
     run(tmp_path, "--mode=evaluate")
     run(tmp_path)
     run(tmp_path)
-    assert calls == ["load", "judge", "fit", "judge", "load"]
+    assert calls == ["load", "judge", "fit", "judge", "check_workdir"]
 
 
-def test_main_plans_for_other_devices_and_runs_nothing(tmp_path):
+def test_main_plans_for_other_devices():
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
-         "--mode=plan", "--plan_devices=4", "--config.mesh.fsdp=2"],
+        [sys.executable, "-m", "experiments.main", CONFIG, "--mode=plan", "--plan_devices=8",
+         "--config.mesh.fsdp=2", "--config.mesh.model=2"],
         cwd=ROOT, capture_output=True, text=True,
     )
     assert done.returncode == 0, done.stderr
     for part in (
-        "mesh: data=2, fsdp=2, model=1, sequence=1; 4 devices",
+        "mesh: data=2, fsdp=2, model=2, sequence=1; 8 devices",
         "mixer/linear/kernel",
         "'fsdp'",
         "memory of a device in a step",
+        "work of a step, all devices together",
+        "engine: chunked; on cpu chunked; on cuda chunked; on tpu chunked",
         "39 an epoch of 1257 examples in batches of 32: 0.2 epochs",
         "all-reduce",
         "checkpoint: ",
     ):
         assert part in done.stdout, done.stdout
-    assert not (tmp_path / "run").exists()
 
 
-def test_main_writes_a_profile_and_keeps_compiled_programs(tmp_path):
+def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
-         "--profile_steps=3,4", f"--compile_cache={tmp_path / 'cache'}"],
+         "--config.model.precision=bfloat16", "--profile_steps=3,4",
+         f"--compile_cache={tmp_path / 'cache'}"],
         cwd=ROOT, capture_output=True, text=True,
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     assert list((tmp_path / "cache").iterdir())
+    described = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert described["model"]["precision"] == "bfloat16"
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert all(line["time/compute"] > 0 and line["time/save"] >= 0 for line in lines)
 

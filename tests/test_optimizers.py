@@ -215,6 +215,11 @@ def test_train_settings_refuse_what_is_not_a_whole_number(fields):
         TrainSettings(**fields)
 
 
+def test_train_settings_refuse_a_rate_above_one():
+    with pytest.raises(ValueError, match=r"firing_rate_target is 1.5, expected a rate in \[0, 1\]"):
+        TrainSettings(steps=1, firing_rate_target=1.5)
+
+
 def test_train_settings_keep_checkpoints_on_logged_steps():
     with pytest.raises(ValueError, match="eval_every is 25, expected a multiple of log_every = 10"):
         TrainSettings(steps=100, log_every=10, eval_every=25)

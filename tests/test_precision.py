@@ -82,6 +82,7 @@ MODELS = [
     {"name": "pspikessm", "norm": "layer", "engine": "fft"},
     {"name": "pspikessm", "norm": "layer", "engine": "associative"},
     {"name": "pspikessm", "preset": "official", "l_max": 16, "prenorm": True},
+    {"name": "lif_ssm"},
     {"name": "s4d"},
 ]
 
@@ -94,6 +95,28 @@ def test_bfloat16_keeps_dynamics_sampling_and_normalization_in_float32(fields):
     assert any(is_small(e.outvars[0]) for e in products), "nothing is computed in bfloat16"
     kept = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
     assert not any(leaf.dtype in SMALL for leaf in kept)
+
+
+@pytest.mark.parametrize("name", ["pspikessm", "lif_ssm"])
+def test_bfloat16_streams_have_a_float32_state(name):
+    model = pspike_jax.create_model(
+        name, num_classes=2, vocab_size=None, d_model=4, d_state=4, n_layers=2,
+        precision="bfloat16",
+    )
+
+    def run(inputs):
+        keys = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
+        variables = model.init(keys, inputs)
+        return model.apply(
+            variables, model.initial_state(3), inputs[:, 0], rngs={"spikes": keys["spikes"]},
+            method="step",
+        )
+
+    state, _ = jax.eval_shape(run, jax.ShapeDtypeStruct((3, 8, 2), jnp.float32))
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(state)}
+    assert jnp.complex64 in kinds and not kinds & set(map(jnp.dtype, SMALL))
+    program = jax.make_jaxpr(run)(jnp.zeros((3, 8, 2)))
+    assert violations(program.jaxpr) == []
 
 
 def test_float32_has_no_smaller_number_anywhere():

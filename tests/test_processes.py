@@ -1,7 +1,4 @@
-"""Several real processes, joined over loopback: one run, whatever happens to one of them.
-
-As a program, `PYTHONPATH=. python tests/test_processes.py`, it compares four processes with one.
-"""
+"""Two and four real processes, joined over loopback: one run, whatever happens to one of them."""
 
 import json
 import os
@@ -10,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 
@@ -24,7 +20,9 @@ from pspike_jax.training.distributed import NOT_STARTED, start_processes
 from pspike_jax.training.preemption import EXIT_CODE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HEARTBEAT = 10  # seconds, as in tiny.py
+HEARTBEAT = 30  # seconds, as in tiny.py
+# What a process says of another that has died: our note on a broken exchange, or JAX's runtime.
+TOLD = ("most likely another process has ended", "another task died")
 PROGRAM = [sys.executable, "-W", "error", "-W", "default:skipped the checkpoint"]
 
 
@@ -34,9 +32,18 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(workdir, processes=2, only=None):
-    """Start the processes of a job, of 4 virtual devices in all."""
-    address = f"127.0.0.1:{free_port()}"
+def slurm(port, processes, process):
+    """Return what srun would tell a process."""
+    return {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(processes),
+        "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def start(workdir, processes=2, scheduler=None):
+    """Start the processes of a job, of 4 virtual devices in all, by flags or as a scheduler."""
+    port = free_port()
     environment = {
         "PYTHONPATH": str(ROOT),
         "PATH": "/usr/bin:/bin",
@@ -47,11 +54,12 @@ def start(workdir, processes=2, only=None):
     }
     return [
         subprocess.Popen(
-            [*PROGRAM, str(ROOT / "tests" / "tiny.py"), str(workdir), address, str(processes),
-             str(process)],
-            cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+            [*PROGRAM, str(ROOT / "tests" / "tiny.py"), str(workdir),
+             *(["found"] if scheduler else [f"127.0.0.1:{port}", str(processes), str(process)])],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env=environment | (scheduler(port, processes, process) if scheduler else {}),
         )
-        for process in (range(processes) if only is None else only)
+        for process in range(processes)
     ]
 
 
@@ -89,14 +97,10 @@ def assert_close_runs(found, expected):
     assert agreed >= 5
 
 
-def run_alone():
-    return fit(TinySpiking(), tiny_task(), job_settings(), mesh=one_device(), progress=False)
-
-
 @pytest.fixture(scope="module")
 def single():
     """A run of one process and one device."""
-    return run_alone()
+    return fit(TinySpiking(), tiny_task(), job_settings(), mesh=one_device(), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -116,35 +120,44 @@ def test_two_processes_have_the_losses_of_one(pair, single):
 
 
 def test_sigterm_to_one_process_stops_both_and_loses_nothing(folder, pair):
+    """The second start finds the other process by what Slurm says, as JAX knows to read it."""
     job = start(folder / "stopped")
     wait_for_lines(folder / "stopped", 3, job)
     job[1].send_signal(signal.SIGTERM)
     finish(job, status=EXIT_CODE)
-    finish(start(folder / "stopped"))
+    said = finish(start(folder / "stopped", scheduler=slurm))
+    assert "process 1 of 2: all have started" in said[1]
     assert lines_of(folder / "stopped") == lines_of(pair)
 
 
-def test_a_killed_process_stops_the_other_and_one_process_resumes(folder, single):
-    workdir = folder / "killed"
-    job = start(workdir)
+@pytest.mark.parametrize(("processes", "killed", "resumed"), [(4, 2, 4), (2, 0, 1)])
+def test_a_killed_process_stops_the_others_and_the_job_resumes(
+    folder, single, processes, killed, resumed
+):
+    """Of four processes one is killed, and four go on; of two the first one, and one goes on."""
+    workdir = folder / f"killed_{processes}"
+    job = start(workdir, processes)
     wait_for_lines(workdir, 7, job)  # past the checkpoint of step 20
-    job[1].send_signal(signal.SIGKILL)
+    job[killed].send_signal(signal.SIGKILL)
     begun = time.monotonic()
-    errors = job[0].communicate(timeout=120)[1]
-    job[1].communicate()
+    said = [process.communicate(timeout=5 * HEARTBEAT)[1] for process in job]
     # Heartbeats are looked at every few seconds; loading the machine adds to that.
     assert time.monotonic() - begun < 4 * HEARTBEAT
-    assert job[0].returncode != 0
-    assert "another task died" in errors or "Gloo" in errors, errors
-    mesh = make_mesh(devices=jax.devices()[:2])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "skipped the checkpoint")
-        resumed = fit(
-            TinySpiking(), tiny_task(), job_settings(), workdir=workdir, mesh=mesh,
-            progress=False,
-        )
-    assert [line["step"] for line in resumed.history] == [line["step"] for line in single.history]
-    assert_close_runs(resumed.history, single.history)
+    for number, (process, errors) in enumerate(zip(job, said)):
+        assert process.returncode != 0
+        assert number == killed or any(told in errors for told in TOLD), errors
+    if resumed > 1:
+        finish(start(workdir, resumed))
+        history = lines_of(workdir)
+    else:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "skipped the checkpoint")
+            history = fit(
+                TinySpiking(), tiny_task(), job_settings(), workdir=workdir, progress=False,
+                mesh=make_mesh(devices=jax.devices()[:2]),
+            ).history
+    assert [line["step"] for line in history] == [line["step"] for line in single.history]
+    assert_close_runs(history, single.history)
 
 
 def test_one_process_reads_what_two_wrote(pair):
@@ -185,10 +198,3 @@ def test_start_processes_refuses_options_that_do_not_fit(options, message):
     given = {"coordinator": None, "processes": None, "process": None} | options
     with pytest.raises(ValueError, match=message):
         start_processes(**given, timeout=1, heartbeat=10)
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        finish(start(f"{scratch}/run", processes=4), timeout=900)
-        assert_close_runs(lines_of(f"{scratch}/run"), run_alone().history)
-    print("four processes have the losses of one")

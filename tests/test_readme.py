@@ -7,10 +7,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 
 import jax
 import numpy as np
 import pytest
+import yaml
+from absl import flags
 
 import pspike_jax
 from pspike_jax.data.catalog import CATALOG
@@ -19,6 +22,11 @@ from pspike_jax.models.zoo import ATTRIBUTES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for the configs
+
+from experiments import main  # noqa: E402, F401: defines flags
+from experiments.configs import psmnist  # noqa: E402
+from pspike_jax.training.preemption import EXIT_CODE  # noqa: E402
+
 README = (ROOT / "README.md").read_text()
 
 # Sizes of the README's example, and those that a test can afford. 250 examples leave 175 to learn.
@@ -143,3 +151,33 @@ def test_table_of_experiments_is_that_of_the_configs_and_the_catalog():
         assert module.get_config().task.dataset == names[0]
         known = [CATALOG[dataset].size for dataset in names]
         assert list(dict.fromkeys(known)) == sizes.split(", ")
+
+
+PODS = (ROOT / "experiments" / "PODS.md").read_text()
+
+
+# Flags of gcloud, Slurm and srun in the commands of that page.
+OTHERS = {"zone", "worker", "command", "nodes", "ntasks-per-node", "gpus-per-node", "time",
+          "requeue", "signal", "kill-on-bad-exit"}
+
+
+def test_commands_for_many_machines_have_flags_and_keys_that_exist():
+    named = set(re.findall(r"--([a-z][\w.-]*)", PODS))
+    keys = {f"config.{s}.{k}" for s, fields in psmnist.get_config().items() for k in fields}
+    assert {"plan_devices", "coordinator", "config.mesh.fsdp", "heartbeat"} <= named
+    assert named - set(flags.FLAGS) - keys - {"config.mesh."} == OTHERS
+
+
+def test_kubernetes_job_fits_itself_and_the_program():
+    text = re.search(r"^    apiVersion.*?(?=^\S)", PODS, re.M | re.S)[0]
+    service, job = yaml.safe_load_all(textwrap.dedent(text))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (command,) = container["args"]
+    assert f"--num_processes={job['spec']['completions']}" in command
+    assert job["spec"]["parallelism"] == job["spec"]["completions"]
+    name, subdomain = job["metadata"]["name"], job["spec"]["template"]["spec"]["subdomain"]
+    assert f"--coordinator={name}-0.{subdomain}:" in command
+    assert service["metadata"]["name"] == subdomain and service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == {"job-name": name}
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["values"] == [EXIT_CODE] and rule["action"] == "Ignore"

@@ -87,6 +87,29 @@ def test_logical_axes_leave_layers_and_directions_whole():
     assert logical_axes("scale", 1) == ("features",)
 
 
+# Sizes that tell axes apart: features 6 and 3 classes, inputs 2, or 6, or 12 of two branches.
+SIZES = {
+    "features": {6, 3}, "inputs": {2, 6, 12}, "state": {5, 10}, "parts": {2}, "tokens": {7},
+}
+
+
+@pytest.mark.parametrize("name", pspike_jax.list_models())
+def test_logical_axes_of_every_parameter_of_the_zoo_are_what_they_say(name):
+    linear = name in ("pspikessm", "lif_ssm", "s4d")
+    fields = {"d_model": 6, "n_layers": 4, "d_state": 10} if linear else {"widths": (6, 6, 6, 6)}
+    two_branches = {"bidirectional": True, "causal": False} if name == "pspikessm" else {}
+    for vocab_size in (None, 7) if linear else (None,):
+        model = pspike_jax.create_model(
+            name, num_classes=3, vocab_size=vocab_size, **fields, **two_branches
+        )
+        one = jnp.ones((1, 8), jnp.int32) if vocab_size else jnp.ones((1, 8, 2))
+        params = jax.eval_shape(functools.partial(model.init, noise=0.5), jax.random.key(0), one)
+        for path, leaf in jax.tree.leaves_with_path(params["params"]):
+            axes = logical_axes(path[-1].key, leaf.ndim)
+            for axis, size in zip(axes, leaf.shape):
+                assert axis is None or size in SIZES[axis] | {1}, (path, axes, leaf.shape)
+
+
 def test_check_batch_size_proposes_one_that_fits():
     with pytest.raises(ValueError, match="batch_size is 30, expected a multiple of 8, .* 32"):
         check_batch_size(30, make_mesh(data=2, fsdp=4), "batch_size")
@@ -139,12 +162,20 @@ MODEL = pspike_jax.create_model(
 )
 
 
-def run(task, mesh):
-    """Train a model of the zoo; return each step's sums, and the first batch statistics."""
+@functools.cache
+def begin(task, mesh):
+    """Return a state of step 0 of a model of the zoo, and its compiled step."""
     state = create_state(MODEL, task, SETTINGS, mesh)
-    advance, measured, statistics = compile_train_step(state, mesh), [], None
-    for step in range(STEPS):
-        batch = train_batch(task.train, seed=0, step=step, batch_size=16)
+    return state, compile_train_step(state, mesh)
+
+
+def run(task, mesh, seed=0, steps=STEPS):
+    """Train; return each step's sums, and the first batch statistics."""
+    state, advance = begin(task, mesh)
+    state = jax.tree.map(jnp.copy, state).replace(key=jax.random.key(seed))
+    measured, statistics = [], None
+    for step in range(steps):
+        batch = train_batch(task.train, seed=seed, step=step, batch_size=16)
         state, metrics = advance(state, shard_batch(batch, mesh))
         measured.append(jax.device_get(metrics))
         statistics = statistics or jax.device_get(state.batch_stats)
@@ -156,9 +187,11 @@ def one(task):
     return run(task, one_device())
 
 
+EIGHT = {"data": 2, "fsdp": 2, "model": 2}
+
+
 @pytest.mark.parametrize(
-    ("devices", "sizes"),
-    [(2, {"fsdp": 2}), (4, {"data": 2, "model": 2}), (8, {"data": 2, "fsdp": 2, "model": 2})],
+    ("devices", "sizes"), [(2, {"fsdp": 2}), (4, {"data": 2, "model": 2}), (8, EIGHT)]
 )
 def test_training_does_not_depend_on_the_mesh(task, one, devices, sizes):
     measured, statistics = run(task, make_mesh(**sizes, devices=jax.devices()[:devices]))
@@ -175,6 +208,26 @@ def test_training_does_not_depend_on_the_mesh(task, one, devices, sizes):
     # Of the whole batch, not of a device's part; sums over 512 numbers near 1 in another order.
     close = functools.partial(np.testing.assert_allclose, atol=1e-6)
     jax.tree.map(close, statistics, one[1])
+
+
+def test_training_on_one_mesh_repeats_to_the_last_bit(task):
+    (first, _), (second, _) = (run(task, make_mesh(**EIGHT), steps=5) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_final_accuracy_does_not_depend_on_the_mesh(task):
+    """Beyond the first tie runs part, and have to come to the same all the same."""
+
+    def accuracy(mesh):
+        last = [run(task, mesh, seed, SETTINGS.steps)[0][-10:] for seed in (1, 2, 3)]
+        sums = [step["accuracy"]["sum"] for steps in last for step in steps]
+        return np.sum(sums) / (16 * len(sums))
+
+    one, eight = accuracy(one_device()), accuracy(make_mesh(**EIGHT))
+    # 480 examples each, as if they were independent: 3 standard errors of the difference, 0.095
+    # at most. Chance is 1/3, and 40 steps lead to about 0.7.
+    error = np.sqrt(2 * one * (1 - one) / 480)
+    assert abs(one - eight) < 3 * error and one > 0.5
 
 
 def test_state_is_split_over_model_and_fsdp(task):

@@ -13,7 +13,7 @@ from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.training import create_state, make_mesh
 from pspike_jax.training.losses import firing_rate_penalty
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import abstract_state, compile_train_step
+from pspike_jax.training.state import abstract_state, compile_train_step, state_shapes
 from pspike_jax.training.window import leaf_paths
 
 
@@ -171,7 +171,10 @@ def test_abstract_state_keeps_collections_that_are_neither_parameters_nor_statis
         "pspikessm", preset="official", d_model=4, d_state=4, n_layers=1, num_classes=2,
         vocab_size=None, l_max=None,
     )
-    state = abstract_state(model, task, tiny_settings(), one_device())
+    arguments = (model, task, tiny_settings(), one_device())
+    leaves = jax.tree.leaves(state_shapes(*arguments))
+    assert not any(isinstance(leaf, jax.Array) for leaf in leaves), "shapes alone were asked for"
+    state = abstract_state(*arguments)
     (logits, _) = jax.eval_shape(
         lambda variables: model.apply(variables, jnp.ones((1, 8, 1)), noise=0.5), state.variables
     )

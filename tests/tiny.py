@@ -1,7 +1,8 @@
 """A spiking model and a task so small that a whole run takes a moment.
 
 As a program, `python tests/tiny.py WORKDIR`, it makes one training run that a test can kill; with
-`HOST:PORT PROCESSES PROCESS` after that, one process of a run on a mesh of two by two devices.
+`HOST:PORT PROCESSES PROCESS` after that, or `found` where the environment says as much, one process
+of a run on a mesh of two by two devices.
 """
 
 import sys
@@ -107,11 +108,9 @@ def main(workdir: str, *job: str) -> None:
     """Train on one device, or as one process of a job."""
     mesh, settings = one_device, tiny_settings(steps=200)
     if job:
-        coordinator, processes, process = job
-        start_processes(
-            coordinator=coordinator, processes=int(processes), process=int(process), timeout=60,
-            heartbeat=10,
-        )
+        told = (None,) * 3 if job == ("found",) else (job[0], int(job[1]), int(job[2]))
+        options = dict(zip(("coordinator", "processes", "process"), told))
+        start_processes(**options, timeout=120, heartbeat=30)
         mesh, settings = lambda: make_mesh(data=2, fsdp=2), job_settings()
     fit(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=mesh(), progress=False)
 

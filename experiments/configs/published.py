@@ -27,9 +27,11 @@ def complete(
     *, task: Section, model: Section, optimizer: Section, training: Section
 ) -> config_dict.ConfigDict:
     """Return a config with every key set; what is given goes before what is shared."""
+    # How a model is computed, not which one it is; reset-based neurons have one way.
+    computed = {} if model["name"] in NEURONS else {"engine": "auto", "precision": "float32"}
     return config_dict.create(
         task=dict(task),
-        model=dict(model),
+        model={**computed, **model},
         optimizer={
             "readout_rate": config_dict.placeholder(float),
             "b1": 0.9,

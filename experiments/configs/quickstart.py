@@ -31,6 +31,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dt_max": 0.5,
             # As fast here as what "auto" takes, and the engine of the committed record.
             "engine": "chunked",
+            "precision": "float32",
             "remat": "block",
         },
         optimizer={

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from pspike_jax.training.files import local_folder
+
 PARTS = ("data", "compute", "save")
 
 
@@ -70,7 +72,8 @@ class Profile:
         """
         if steps is not None and not 1 <= steps[0] <= steps[1]:
             raise ValueError(f"profile_steps is {steps}, expected FIRST <= LAST, from 1")
-        self._folder, self._steps, self._runs = folder, steps, False
+        self._folder, self._steps = folder, steps
+        self._running = contextlib.ExitStack()
 
     def before(self, step: int) -> None:
         """Begin, if this is the first step of the profile.
@@ -79,8 +82,9 @@ class Profile:
           step: the step about to be done.
         """
         if self._steps is not None and step == self._steps[0]:
-            jax.profiler.start_trace(os.fspath(self._folder))
-            self._runs = True
+            here = self._running.enter_context(local_folder(self._folder))
+            jax.profiler.start_trace(os.fspath(here))
+            self._running.callback(jax.profiler.stop_trace)
 
     def after(self, step: int, results: Any) -> None:
         """End, if this is the last step of the profile.
@@ -89,12 +93,10 @@ class Profile:
           step: the step just dispatched.
           results: what it computes; waited for.
         """
-        if self._runs and step == self._steps[1]:
+        if self._steps is not None and step == self._steps[1]:
             jax.block_until_ready(results)
             self.close()
 
     def close(self) -> None:
         """Write what there is."""
-        if self._runs:
-            jax.profiler.stop_trace()
-            self._runs = False
+        self._running.close()

@@ -115,6 +115,21 @@ def _deadline(who: str, whom: str, timeout: float) -> Iterator[None]:
         watcher.join()
 
 
+@contextlib.contextmanager
+def explain_lost_process() -> Iterator[None]:
+    """Add to what the runtime raises in one of many processes what it most likely means."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() > 1:
+            error.add_note(
+                f"process {jax.process_index()} of {jax.process_count()} stops: most likely "
+                "another process has ended, and its output says why. Start the same command again "
+                "everywhere: the run goes on from its newest whole checkpoint."
+            )
+        raise
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 

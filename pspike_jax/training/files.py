@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -52,15 +53,18 @@ def local_folder(folder: os.PathLike) -> Iterator[os.PathLike]:
       folder: where the files go.
 
     Yields:
-      The folder itself, or a temporary one whose files are copied.
+      The folder itself, or a temporary one whose files, in folders too, are copied.
     """
     if not is_remote(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory() as here:
         yield here
-        for path in epath.Path(here).iterdir():
-            path.copy(epath.Path(folder) / path.name, overwrite=True)
+        for path in pathlib.Path(here).rglob("*"):
+            if path.is_file():
+                copy = epath.Path(folder) / path.relative_to(here)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                epath.Path(path).copy(copy, overwrite=True)
 
 
 def read_lines(path: epath.Path) -> list[dict[str, Any]]:

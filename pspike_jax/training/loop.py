@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.clock import Profile
-from pspike_jax.training.distributed import is_primary, meet
+from pspike_jax.training.distributed import explain_lost_process, is_primary, meet
 from pspike_jax.training.feed import Feed
 from pspike_jax.training.files import MetricsLog, is_remote, read_lines
 from pspike_jax.training.preemption import StopSignal
@@ -93,6 +93,7 @@ def fit(
             contextlib.closing(Profile(folder / "profile", profile_steps))
         )
         checkpoints = stack.enter_context(contextlib.closing(_checkpoints(folder, settings)))
+        stack.enter_context(explain_lost_process())
         stop = stack.enter_context(StopSignal())
         state, total = checkpoints.restore_latest(abstract) or (materialize(abstract, task), None)
         start = int(state.step)

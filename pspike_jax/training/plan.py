@@ -16,15 +16,17 @@ from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import LEAVES
+from pspike_jax.training.cost import count
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import batch_sharding, check_batch_size
-from pspike_jax.training.state import TrainState, abstract_state, compile_train_step
+from pspike_jax.training.state import TrainState, compile_train_step, state_shapes
 from pspike_jax.training.window import leaf_paths
 
 # The file of the source that each engine's operations come from.
 ENGINE_FILES = {
     "chunked": "chunked.py", "fft": "convolution.py", "associative or sequential": "recurrence.py",
 }
+PLATFORMS = ("cpu", "cuda", "tpu")  # where engines are looked up
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -45,8 +47,8 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
       ValueError: model, task, settings and mesh do not fit each other.
     """
     check_batch_size(settings.batch_size, mesh, "batch_size")
-    state = abstract_state(model, task, settings, mesh)
-    compiled = compile_train_step(state, mesh).lower(state, _batch(task, settings, mesh)).compile()
+    state = state_shapes(model, task, settings, mesh)
+    traced = compile_train_step(state, mesh).trace(state, _batch(task, settings, mesh))
     examples = len(task.train.labels)
     steps = examples // settings.batch_size
     saved = sum(_bytes(leaf) for name in LEAVES for leaf in jax.tree.leaves(getattr(state, name)))
@@ -56,9 +58,10 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
         "",
         *_parameters(state),
         "",
-        *_program(compiled),
+        *_program(traced.lower().compile()),
+        *_work(traced, mesh),
         "",
-        f"engine: {getattr(model, 'engine', 'none')}; compiled in: {_engines(compiled)}",
+        f"engine: {getattr(model, 'engine', 'none')}; {_engines(traced)}",
         f"steps: {settings.steps}, {steps} an epoch of {examples} examples in batches of "
         f"{settings.batch_size}: {settings.steps / max(1, steps):.1f} epochs",
         f"checkpoint: {_size(saved)}; on disk at most {settings.keep + settings.keep_best + 1}: "
@@ -101,7 +104,7 @@ def _parameters(state: TrainState) -> list[str]:
 
 
 def _program(compiled: Any) -> list[str]:
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
     calls = collections.Counter(
         re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text())
     )
@@ -113,17 +116,27 @@ def _program(compiled: Any) -> list[str]:
         f"{_size(memory.argument_size_in_bytes)}, values in between "
         f"{_size(memory.temp_size_in_bytes)}, results that take no other's place "
         f"{_size(memory.output_size_in_bytes - memory.alias_size_in_bytes)}",
-        f"work of a device in a step: {cost.get('flops', math.nan):.3g} operations, "
-        f"{_size(cost.get('bytes accessed', math.nan))} read and written "
-        "(loops are counted as one pass)",
         f"calls between devices in the program: {traffic or 'none'}",
     ]
 
 
-def _engines(compiled: Any) -> str:
-    text = compiled.as_text()
-    found = [name for name, file in ENGINE_FILES.items() if f"functional/{file}" in text]
-    return ", ".join(found) or "none"
+def _work(traced: Any, mesh: Mesh) -> list[str]:
+    platform = mesh.devices.flat[0].platform
+    work = count(traced.jaxpr.jaxpr, platform)
+    return [
+        f"work of a step, all devices together: {work.products:.3g} operations in matrix products "
+        f"and transforms, {work.others:.3g} others; {_size(work.bytes)} read and written at least",
+    ]
+
+
+def _engines(traced: Any) -> str:
+    """Return the engines that a program has, by platform; lowering needs no such device."""
+    found = []
+    for platform in PLATFORMS:
+        text = traced.lower(lowering_platforms=(platform,)).as_text(debug_info=True)
+        names = [name for name, file in ENGINE_FILES.items() if f"functional/{file}" in text]
+        found.append(f"on {platform} {', '.join(names) or 'none'}")
+    return "; ".join(found)
 
 
 def _bytes(leaf: jax.ShapeDtypeStruct) -> int:

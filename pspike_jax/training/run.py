@@ -121,7 +121,10 @@ class Run:
         self.log.flush()
         self.checkpoints.save(state, None, total)
         self.checkpoints.wait()
-        raise Preempted(step)
+        stopped = Preempted(step)
+        if not self.bar.disable:  # a program that ends by a number says nothing by itself
+            self.bar.write(str(stopped))
+        raise stopped
 
     def _report(self, line: dict[str, Any] | None) -> None:
         if line is None:

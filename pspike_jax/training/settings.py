@@ -112,6 +112,10 @@ class TrainSettings:
         _check(self, int, 1, "log_every", "eval_every", "checkpoint_every", "keep", "keep_best")
         _check(self, int, 0, "seed")
         _check(self, float, 0, "firing_rate_weight", "firing_rate_target")
+        if self.firing_rate_target > 1:
+            raise ValueError(
+                f"firing_rate_target is {self.firing_rate_target}, expected a rate in [0, 1]"
+            )
         for name in ("eval_every", "checkpoint_every"):
             # A line averages since the line before it, so a restart must fall between two lines.
             if getattr(self, name) % self.log_every:

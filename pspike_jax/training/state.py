@@ -113,10 +113,8 @@ def _initial_state(model: nn.Module, task: Task, settings: TrainSettings) -> Tra
     )
 
 
-def abstract_state(
-    model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh
-) -> TrainState:
-    """Describe a state without making it.
+def state_shapes(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> TrainState:
+    """Describe a state; nothing of it is computed.
 
     Args:
       model: the model.
@@ -125,26 +123,42 @@ def abstract_state(
       mesh: the mesh.
 
     Returns:
-      The state, with shapes, dtypes and shardings in place of arrays; its constants are arrays.
+      The state, with shapes, dtypes and shardings in place of arrays.
 
     Raises:
       ValueError: the model's number of classes or tokens is not the task's.
     """
-
-    def initialize() -> TrainState:
-        return _initial_state(model, task, settings)
-
-    shapes = jax.eval_shape(initialize)
-    abstract = jax.tree.map(
+    shapes = jax.eval_shape(lambda: _initial_state(model, task, settings))
+    return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
         state_shardings(shapes, mesh),
     )
+
+
+def abstract_state(
+    model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh
+) -> TrainState:
+    """Describe a state that a checkpoint completes: what no checkpoint holds is there.
+
+    Args:
+      model: the model.
+      task: gives the shapes of one example.
+      settings: seed, optimizer and length of the run.
+      mesh: the mesh.
+
+    Returns:
+      As `state_shapes`, but its constants are arrays.
+
+    Raises:
+      ValueError: the model's number of classes or tokens is not the task's.
+    """
+    abstract = state_shapes(model, task, settings, mesh)
     if not abstract.constants:
         return abstract
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.constants)
-    constants = jax.jit(lambda: initialize().constants, out_shardings=shardings)()
-    return abstract.replace(constants=constants)
+    initialize = lambda: _initial_state(model, task, settings).constants
+    return abstract.replace(constants=jax.jit(initialize, out_shardings=shardings)())
 
 
 def create_state(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> TrainState:

@@ -13,7 +13,9 @@ from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import replicated
 from pspike_jax.training.state import TrainState
 
-WITH_ERRORS = ("loss", "accuracy")  # their values are independent, so a standard error holds
+WITH_ERRORS = ("loss", "accuracy")  # of examples, which are independent
+# What neurons of one step do is not independent: the error comes from the spread between steps.
+BY_STEP = ("firing_rate", "dead", "saturated", "surrogate")
 
 
 class MetricsWindow:
@@ -68,6 +70,10 @@ class MetricsWindow:
             step, measured = self._pending[0], jax.device_get(self._pending[1])
             self._pending = None
             self._check(step, measured)
+            for name in BY_STEP:
+                if name in measured:
+                    value = metrics.mean(measured[name])
+                    measured[f"{name}_se"] = {"sum": value, "sum_sq": value**2, "count": 1.0}
             self._total = metrics.merge(self._total, measured)
         return self._total
 
@@ -148,10 +154,13 @@ def scalars(measured: metrics.Metrics) -> dict[str, float]:
       measured: sums on the host.
 
     Returns:
-      Means by name, standard errors of "loss" and "accuracy" as NAME_se; what is not finite,
-      because nothing was counted, is left out.
+      Means by name, their standard errors as NAME_se: of "loss" and "accuracy" over examples, of
+      the activity over steps. What is not finite, because nothing was counted, is left out.
     """
-    values = {name: float(metrics.mean(one)) for name, one in measured.items()}
-    for name in WITH_ERRORS:
-        values[f"{name}_se"] = float(metrics.standard_error(measured[name]))
+    values = {}
+    for name, one in measured.items():
+        error = float(metrics.standard_error(one))
+        values[name] = error if name.endswith("_se") else float(metrics.mean(one))
+        if name in WITH_ERRORS:
+            values[f"{name}_se"] = error
     return {name: value for name, value in values.items() if np.isfinite(value)}
