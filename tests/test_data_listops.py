@@ -202,11 +202,15 @@ def test_listops_source_reads_the_published_files(tmp_path):
     ("( [MAX 2 ) 9 ) ]", "line 2: expected an expression, a tab and a digit"),
     ("( [MAX 2 ) 9 ) ]\t12", "line 2: expected an expression, a tab and a digit"),
     ("( [AVG 2 ) 9 ) ]\t2", "line 2: not a ListOps expression"),
+    ("( [MAX 2 ) 9 )\t9", "line 2: not a ListOps expression"),
+    ("( [MAX 2 ) ] ) 9\t9", "line 2: not a ListOps expression"),
+    ("[MAX 2 [MIN 3 4 ] ]\t3", "line 2: 7 tokens, expected fewer than max_length=7"),
+    ("( [MAX 2 ) 9\xb5 ) ]\t9", "after line 0: damaged"),
 ])
 def test_listops_source_names_the_damaged_line(tmp_path, row, reason):
     write_published(tmp_path, [row])
     with pytest.raises(ValueError, match=rf"basic_train.tsv, {reason}"):
-        listops.listops_source(ListOpsSettings(), tmp_path)
+        listops.listops_source(ListOpsSettings(min_length=1, max_length=7), tmp_path)
 
 
 @pytest.mark.parametrize("fields, reason", [
