@@ -22,6 +22,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from pspike_jax.analysis.files import whole_file
 from pspike_jax.data import Task
 from pspike_jax.data.catalog import CATALOG, how_to_prepare, raw_folder
 from pspike_jax.data.pathfinder_drawing import write_contact_sheet
@@ -71,6 +72,7 @@ def prepare(
 
     Raises:
       FileNotFoundError: files are missing; the message says where to put which.
+      OSError: the set could not be written.
       ValueError: a file is damaged, or another set stands in the place.
     """
     entry = CATALOG[dataset]
@@ -90,6 +92,8 @@ def prepare(
     task = open_prepared(folder)
     manifest = read_manifest(folder)
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if entry.raw is None:
+        asked["published_files"] = source_dir is not None
     if manifest["settings"] != asked:
         raise ValueError(
             f"{folder} was prepared with {manifest['settings']}, asked for was {asked}; delete it, "
@@ -174,7 +178,8 @@ def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> str:
     images = np.rint(255 * task.train.inputs[:count]).astype(np.uint8).reshape(-1, size, size)
     try:
         if not path.exists():
-            write_contact_sheet(path, images, task.train.labels[:count])
+            with whole_file(path) as partial:
+                write_contact_sheet(partial, images, task.train.labels[:count])
     except ImportError:
         return "  no contact sheet: it needs Pillow, pip install 'pspike_jax[data]'"
     return f"  contact sheet: {path}"
@@ -198,7 +203,7 @@ def main(argv: list[str]) -> None:
             processes=PROCESSES.value,
             allow_partial=ALLOW_PARTIAL.value,
         )
-    except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     print(report)
 

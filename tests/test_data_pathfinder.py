@@ -1,6 +1,7 @@
 """Pathfinder-style images: geometry, labels and statistics; the published folders."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -212,6 +213,19 @@ def test_pathfinder_source_is_the_same_in_one_process_and_in_two(tmp_path, monke
         manifest = prepared.read_manifest(tmp_path / str(processes))
         digests.append([array["sha256"] for array in manifest["arrays"].values()])
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("size, digest", [
+    (32, "c65586894c2a53b1d65bf812c6b6072fd5ba59861f4546b4e3839240df9a7a5d"),
+    (64, "11d0733847ec722b1915b2bc4a19ebea2fa5606b569cd70e5182822f29dfd11a"),
+    (128, "c81d562528fc075cc319e8ab3cd9a60f721f91a46ad4aebeb21d542bb7f65bf1"),
+    (256, "39bb16913d150c881a994e23c9549fc988e96c5b096aadd24e1f0e0abc7a0c14"),
+])
+def test_generate_block_gives_the_same_images_everywhere(size, digest):
+    """The digests were taken in another process, and for processors without AVX-512 and AVX2."""
+    settings = PathfinderSettings(size=size, seed=2)
+    inputs, _, labels = pathfinder.generate_block(settings, (1, 6))
+    assert hashlib.sha256(inputs.tobytes() + labels.tobytes()).hexdigest() == digest
 
 
 def test_generate_block_depends_on_the_block_and_the_seed():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -147,6 +148,18 @@ def test_write_prepared_refuses_to_overwrite(folder):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+def test_write_prepared_begins_nothing_that_the_disk_cannot_hold(tmp_path, monkeypatch):
+    needed = 12 * (5 * 2 * 2 + 4 + 4)  # int16 inputs, a length and a label
+    for free in (needed - 1, needed):
+        usage = types.SimpleNamespace(free=free)
+        monkeypatch.setattr(prepared.shutil, "disk_usage", lambda folder, usage=usage: usage)
+        if free < needed:
+            with pytest.raises(OSError, match="twelve takes 336 bytes, but .* has only 335 left"):
+                prepared.write_prepared(make_source(), tmp_path / "twelve")
+            assert not list(tmp_path.iterdir())
+    prepared.write_prepared(make_source(), tmp_path / "twelve")
+
+
 def test_a_killed_run_leaves_no_set_and_the_next_one_makes_it(tmp_path):
     """Killed in the middle of writing: the place stays empty, the left-over is named."""
     program = (
@@ -251,10 +264,25 @@ def test_prepare_refuses_other_settings_in_the_same_place(tmp_path):
     assert data.load_prepared(dataset="other", data_dir=str(tmp_path)).num_classes == 10
 
 
-def test_prepare_draws_a_contact_sheet(tmp_path):
+def test_prepare_does_not_take_a_generated_set_for_the_published_one(tmp_path):
+    command.prepare("listops", tmp_path, changes=SMALL)
+    with pytest.raises(ValueError, match="'published_files': False.*'published_files': True"):
+        command.prepare("listops", tmp_path, changes=SMALL, source_dir=tmp_path)
+
+
+def test_prepare_draws_a_contact_sheet(tmp_path, monkeypatch):
     from PIL import Image
 
     counts = {"num_train": "10", "num_validation": "1", "num_test": "1"}
+
+    def stop_halfway(path, images, labels):
+        path.write_bytes(b"\x89PNG")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(command, "write_contact_sheet", stop_halfway)
+        command.prepare("pathfinder32", tmp_path, changes=counts)
+    assert not list(tmp_path.rglob("*contact_sheet*"))
     command.prepare("pathfinder32", tmp_path, changes=counts)
     with Image.open(tmp_path / "pathfinder32" / "contact_sheet.png") as sheet:
         assert sheet.size == (8 * 134, 2 * (4 * 134 + 22))

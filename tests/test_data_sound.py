@@ -72,6 +72,10 @@ def damage_wav(path, kind):
         write_wav(path, [])
     elif kind == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "chunk":
+        content = bytearray(path.read_bytes())
+        content[16:20] = b"\x00\x00\x00\x01"  # the format is said to be longer than the file
+        path.write_bytes(content)
     elif kind == "not sound":
         path.write_bytes(b"RIFF____JUNK" + bytes(100))
     elif kind == "rate":
@@ -89,6 +93,7 @@ WAV_DAMAGE = [
     ("no samples", "0 samples, expected 1 to 16,000"),
     ("truncated", "truncated, 15,950 of 16,000 samples"),
     ("not sound", "not a readable WAV file"),
+    ("chunk", "not a readable WAV file"),
     ("rate", "8000 Hz, 1 channels, 16 bits; expected 16000 Hz"),
     ("channels", "16000 Hz, 2 channels, 16 bits; expected 16000 Hz, 1 channel"),
     ("width", "16000 Hz, 1 channels, 32 bits; expected"),
@@ -285,7 +290,9 @@ def test_events_source_reads_the_three_files_of_ssc(tmp_path, rng):
 
 
 @pytest.mark.parametrize("damage, reason", [
-    ("truncate", "shd_test.h5: truncated, or not an HDF5 file"),
+    ("truncate", "shd_test.h5: truncated, damaged, or not an HDF5 file"),
+    ("links", "shd_test.h5: truncated, damaged, or not an HDF5 file"),
+    ("flat", r"shd_test.h5, recording 0: times of shape \(\), expected a list"),
     ("groups", "shd_test.h5: no spikes/units, labels; found"),
     ("count", "shd_test.h5: its parts do not match"),
     ("label", "shd_test.h5: labels from 0 to 20, expected 0 to 19"),
@@ -313,6 +320,12 @@ def test_events_source_names_the_damaged_file(tmp_path, rng, damage, reason):
     elif damage == "groups":
         with h5py.File(path, "a") as file:
             del file["spikes/units"], file["labels"]
+    elif damage == "links":
+        path.write_bytes(path.read_bytes().replace(b"HEAP", b"XXXX"))
+    elif damage == "flat":
+        with h5py.File(path, "w") as file:
+            file["spikes/times"], file["spikes/units"] = [0.1, 0.2, 0.3], [4, 5, 6]
+            file["labels"] = labels
     with pytest.raises(ValueError, match=reason):
         load_source(events.events_source(EventSettings(), tmp_path))
 

@@ -132,6 +132,23 @@ def test_retrieval_source_names_the_damaged_line(tmp_path, row, reason):
         retrieval.retrieval_source(RetrievalSettings(), tmp_path)
 
 
+def test_retrieval_source_notices_a_file_that_ends_inside_a_quotation(tmp_path):
+    write_pairs(tmp_path, ROWS)
+    path = tmp_path / "new_aan_pairs.test.tsv"
+    path.write_text(path.read_text() + '1.0\tP5\tP6\tab\t"b', encoding="utf-8")
+    with pytest.raises(ValueError, match="new_aan_pairs.test.tsv: truncated, a quotation does not"):
+        retrieval.retrieval_source(RetrievalSettings(), tmp_path)
+
+
+def test_retrieval_source_says_where_a_file_ends_inside_a_line(tmp_path):
+    write_pairs(tmp_path, ROWS)
+    path = tmp_path / "new_aan_pairs.eval.tsv"
+    path.write_bytes(path.read_bytes()[:-3])
+    source = retrieval.retrieval_source(RetrievalSettings(), tmp_path)
+    assert source.counts["validation"] == 2
+    assert source.differences[-1].startswith("new_aan_pairs.eval.tsv: its last line does not end")
+
+
 def test_retrieval_source_names_a_file_that_is_not_text(tmp_path):
     write_pairs(tmp_path, ROWS)
     (tmp_path / "new_aan_pairs.test.tsv").write_bytes(b"1.0\tP1\tP2\tab\t\xff\xfe\n")

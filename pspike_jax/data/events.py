@@ -10,6 +10,7 @@ SHD has no validation split: a tenth of its training examples is held out, by a 
 this project. `open_prepared(..., validation="test")` repeats the published practice.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -130,6 +131,8 @@ def bin_events(
       ValueError: times and units do not match, or are out of range.
     """
     times, units = np.asarray(times, np.float64), np.asarray(units)
+    if times.ndim != 1:
+        raise ValueError(f"times of shape {times.shape}, expected a list of events")
     if times.shape != units.shape:
         raise ValueError(f"{times.size:,} times but {units.size:,} units")
     if not (times >= 0).all():  # refuses NaN, too
@@ -160,13 +163,14 @@ def read_labels(path: str | os.PathLike, dataset: str) -> np.ndarray:
       ValueError: the file is damaged, lacks a group, or its parts do not match.
     """
     with _open(path) as file:
+        found = sorted(file)
         missing = [group for group in _GROUPS if group not in file]
-        if missing:
-            raise ValueError(f"{path}: no {', '.join(missing)}; found {sorted(file)}")
-        sizes = {group: len(file[group]) for group in _GROUPS}
-        if len(set(sizes.values())) != 1 or not sizes["labels"]:
-            raise ValueError(f"{path}: its parts do not match, or are empty: {sizes}")
-        labels = _read(path, file, "labels", slice(None))
+        sizes = {group: len(file[group]) for group in _GROUPS if group not in missing}
+        labels = np.array([]) if missing else file["labels"][:]
+    if missing:
+        raise ValueError(f"{path}: no {', '.join(missing)}; found {found}")
+    if len(set(sizes.values())) != 1 or not sizes["labels"]:
+        raise ValueError(f"{path}: its parts do not match, or are empty: {sizes}")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"{path}: labels are {labels.dtype} {labels.shape}, expected whole numbers"
@@ -179,23 +183,20 @@ def read_labels(path: str | os.PathLike, dataset: str) -> np.ndarray:
     return labels.astype(np.int32)
 
 
+@contextlib.contextmanager
 def _open(path):
+    """Open a file; whatever goes wrong while it is read is an error that names it."""
     try:
         import h5py
     except ImportError as error:
         raise ImportError("reading HDF5 files needs: pip install 'pspike_jax[data]'") from error
 
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: truncated, or not an HDF5 file ({error})") from error
-
-
-def _read(path, file, group, rows):
-    try:
-        return file[group][rows]
-    except (OSError, TypeError) as error:
-        raise ValueError(f"{path}: {group} cannot be read ({error})") from error
+        with h5py.File(path, "r") as file:
+            yield file
+    # Where a file is damaged decides in which of these ways h5py notices.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: truncated, damaged, or not an HDF5 file ({error})") from error
 
 
 def _read_blocks(files, labels, parts, settings, notes):
@@ -215,8 +216,7 @@ def _read_blocks(files, labels, parts, settings, notes):
 def _read_rows(path, rows, settings):
     """Counts (B, num_steps, inputs) of rows in rising order; late events and all events."""
     with _open(path) as file:
-        times = _read(path, file, "spikes/times", rows)
-        units = _read(path, file, "spikes/units", rows)
+        times, units = file["spikes/times"][rows], file["spikes/units"][rows]
     width = CHANNELS // settings.channels_together
     inputs = np.empty((len(rows), settings.num_steps, width), np.uint16)
     late = 0

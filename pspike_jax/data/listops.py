@@ -117,7 +117,10 @@ def listops_source(
                 f"{folder} lacks {', '.join(missing)}, files of the folder listops-1000 in the "
                 f"release of the Long Range Arena"
             )
-        rows = {name: _read_tsv(folder / file) for name, file in _FILES.items()}
+        rows = {
+            name: list(_read_tsv(folder / file, settings.max_length))
+            for name, file in _FILES.items()
+        }
         counts = {name: len(pairs) for name, pairs in rows.items()}
         differences = count_differences(PUBLISHED, counts)
         blocks = (_encode(pairs, settings.max_length) for pairs in rows.values())
@@ -130,7 +133,7 @@ def listops_source(
         num_classes=10,
         vocab_size=len(VOCABULARY),
         blocks=blocks,
-        settings=dataclasses.asdict(settings),
+        settings=dataclasses.asdict(settings) | {"published_files": source_dir is not None},
         differences=differences,
     )
 
@@ -201,32 +204,41 @@ def generate(settings: ListOpsSettings) -> Iterator[tuple[np.ndarray, np.ndarray
             yield tokens[new], lengths[new] + 1, labels[new]
 
 
-def _read_tsv(path):
-    """Read (source, target) pairs of one published file."""
-    pairs = []
+def _read_tsv(path, max_length):
+    """Yield the tokens and the label of each line of one published file."""
     with path.open(encoding="ascii", newline="") as file:
         rows = csv.reader(file, delimiter="\t")
-        if next(rows, None) != ["Source", "Target"]:
-            raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
-        for number, row in enumerate(rows, 2):
-            if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
-                raise ValueError(
-                    f"{path}, line {number}: expected an expression, a tab and a digit"
-                )
-            tokens = tokenize(row[0])
-            if not tokens.size or (tokens == _UNK).any():
-                raise ValueError(f"{path}, line {number}: not a ListOps expression")
-            pairs.append((tokens, int(row[1])))
-    return pairs
+        try:
+            if next(rows, None) != ["Source", "Target"]:
+                raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
+                    raise ValueError(f"{where}: expected an expression, a tab and a digit")
+                tokens = tokenize(row[0])
+                if not _is_whole(tokens):
+                    raise ValueError(f"{where}: not a ListOps expression")
+                if tokens.size >= max_length:
+                    raise ValueError(
+                        f"{where}: {tokens.size} tokens, expected fewer than "
+                        f"max_length={max_length}"
+                    )
+                yield tokens, int(row[1])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, after line {rows.line_num}: damaged ({error})") from error
+
+
+def _is_whole(tokens):
+    """Tell whether tokens are one digit, or brackets that the last token closes."""
+    if not tokens.size or (tokens < _FIRST_DIGIT).any():
+        return False
+    opens = np.cumsum((tokens >= _FIRST_OPERATOR) * np.where(tokens == _CLOSE, -1, 1))
+    return opens[-1] == 0 and (tokens.size == 1 or opens[:-1].min() > 0)
 
 
 def _encode(pairs, max_length):
     """Pad tokens of published expressions; see `generate` for what comes out."""
     lengths = np.array([tokens.size for tokens, _ in pairs], np.int32)
-    if lengths.max(initial=0) >= max_length:
-        raise ValueError(
-            f"an expression has {lengths.max()} tokens, expected fewer than max_length={max_length}"
-        )
     inputs = np.zeros((len(pairs), max_length), np.uint8)
     for row, (tokens, _) in zip(inputs, pairs):
         row[: tokens.size] = tokens

@@ -233,8 +233,12 @@ def _published_source(
     )
     blocks = itertools.starmap(_block, zip(images, (labels[batch] for batch in batches)))
     counts = (len(train), len(validation), len(test))
-    differences = count_differences({level: PUBLISHED_IMAGES}, {level: len(paths)})
-    return _source(settings, f"pathfinder {settings.size}", counts, blocks, differences)
+    source = _source(settings, f"pathfinder {settings.size}", counts, blocks)
+    return dataclasses.replace(
+        source,
+        settings=source.settings | {"published_files": True},
+        differences=count_differences({level: PUBLISHED_IMAGES}, {level: len(paths)}),
+    )
 
 
 def _block(images, labels):
@@ -242,7 +246,7 @@ def _block(images, labels):
     return images.reshape(count, -1, 1), np.full(count, size * size, np.int32), labels
 
 
-def _source(settings, name, counts, blocks, differences=()):
+def _source(settings, name, counts, blocks):
     return Source(
         name=name,
         counts=dict(zip(("train", "validation", "test"), counts)),
@@ -251,7 +255,6 @@ def _source(settings, name, counts, blocks, differences=()):
         num_classes=2,
         vocab_size=None,
         blocks=blocks,
-        settings=dataclasses.asdict(settings),
+        settings=dataclasses.asdict(settings) | {"published_files": False},
         scaling=lambda images: Scaling(255.0),
-        differences=list(differences),
     )

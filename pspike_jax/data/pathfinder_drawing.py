@@ -80,7 +80,7 @@ def write_contact_sheet(
     """Write a picture of images of both labels, for a person to check.
 
     Args:
-      path: of the PNG file.
+      path: of the PNG file, whatever its name ends in.
       images: (n, size, size) uint8; the first ones of each label are shown.
       labels: (n,) integers, 0 or 1.
       columns: images in a row.
@@ -102,4 +102,4 @@ def write_contact_sheet(
             y, x = divmod(place, columns)
             tile = Image.fromarray(images[row]).resize((size * zoom,) * 2, Image.Resampling.NEAREST)
             sheet.paste(tile, (x * cell + 3, part * half + caption + y * cell + 3))
-    sheet.save(path)
+    sheet.save(path, format="PNG")

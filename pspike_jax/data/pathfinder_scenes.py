@@ -143,10 +143,9 @@ class _Growth:
         images = self.images
         self._sow(images[self._step[images] == 0])
         steps = self._step[images]
-        joint, angle, continuity = self._ends(images, steps)
+        joint, ahead, continuity = self._ends(images, steps)
         margin = self._margin[images]
-        angle, possible = self._draw_angle(images, joint, angle, margin, continuity)
-        direction = unit(angle)
+        direction, possible = self._draw_direction(images, joint, ahead, margin, continuity)
         half = self._settings.dash_length / 2
         middle = joint + (margin[:, None] + half) * direction
         overlap = self._canvas.overlap(images, middle, direction)
@@ -170,7 +169,7 @@ class _Growth:
         return self._rng.uniform(low, self._settings.size - 1 - low, (count, 2))
 
     def _ends(self, images, steps):
-        """Find joints (n, 2) and angles (n,) to go on from; continuity (n,), 0 for a new snake."""
+        """Find joints and directions (n, 2) to go on from; continuity (n,), 0 for a new snake."""
         in_targets = steps < self._contours
         place = (steps - self._contours) % self._settings.distractor_length
         new = np.where(in_targets, steps < 2, place == 0)
@@ -181,22 +180,23 @@ class _Growth:
             in_targets[:, None], self._seeds[images, steps % 2], self._anywhere(images.size)
         )
         joint = np.where(new[:, None], start, joint)
-        angle = np.where(new, 0.0, np.arctan2(along[:, 0], along[:, 1]))
-        return joint, angle, np.where(new, 0.0, self._settings.continuity)
+        ahead = np.where(new[:, None], np.array([0.0, 1.0]), along)
+        return joint, ahead, np.where(new, 0.0, self._settings.continuity)
 
-    def _draw_angle(self, images, joint, angle, margin, continuity):
-        """Draw directions (n,); tell also whether any candidate was possible (n,)."""
+    def _draw_direction(self, images, joint, ahead, margin, continuity):
+        """Draw directions (n, 2); tell also whether any candidate was possible (n,)."""
         settings = self._settings
         circle = settings.dash_length + margin
         count = math.ceil(2 * np.pi * (settings.dash_length + max(settings.margins)))
         turn = (np.arange(count) + self._rng.random((images.size, 1))) / count * 2 * np.pi - np.pi
-        heads = joint[:, None] + circle[:, None, None] * unit(angle[:, None] + turn)
+        directions = _rotate(ahead[:, None], unit(turn))
+        heads = joint[:, None] + circle[:, None, None] * directions
         weight = _squared_cosine(continuity[:, None] * turn)
         weight += _LAST_RESORT * _squared_cosine(np.minimum(continuity[:, None], 1) * turn)
         total = np.cumsum(weight * self._canvas.is_free(images, heads), axis=1)
         threshold = self._rng.random((images.size, 1)) * total[:, -1:]
         chosen = np.minimum((total <= threshold).sum(axis=1), count - 1)
-        return angle + turn[np.arange(images.size), chosen], total[:, -1] > 0
+        return directions[np.arange(images.size), chosen], total[:, -1] > 0
 
     def _tips_stand_clear(self, images, steps):
         """Look at the tips of the target snakes when their last dash is drawn."""
@@ -234,6 +234,13 @@ class _Growth:
         self._retrials[images[anew]] = 0
         self._canvas.give_back(images, steps)
         self._step[images] = steps
+
+
+def _rotate(direction, turn):
+    """Rotate unit vectors (..., 2) by others; no arc tangent, whose last bits differ by machine."""
+    row = direction[..., 0] * turn[..., 1] + direction[..., 1] * turn[..., 0]
+    column = direction[..., 1] * turn[..., 1] - direction[..., 0] * turn[..., 0]
+    return np.stack([row, column], axis=-1)
 
 
 def _squared_cosine(angle):

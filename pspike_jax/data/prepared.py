@@ -12,6 +12,7 @@ whole; and it is checked when it is opened. Nothing here needs TensorFlow or a n
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -38,6 +39,7 @@ def write_prepared(source: Source, folder: str | os.PathLike, *, partial: bool =
 
     Raises:
       FileExistsError: the folder exists.
+      OSError: the disk has too little room.
       ValueError: the set is not what was published, or a file is damaged; nothing is left behind.
     """
     folder = pathlib.Path(folder)
@@ -49,6 +51,7 @@ def write_prepared(source: Source, folder: str | os.PathLike, *, partial: bool =
             f"accept these (--allow_partial), which the name of the set will say"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(source, folder.parent)
     unfinished = tempfile.mkdtemp(
         dir=folder.parent, prefix=f".{folder.name}-", suffix=_UNFINISHED
     )
@@ -147,6 +150,15 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 
 def _checksum(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_room(source: Source, folder: pathlib.Path) -> None:
+    """Refuse to begin what the disk cannot hold: mapped arrays end a process there, unexplained."""
+    numbers = 1 + math.prod(source.lengths_shape)  # label and lengths
+    example = math.prod(source.shape) * np.dtype(source.dtype).itemsize + 4 * numbers
+    needed, free = source.num_examples * example, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"{source.name} takes {needed:,} bytes, but {folder} has only {free:,} left")
 
 
 def _write_arrays(source: Source, folder: pathlib.Path) -> None:

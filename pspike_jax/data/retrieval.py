@@ -7,6 +7,7 @@ identifiers and two texts, separated by tabs.
 
 import csv
 import dataclasses
+import itertools
 import os
 import pathlib
 
@@ -23,6 +24,7 @@ FILES = {
 PUBLISHED = {"train": 147_086, "validation": 18_090, "test": 17_437}
 _BLOCK = 500
 _LARGEST_FIELD = 1 << 26
+_END = "end of the file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,10 @@ def retrieval_source(
         vocab_size=len(vocabulary),
         blocks=blocks(),
         settings=dataclasses.asdict(settings),
-        differences=count_differences(PUBLISHED, found),
+        differences=count_differences(PUBLISHED, found) + [
+            f"{file}: its last line does not end, it may be truncated"
+            for file in FILES.values() if _is_cut(folder / file)
+        ],
         notes=[f"vocabulary: {len(vocabulary)} tokens"],
     )
 
@@ -108,9 +113,12 @@ def read_pairs(path: str | os.PathLike):
     """
     csv.field_size_limit(_LARGEST_FIELD)
     with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t")
+        # A quotation that is not closed would swallow the last line, too, and say nothing.
+        rows = csv.reader(itertools.chain(file, [_END]), delimiter="\t")
         try:
             for row in rows:
+                if row == [_END]:
+                    return
                 if len(row) != 5 or row[0] not in ("0", "1", "0.0", "1.0"):
                     raise ValueError(
                         f"{path}, line {rows.line_num}: {len(row)} fields that begin with "
@@ -122,6 +130,14 @@ def read_pairs(path: str | os.PathLike):
                 yield int(row[0][0]), row[3], row[4]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}, after line {rows.line_num}: damaged ({error})") from error
+    raise ValueError(f"{path}: truncated, a quotation does not end")
+
+
+def _is_cut(path):
+    """Tell whether a file ends inside a line."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _encode(pairs, vocabulary, length):

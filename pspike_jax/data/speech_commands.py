@@ -180,7 +180,7 @@ def read_wav(path: str | os.PathLike) -> np.ndarray:
 def _open_wav(path):
     try:
         file = wave.open(os.fspath(path), "rb")
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:
         reason = str(error) or "it ends too soon"
         raise ValueError(f"{path}: not a readable WAV file ({reason})") from error
     form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
