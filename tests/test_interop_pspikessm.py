@@ -160,6 +160,13 @@ def test_load_lists_every_problem_at_once(change, count, messages, golden):
         assert any(message in problem for problem in problems)
 
 
+@pytest.mark.parametrize("shape", [(50, 10), (2, 50, 9), (1, 2, 50, 10)])
+def test_backbone_names_the_shape_that_it_expects(shape, golden):
+    _, module, variables, _ = load(golden("pspikessm_unidirectional_threshold.npz"))
+    with pytest.raises(ValueError, match=r"expected \(B, L, 10\)"):
+        module.apply(variables, np.zeros(shape, np.float32), noise=0.5)
+
+
 @pytest.mark.parametrize("length, error", [(None, TypeError), (50.0, TypeError), (0, ValueError)])
 def test_load_names_a_wrong_length(length, error):
     with pytest.raises(error, match="length"):
