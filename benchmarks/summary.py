@@ -32,8 +32,8 @@ LIMITS = {
     ),
     "`chunked` against `fft`": "the `fft` engine itself is 18 times ahead of the plain one",
     "training step, `official`: share of the plain time": (
-        "eight state space passes are about half of it; the rest are elementwise passes over arrays "
-        "of 8 MB, which the plain step has as well, and once more to recompute blocks"
+        "eight state space passes are about half of it; the rest are elementwise passes over "
+        "arrays of 8 MB, which the plain step has as well, and once more to recompute blocks"
     ),
     "training step, `silif`, against a plain scan": (
         "both scan the same 250 steps, once more backward; what is saved is memory traffic"

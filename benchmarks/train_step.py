@@ -30,9 +30,9 @@ OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
 REMATS = ("none", "block")  # settings that are timed beside the default
 
-# Of losses and gradients for one noise, relative to the largest entry of each array. One spike that
-# falls on a tie (see benchmarks/ties.py) moves entries by 1e-3 to 1e-2, so few examples are run with
-# up to DRAWS noises; the closest, one without a tie, has to agree to rounding.
+# Of losses and gradients for one noise, relative to the largest entry of each array. One spike on a
+# tie (see benchmarks/ties.py) moves entries by 1e-3 to 1e-2, so few examples are run, with up to
+# DRAWS noises; one of them, without a tie, has to agree to rounding.
 TOLERANCE = 1e-3
 EXAMPLES, DRAWS = 2, 8
 # LIF neurons have no noise to draw again: a membrane within rounding of its threshold stays.

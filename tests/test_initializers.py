@@ -13,6 +13,7 @@ from pspike_jax.functional.initializers import (
     s4d_legs,
     s4d_lin,
 )
+from pspike_jax.nn.ssm import DPLRSSM
 
 
 def legs_by_loop(N):
@@ -57,23 +58,15 @@ def test_hippo_legs_nplr_has_the_eigenvalues_of_legs():
 
 @pytest.mark.parametrize("N", [2, 8, 64])
 def test_hippo_legs_nplr_is_legs_in_another_basis(N):
-    """P* A^k P does not depend on the basis, so it must equal the value in the Legendre basis."""
-    Lambda, P, _ = hippo_legs_nplr(N)
+    """P* A^k B does not depend on the basis, so it must equal the value in the Legendre basis."""
+    Lambda, P, B = hippo_legs_nplr(N)
     A, A_modes = legs_by_loop(N), dense_from_modes(Lambda, P)
     p, p_modes = np.sqrt(np.arange(N) + 0.5), np.r_[P, P.conj()]
-    x, x_modes = p, p_modes
+    x, x_modes = np.sqrt(2 * np.arange(N) + 1), np.r_[B, B.conj()]
     for _ in range(5):
         # float64 products of N terms; 1e-12 leaves a hundred roundings of 1e-16 per power.
         np.testing.assert_allclose(p_modes.conj() @ x_modes, p @ x, rtol=1e-12)
         x, x_modes = A @ x, A_modes @ x_modes
-
-
-def test_hippo_legs_nplr_clips_only_the_imaginary_part_of_b():
-    _, P, B = hippo_legs_nplr(16)
-    unclipped = np.sqrt(2) * P  # sqrt(2n + 1) is sqrt(2) sqrt(n + 1/2)
-    np.testing.assert_allclose(B.real, unclipped.real, rtol=1e-12)  # float64 rounding
-    np.testing.assert_allclose(B.imag, np.clip(unclipped.imag, -2, 2), rtol=1e-12)
-    assert np.sum(np.abs(unclipped.imag) > 2) == 3  # the clip acts
 
 
 def test_hippo_legs_nplr_fixes_the_phase_by_the_first_component():
@@ -90,19 +83,25 @@ def test_hippo_legs_nplr_fixes_the_phase_by_the_first_component():
 
 
 @pytest.mark.parametrize("name", ["bidirectional_noise", "unidirectional_threshold"])
-def test_hippo_legs_nplr_matches_the_published_parameters(golden, name):
+def test_dplr_layers_start_at_the_published_parameters(golden, name):
     """Up to order and a sign per mode, which LAPACK leaves open, the files hold these numbers."""
     arrays = golden(f"pspikessm_{name}.npz")
     stored = {
         key: arrays[f"param/layers.0.layer.layer.kernel.{key}"][0] for key in ("A_imag", "P", "B")
     }
     P, B = (stored[key][0, :, 0] + 1j * stored[key][0, :, 1] for key in ("P", "B"))
-    Lambda_ours, P_ours, B_ours = hippo_legs_nplr(2 * P.size)
+    layer = DPLRSSM(
+        features=1, d_state=2 * P.size, shared=True, two_sided=False, skip=False,
+        dt_min=1e-3, dt_max=1e-1, length=4,
+    )
+    start = layer.init(jax.random.key(0), method=lambda module: module.B)["params"]
+    P_ours, B_ours = (start[key][0, :, 0] + 1j * start[key][0, :, 1] for key in ("P", "B"))
     sign = np.sign(P.real)
     # The files are float32.
-    np.testing.assert_allclose(Lambda_ours.imag[::-1], -stored["A_imag"], rtol=1e-6)
+    np.testing.assert_allclose(start["A_imag"][:, ::-1], stored["A_imag"][None], rtol=1e-6)
     np.testing.assert_allclose(P_ours[::-1], sign * P, rtol=2e-6)
     np.testing.assert_allclose(B_ours[::-1], sign * B, rtol=2e-6)
+    assert np.sum(np.abs(np.imag(B)) == 2) > 0  # the program clips, and so does the layer
 
 
 @pytest.mark.parametrize("N", [2, 16, 64])

@@ -306,3 +306,8 @@ def test_sample_spikes_rejects_noise_of_another_shape(shape):
 def test_sample_spikes_rejects_p_that_is_not_floating(dtype):
     with pytest.raises(TypeError, match=np.dtype(dtype).name):
         sample_spikes(jnp.ones(3, dtype), noise=0.5)
+
+
+def test_sample_spikes_rejects_the_name_of_a_surrogate():
+    with pytest.raises(TypeError, match="'boxcar'; expected a function"):
+        sample_spikes(jnp.ones(3), noise=0.5, surrogate="boxcar")

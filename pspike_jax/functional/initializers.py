@@ -44,9 +44,7 @@ def hippo_legs_nplr(N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give HiPPO-LegS as normal plus low rank, A = Lambda - P P*, in the diagonalizing basis.
 
     Stored are the modes with negative imaginary part, the slowest first. An eigenvector is defined
-    up to a phase, and so are P and B: here its first component is real and positive. The published
-    program takes LAPACK's vectors, whose first component is real and of either sign, and clips
-    Im(B) to [-2, 2]; so does this function, which makes B inexact where |Im| was larger.
+    up to a phase, and so are P and B: here its first component is real and positive.
 
     Args:
       N: real state size, even.
@@ -54,7 +52,7 @@ def hippo_legs_nplr(N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
       Lambda: (N/2,) complex128, eigenvalues of A + P P^T, whose real part is -1/2.
       P: (N/2,) complex128, the low-rank factor V* sqrt(n + 1/2).
-      B: (N/2,) complex128, the input map V* sqrt(2n + 1), imaginary part clipped to [-2, 2].
+      B: (N/2,) complex128, the input map V* sqrt(2n + 1).
 
     Raises:
       ValueError: N is odd or below 2.
@@ -69,9 +67,7 @@ def hippo_legs_nplr(N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # The first half are the negative ones, the fastest first.
     frequencies, V = frequencies[: N // 2][::-1], V[:, : N // 2][:, ::-1]
     V = V * (np.abs(V[0]) / V[0])
-    P = V.conj().T @ root
-    B = V.conj().T @ np.sqrt(2 * n + 1.0)
-    return -0.5 + 1j * frequencies, P, B.real + 1j * np.clip(B.imag, -2.0, 2.0)
+    return -0.5 + 1j * frequencies, V.conj().T @ root, V.conj().T @ np.sqrt(2 * n + 1.0)
 
 
 def s4d_legs(N: int) -> np.ndarray:

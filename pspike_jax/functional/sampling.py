@@ -34,12 +34,14 @@ def sample_spikes(
       Spikes in {0, 1} of p's shape and dtype; NaN where p is NaN.
 
     Raises:
-      TypeError: p is not floating.
+      TypeError: p is not floating, or the surrogate is no function.
       ValueError: both or none of `key` and `noise` are given, or noise has another shape.
     """
     p = jnp.asarray(p)
     if not jnp.issubdtype(p.dtype, jnp.floating):
         raise TypeError(f"p must be floating, not {p.dtype}")
+    if not callable(surrogate):
+        raise TypeError(f"surrogate is {surrogate!r}; expected a function, see SURROGATES")
     if (key is None) == (noise is None):
         raise ValueError("give exactly one of key and noise")
     if noise is None:

@@ -4,6 +4,7 @@ Parameters keep the program's parametrisation (inv_dt, A_real, the length-attune
 export maps gradients as well as values.
 """
 
+import collections
 import logging
 import re
 from typing import Any, Mapping
@@ -15,15 +16,23 @@ from pspike_jax.interop.tensors import check_entries
 from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.nn.backbone import PSpikeBackbone, config_fields
 from pspike_jax.nn.block_config import BlockConfig
+from pspike_jax.nn.fields import check_whole
 
 _LOG = logging.getLogger(__name__)
 
-# Entries that take no part in the program's forward pass, by direction.
-_NEVER_USED = r"(reverse_)?layer\.output_linear\.0\.(weight|bias)|norm\.norm\.num_batches_tracked"
+# Entries of a block that take no part in the program's forward pass, by direction.
+_OUTPUT_LINEAR = r"(reverse_)?layer\.output_linear\.0\.(weight|bias)"
 _DEAD = {
-    True: rf"{_NEVER_USED}|bidirectional_linear[12]\.(weight|bias)",
-    False: rf"{_NEVER_USED}|inp2_[ab]|bidirectional_linear(2)?\.(weight|bias)",
+    True: rf"{_OUTPUT_LINEAR}|bidirectional_linear[12]\.(weight|bias)",
+    False: rf"{_OUTPUT_LINEAR}|inp2_[ab]|bidirectional_linear(2)?\.(weight|bias)",
 }
+_BATCH_COUNTER = "norm.norm.num_batches_tracked"  # of no effect with a fixed momentum
+
+# Which axis of which entries tells a size.
+_FEATURES = {"inp_a": 0, "inp_b": 0, "out_a": 0, "out_b": 0, "D": 1}
+_COPIES = {"A_real": 0, "A_imag": 0, "P": 1, "B": 1}
+_PAIRS = {"A_real": 1, "A_imag": 1, "P": 2, "B": 2}
+_DIRECTIONS = {"C": 0}
 
 
 def load_pspikessm(
@@ -32,7 +41,7 @@ def load_pspikessm(
     """Build the backbone that a state dict of the released program describes.
 
     Sizes, directions and tying are read off the shapes. Parameters that the program never uses
-    are dropped and reported in the log.
+    are dropped and reported in the log; `l_kernel`, a copy of the length, may be left out.
 
     Args:
       state_dict: names to arrays; complex numbers have a last axis of size 2.
@@ -46,18 +55,19 @@ def load_pspikessm(
       variables: {"params", and "batch_stats" with batch norm}.
 
     Raises:
-      ValueError: one error that lists every entry that is unknown, missing, misshapen or not real.
+      TypeError, ValueError: length or norm that do not fit; else one ValueError that lists every
+        entry that is unknown, missing, misshapen or not real.
     """
+    check_whole("length", length)
     config = _read_config(state_dict, prenorm, norm, residual, length)
     entries = _entries(config)
     problems, dead = [], []
     for name in sorted(set(state_dict) - set(entries)):
-        local = re.sub(r"^layers\.\d+\.", "", name)
-        known_layer = local == name or int(name.split(".")[1]) < config.n_layers
-        if local.endswith("kernel.l_kernel"):
-            if int(state_dict[name]) != length:
-                problems.append(f"{name} is {int(state_dict[name])}; length is {length}")
-        elif known_layer and re.fullmatch(_DEAD[config.bidirectional], local):
+        if name in _length_entries(config):
+            stated = np.asarray(state_dict[name])
+            if stated.shape != () or stated != length:
+                problems.append(f"{name} is {stated.tolist()}; length is {length}")
+        elif _is_dead(name, config):
             dead.append(name)
         else:
             problems.append(f"{name} is unknown")
@@ -93,28 +103,42 @@ def export_pspikessm(module: PSpikeBackbone, params: Mapping) -> dict[str, np.nd
 
 def _read_config(state_dict, prenorm, norm, residual, length) -> BlockConfig:
     numbers = [int(m[1]) for m in (re.match(r"layers\.(\d+)\.", name) for name in state_dict) if m]
-    first = "layers.0.layer.layer.kernel."
-    needed = [first + "C", first + "A_real"]
-    absent = [name for name in needed if name not in state_dict]
-    if absent:
-        raise ValueError(f"the state dict does not fit: {', '.join(absent)} missing")
-    directions, features, pairs, _ = np.shape(state_dict[first + "C"])
-    copies = np.shape(state_dict[first + "A_real"])[0]
-    if copies not in (1, features):
-        raise ValueError(f"{first}A_real has {copies} rows; expected 1 or {features}")
     fields = {name: PRESETS["official"][name] for name in config_fields()} | {
-        "d_model": features,
-        "d_state": 2 * pairs,
-        "n_layers": max(numbers) + 1,
-        "shared_dynamics": copies == 1,
-        "bidirectional": any(name.startswith("layers.0.reverse_layer.") for name in state_dict),
-        "causal": directions == 1,
+        "d_model": _size(state_dict, _FEATURES),
+        "d_state": 2 * _size(state_dict, _PAIRS),
+        "n_layers": max(numbers, default=0) + 1,
+        "shared_dynamics": _size(state_dict, _COPIES) == 1,
+        "bidirectional": any(".reverse_layer." in name for name in state_dict),
+        "causal": _size(state_dict, _DIRECTIONS) == 1,
         "prenorm": prenorm,
         "norm": norm,
         "residual": residual,
         "l_max": length,
     }
     return BlockConfig(**fields)
+
+
+def _size(state_dict, axes: dict[str, int]) -> int:
+    """Return the size that most entries agree on, 1 without any: a misshapen one stands out."""
+    kinds = ((name.split(".")[-1], np.shape(value)) for name, value in state_dict.items())
+    votes = collections.Counter(
+        shape[axes[kind]] for kind, shape in kinds if kind in axes and len(shape) > axes[kind]
+    )
+    return votes.most_common(1)[0][0] if votes else 1
+
+
+def _length_entries(config) -> set[str]:
+    """Return the names of the entries that hold the kernel length."""
+    branches = ("layer", "reverse_layer") if config.bidirectional else ("layer",)
+    layers = range(config.n_layers)
+    return {f"layers.{i}.{branch}.layer.kernel.l_kernel" for i in layers for branch in branches}
+
+
+def _is_dead(name: str, config) -> bool:
+    block = re.fullmatch(r"layers\.\d+\.(.+)", name)
+    if config.norm == "batch" and (block[1] if block else name) == _BATCH_COUNTER:
+        return block is not None or config.prenorm
+    return block is not None and bool(re.fullmatch(_DEAD[config.bidirectional], block[1]))
 
 
 def _entries(config: BlockConfig) -> dict[str, tuple[str, tuple[str, ...], tuple, int | None]]:

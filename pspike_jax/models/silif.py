@@ -13,7 +13,7 @@ from pspike_jax.functional.neurons import Firing, Neuron
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.inputs import check_inputs
 from pspike_jax.nn.backbone import SAMPLINGS
-from pspike_jax.nn.fields import check_choice, check_dropout, check_whole
+from pspike_jax.nn.fields import check_choice, check_dropout, check_flag, check_whole
 from pspike_jax.nn.neurons import KERNELS, NORMS, READOUTS, LeakyReadout, NeuronLayer, readout_state
 
 # {model: (neuron, initial distribution of the products before it)}, as published.
@@ -110,6 +110,8 @@ class SpikingNetwork(nn.Module):
         check_whole("num_classes", self.num_classes)
         for name in ("vocab_size", "section"):
             check_whole(name, getattr(self, name), optional=True)
+        for name in ("bidirectional", "detach_reset", "random_state"):
+            check_flag(name, getattr(self, name))
         check_dropout(self.dropout)
 
     def setup(self):

@@ -1,6 +1,7 @@
 """Blocks stacked under one scan: parameters have a leading layer axis, compile time is flat."""
 
 import dataclasses
+import numbers
 
 import flax.linen as nn
 import jax
@@ -75,9 +76,9 @@ class PSpikeBackbone(nn.Module):
         """
         config = self.config
         check_choice("sampling", sampling, SAMPLINGS)
-        batch, length, features = x.shape
-        if features != config.d_model:
-            raise ValueError(f"x has {features} features; d_model is {config.d_model}")
+        if x.ndim != 3 or x.shape[-1] != config.d_model:
+            raise ValueError(f"x has shape {x.shape}; expected (B, L, {config.d_model})")
+        batch, length, _ = x.shape
         ids = jnp.arange(batch) if example_ids is None else example_ids
         steps = jnp.arange(length) + start
         mask = None if lengths is None else jnp.arange(length)[None, :] < lengths[:, None]
@@ -136,7 +137,7 @@ def split_noise(noise: NoiseArgument, config: BlockConfig, shape: tuple[int, ...
       arrays: tuple of (n_layers, B, L, H), one for each sampler, or None.
 
     Raises:
-      ValueError: wrong number of blocks or samplers, or wrong shapes.
+      ValueError: wrong number of blocks or samplers, wrong shapes, or a number outside [0, 1].
     """
     if noise is None:
         return None, None
@@ -144,7 +145,7 @@ def split_noise(noise: NoiseArgument, config: BlockConfig, shape: tuple[int, ...
         number = jnp.asarray(noise, jnp.float32)
         if number.ndim:
             raise ValueError(f"noise must be a number or a tuple per block, not {number.shape}")
-        if isinstance(noise, (int, float)) and not 0 <= noise <= 1:
+        if isinstance(noise, numbers.Real) and not 0 <= noise <= 1:
             raise ValueError(f"noise is {noise}; a uniform lies between 0 and 1")
         return number, None
     samplers = 1 + max(config.samplers.values())

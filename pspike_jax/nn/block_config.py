@@ -18,6 +18,7 @@ from pspike_jax.nn.dense import ACTIVATIONS
 from pspike_jax.nn.fields import (
     check_choice,
     check_dropout,
+    check_flag,
     check_state_size,
     check_step_sizes,
     check_whole,
@@ -114,6 +115,8 @@ class BlockConfig:
             check_choice(name, getattr(self, name), allowed)
         for name in ("d_model", "n_layers"):
             check_whole(name, getattr(self, name))
+        for name in ("prenorm", "bidirectional", "causal", "residual", "shared_dynamics"):
+            check_flag(name, getattr(self, name))
         check_whole("l_max", self.l_max, optional=True)
         check_state_size(self.d_state)
         check_step_sizes(self.dt_min, self.dt_max)

@@ -3,6 +3,8 @@
 import numbers
 from typing import Any, Iterable
 
+import numpy as np
+
 
 def check_whole(name: str, value: Any, optional: bool = False) -> None:
     """Raise unless value is a whole number of at least 1, or None where that is optional."""
@@ -21,6 +23,12 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise TypeError unless value is True or False: a string such as "false" would be true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+
+
 def check_state_size(d_state: Any) -> None:
     """Raise unless d_state is an even whole number above 0."""
     check_whole("d_state", d_state)
@@ -29,12 +37,20 @@ def check_state_size(d_state: Any) -> None:
 
 
 def check_step_sizes(dt_min: float, dt_max: float) -> None:
-    """Raise ValueError unless 0 < dt_min < dt_max."""
-    if not 0 < dt_min < dt_max:
+    """Raise unless 0 < dt_min < dt_max < infinity."""
+    _check_real("dt_min", dt_min)
+    _check_real("dt_max", dt_max)
+    if not 0 < dt_min < dt_max < float("inf"):
         raise ValueError(f"need 0 < dt_min < dt_max, not {dt_min} and {dt_max}")
 
 
 def check_dropout(rate: float) -> None:
-    """Raise ValueError unless the rate lies in [0, 1)."""
+    """Raise unless the rate lies in [0, 1)."""
+    _check_real("dropout", rate)
     if not 0 <= rate < 1:
         raise ValueError(f"dropout must lie in [0, 1), not {rate}")
+
+
+def _check_real(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; expected a number")

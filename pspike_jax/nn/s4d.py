@@ -11,6 +11,7 @@ from pspike_jax.nn.dense import ACTIVATIONS, linear
 from pspike_jax.nn.fields import (
     check_choice,
     check_dropout,
+    check_flag,
     check_state_size,
     check_step_sizes,
     check_whole,
@@ -60,6 +61,8 @@ class S4DConfig:
             check_choice(name, getattr(self, name), allowed)
         for name in ("d_model", "n_layers"):
             check_whole(name, getattr(self, name))
+        for name in ("prenorm", "causal", "shared_dynamics"):
+            check_flag(name, getattr(self, name))
         check_state_size(self.d_state)
         check_step_sizes(self.dt_min, self.dt_max)
         check_dropout(self.dropout)

@@ -118,7 +118,8 @@ class DPLRSSM(nn.Module):
     """S4 (Gu et al. 2022): HiPPO-LegS, A = Lambda - P P*, bilinear, with a length-attuned readout.
 
     Parameters keep the published parametrisation: dt = softplus(inv_dt), and C is the
-    length-attuned C~ = C (I - Abar^L) of the kernel length L.
+    length-attuned C~ = C (I - Abar^L) of the kernel length L. B starts as the published program
+    starts it, its imaginary part clipped to [-2, 2]: not quite the B of HiPPO-LegS.
 
     Attributes:
       features: H.
@@ -146,6 +147,7 @@ class DPLRSSM(nn.Module):
         copies = 1 if self.shared else self.features
         start = (np.tile(a, (copies, 1)) for a in hippo_legs_nplr(self.d_state))
         Lambda, P, B = start
+        B = B.real + 1j * np.clip(B.imag, -2, 2)
         self.A_real = self.param("A_real", lambda _: jnp.log(jnp.float32(-Lambda.real)))
         self.A_imag = self.param("A_imag", lambda _: jnp.float32(-Lambda.imag))
         self.P = self.param("P", lambda _: as_pairs(P))
