@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from pspike_jax.functional.neurons import LIF, Firing, NeuronState, unroll
 from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.pspike import activity
 
 # With decays in this range and this threshold a drive of variance 1 makes 10 to 25 % of the
@@ -50,6 +51,7 @@ class LIFReadout(nn.Module):
           spikes: (B, L, H) in {0, 1}; activity: as `nn.pspike.activity`, with the spikes in the
           place of probabilities; the final state.
         """
+        refuse_split_time("LIF neurons")
         neuron = LIF(ALPHA_LIMITS)
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         shift = self.param("shift", nn.initializers.zeros, (self.features,))

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import LEAVES
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import batch_sharding, check_batch_size
+from pspike_jax.training.sharding import batch_shardings, check_batch_size, check_length
 from pspike_jax.training.state import TrainState, abstract_state, compile_train_step
 from pspike_jax.training.window import leaf_paths
 
@@ -45,6 +45,7 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
       ValueError: model, task, settings and mesh do not fit each other.
     """
     check_batch_size(settings.batch_size, mesh, "batch_size")
+    check_length(task.train, mesh)
     state = abstract_state(model, task, settings, mesh)
     compiled = compile_train_step(state, mesh).lower(state, _batch(task, settings, mesh)).compile()
     examples = len(task.train.labels)
@@ -69,11 +70,12 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
 
 def _batch(task: Task, settings: TrainSettings, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     real = task.train.inputs.dtype.kind == "f"
+    shardings = batch_shardings(mesh, task.train.lengths.ndim)
     return {
         name: jax.ShapeDtypeStruct(
             (settings.batch_size, *array.shape[1:]),
             jnp.float32 if real and name == "inputs" else jnp.int32,
-            sharding=batch_sharding(mesh),
+            sharding=shardings[name],
         )
         for name, array in task.train._asdict().items()
     }
