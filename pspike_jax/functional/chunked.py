@@ -20,15 +20,14 @@ summed one by one.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.chunk_states import advance, as_reals, scan_chunks
+from pspike_jax.functional.chunk_states import advance, scan_chunks
 from pspike_jax.functional.feature_blocks import by_features
 from pspike_jax.functional.fusion import apart, word_of
-from pspike_jax.functional.powers import binary_power_error, power, powers
 
 _PRECISION = jax.lax.Precision.HIGHEST
 LOG2_CHUNK = 6
@@ -59,45 +58,43 @@ class ChunkMaps(NamedTuple):
     rest: jax.Array
 
 
-def chunked_ssm(
-    u: jax.Array,
-    Lambda_bar: jax.Array,
-    B_bar: jax.Array,
-    C: jax.Array,
-    initial_state: jax.Array | None,
-    resets: jax.Array | None = None,
+class Kind(NamedTuple):
+    """What the engine needs to know of a kind of system; leaves of a system lead with features.
+
+    Attributes:
+      maps: from a system to the maps of the chunks of a sequence.
+      span: from a system and a number of steps to the transition over them, as in `ChunkMaps`.
+    """
+
+    maps: Callable[[Any], ChunkMaps]
+    span: Callable[[Any, int], jax.Array]
+
+
+Evaluate = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def evaluate_whole(
+    kind: Kind, u: jax.Array, system: Any, start: jax.Array | None, resets: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Evaluate the SSM chunk by chunk; arguments and results as in `linear_ssm`, without D.
+    """Run a system over a sequence that one device holds.
 
     Args:
-      u: (..., L, H) real.
-      Lambda_bar: (H, N) complex64.
-      B_bar: (H, N) complex64.
-      C: (H, N) or (2, H, N) complex64.
-      initial_state: (..., H, N) complex64 or None.
-      resets: (..., L) bool or None.
+      kind: of the system.
+      u: (B, L, H) float32.
+      system: pytree of arrays (H, ...).
+      start: (H, B, M) real, the state before the first step; zero if None.
+      resets: (B, L) bool or None.
 
     Returns:
-      y: (..., L, H) float32.
-      final_state: (..., H, N) complex64.
+      y: (B, L, H) float32.
+      final_state: (H, B, M) float32.
     """
-    batch, (length, features) = u.shape[:-2], u.shape[-2:]
-    size = chunk_length(length, resets is not None)
 
-    def run(u, system, resets):
-        Lambda_bar, B_bar, C, start = system
-        C = jnp.moveaxis(C, 1, 0) if C.ndim == 3 else C
-        return run_chunks(u, _diagonal_maps(Lambda_bar, B_bar, C, length, size), start, resets)
+    def run(u, parts, resets):
+        system, start = parts
+        return run_chunks(u, kind.maps(system), start, resets)
 
-    start = None
-    if initial_state is not None:
-        start = as_reals(initial_state.reshape(-1, *Lambda_bar.shape).swapaxes(0, 1))
-    C = jnp.moveaxis(C, 0, 1) if C.ndim == 3 else C
-    rows = None if resets is None else resets.reshape(-1, length)
-    u = u.reshape(-1, length, features).astype(jnp.float32)
-    y, last = by_features(run, u, (Lambda_bar, B_bar, C, start), rows)
-    last = jax.lax.complex(*jnp.split(last.swapaxes(0, 1), 2, axis=-1))
-    return y.reshape(*batch, length, features), last.reshape(*batch, *Lambda_bar.shape)
+    return by_features(run, u, (system, start), resets)
 
 
 def chunk_length(length: int, resets: bool = False) -> int:
@@ -107,7 +104,11 @@ def chunk_length(length: int, resets: bool = False) -> int:
 
 
 def run_chunks(
-    u: jax.Array, maps: ChunkMaps, initial_state: jax.Array | None, resets: jax.Array | None
+    u: jax.Array,
+    maps: ChunkMaps,
+    initial_state: jax.Array | None,
+    resets: jax.Array | None,
+    behind: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Run a sequence through the maps of its chunks.
 
@@ -116,27 +117,65 @@ def run_chunks(
       maps: of the chunks.
       initial_state: (H, B, M) real, or None for zero.
       resets: (B, L) bool or None.
+      behind: (H, B, M) real, the anti-causal state behind the last step, or None for zero; not
+        together with resets.
 
     Returns:
       y: (B, L, H) float32.
       final_state: (H, B, M) float32.
     """
-    batch, length, features = u.shape
-    size, states = maps.inject.shape[1:]
-    chunks = -(-length // size)
-    inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
-    start = initial_state
-    if start is None:
-        start = jnp.zeros((features, batch, states))
+    length = u.shape[1]
+    inputs, start, rest = _inputs_of_chunks(u, maps)
+    chunks, size = inputs.shape[1], inputs.shape[3]
+    start = start if initial_state is None else initial_state
     segments = None if resets is None else _segments(resets, chunks, size)
 
     y = _products_within(inputs, maps.within, segments)
     last = start
-    if chunks > 1 or initial_state is not None:
-        around, last = _between(inputs, maps, start, segments)
+    if chunks > 1 or initial_state is not None or behind is not None:
+        around, last = _between(inputs, maps, start, segments, behind)
         y += around
+    if behind is not None:
+        # The state stands behind step `rest` of the last chunk, the readout is for step T.
+        readout = maps.read_ahead[:, :, size - rest :]
+        seen = jnp.einsum("hbm,hmi->hbi", behind, readout, precision=_PRECISION)
+        y = y.at[:, -1, :, :rest].add(seen)
     y = apart(functools.partial(_from_chunks, length=length), word_of(u), y)
-    return y, _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
+    return y, _final_state(inputs[:, -1], maps, last, segments, rest)
+
+
+def chunk_gains(u: jax.Array, maps: ChunkMaps) -> tuple[jax.Array, jax.Array | None]:
+    """Return what the inputs of a sequence add to the states that pass through it.
+
+    Args:
+      u: (B, L, H) float32.
+      maps: of the chunks.
+
+    Returns:
+      causal: (H, B, M), the causal state after the last step, from zero before the first.
+      ahead: (H, B, M), the anti-causal state at the first step, from zero behind the last; None
+        where the maps are one-sided.
+    """
+    inputs, zero, rest = _inputs_of_chunks(u, maps)
+
+    def scan(reverse, inject):
+        drive = jnp.einsum("hkbj,hjm->hkbm", inputs, inject, precision=_PRECISION)
+        return drive, scan_chunks(reverse, maps.transition, maps.error, drive, zero, None)[1]
+
+    causal = _final_state(inputs[:, -1], maps, scan(False, maps.inject)[1], None, rest)
+    if maps.inject_ahead is None:
+        return causal, None
+    drive, last = scan(True, maps.inject_ahead)
+    return causal, drive[:, 0] + advance(maps.transition, last)
+
+
+def _inputs_of_chunks(u, maps):
+    """Return inputs (H, K, B, T), a zero state (H, B, M), and the steps of the last chunk."""
+    batch, length, features = u.shape
+    size, states = maps.inject.shape[1:]
+    chunks = -(-length // size)
+    inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
+    return inputs, jnp.zeros((features, batch, states)), length - (chunks - 1) * size
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
@@ -157,38 +196,6 @@ def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
     tiled = jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], size, 2 * size))
     flat = tiled.reshape(*row.shape[:-1], 2 * size * size)[..., : size * (2 * size - 1)]
     return flat.reshape(*row.shape[:-1], size, 2 * size - 1)[..., :size]
-
-
-def _diagonal_maps(Lambda_bar, B_bar, C, length, size):
-    """Return the maps of a diagonal system, complex states stored as reals."""
-    table = powers(Lambda_bar, size)  # (T, H, N)
-    directions = C.reshape(-1, *B_bar.shape)
-    kernels = jnp.einsum("thn,chn->cht", table, directions * B_bar[None], precision=_PRECISION)
-    forward, inject_ahead = B_bar[None] * table[::-1], None
-    read, read_ahead = (directions[0] * Lambda_bar)[None] * table, None
-    if C.ndim == 3:
-        inject_ahead = as_reals(B_bar[None] * table).swapaxes(0, 1)
-        read_ahead = _real_readout(C[1][None] * table[::-1])
-    error = None
-    if length > size:
-        # The chunks that a scan runs over are 2^m steps long.
-        exact = binary_power_error(jax.lax.stop_gradient(Lambda_bar), size.bit_length() - 1)
-        error = as_reals(exact)
-    return ChunkMaps(
-        within=toeplitz(*kernels.real),
-        inject=as_reals(forward).swapaxes(0, 1),
-        read=_real_readout(read),
-        inject_ahead=inject_ahead,
-        read_ahead=read_ahead,
-        transition=as_reals(power(Lambda_bar, size)),
-        error=error,
-        rest=as_reals(power(Lambda_bar, (length - 1) % size + 1)),
-    )
-
-
-def _real_readout(rows):
-    """Return (H, 2N, T) with which a state stored as reals gives Re(sum_n rows_n x_n)."""
-    return jnp.concatenate([rows.real, -rows.imag], axis=-1).transpose(1, 2, 0)
 
 
 def _to_chunks(u, chunks, size):
@@ -218,7 +225,7 @@ def _products_within(inputs, within, segments):
     return jnp.sum(jnp.where(same[None], terms, 0), axis=-2)
 
 
-def _between(inputs, maps, start, segments):
+def _between(inputs, maps, start, segments, behind):
     """Return what the states around each chunk add to its outputs, and the last causal state."""
     before = after = keep = None
     if segments is not None:
@@ -239,9 +246,11 @@ def _between(inputs, maps, start, segments):
     )
     if maps.read_ahead is None:
         return read(states, maps.read, before), last
+    ahead_drive = drive(maps.inject_ahead, before)
+    if behind is not None:
+        ahead_drive = ahead_drive.at[:, -1].add(advance(maps.rest, behind))
     ahead, _ = scan_chunks(
-        True, maps.transition, maps.error, drive(maps.inject_ahead, before),
-        jnp.zeros_like(start), keep,
+        True, maps.transition, maps.error, ahead_drive, jnp.zeros_like(start), keep
     )
     if segments is not None:
         return read(states, maps.read, before) + read(ahead, maps.read_ahead, after), last

@@ -20,9 +20,15 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.chunk_states import as_reals
-from pspike_jax.functional.chunked import ChunkMaps, chunk_length, run_chunks, toeplitz
+from pspike_jax.functional.chunked import (
+    ChunkMaps,
+    Evaluate,
+    Kind,
+    chunk_length,
+    evaluate_whole,
+    toeplitz,
+)
 from pspike_jax.functional.discretization import discretize_bilinear
-from pspike_jax.functional.feature_blocks import by_features
 
 
 class RealSystem(NamedTuple):
@@ -120,7 +126,10 @@ _inverse.defvjp(_inverse_fwd, _inverse_bwd)
 
 
 def chunked_dplr(
-    u: jax.Array, system: RealSystem, initial_state: jax.Array | None = None
+    u: jax.Array,
+    system: RealSystem,
+    initial_state: jax.Array | None = None,
+    evaluate: Evaluate = evaluate_whole,
 ) -> tuple[jax.Array, jax.Array]:
     """Run x_t = A_bar x_{t-1} + B_bar u_t, y_t = C x_t chunk by chunk.
 
@@ -130,6 +139,7 @@ def chunked_dplr(
       u: (B, L, H) real.
       system: with one readout or two.
       initial_state: (B, H, S) float32, the state before the first step; zero if None.
+      evaluate: as in `chunked_ssm`.
 
     Returns:
       y: (B, L, H) float32.
@@ -137,12 +147,8 @@ def chunked_dplr(
     """
     length = u.shape[1]
     start = None if initial_state is None else initial_state.swapaxes(0, 1)
-
-    def run(u, parts, resets):
-        system, start = parts
-        return run_chunks(u, _dense_maps(system, length), start, resets)
-
-    y, final_state = by_features(run, u.astype(jnp.float32), (system, start), None)
+    kind = Kind(lambda system: _dense_maps(system, length), _dense_span)
+    y, final_state = evaluate(kind, u.astype(jnp.float32), system, start, None)
     return y, final_state.swapaxes(0, 1)
 
 
@@ -155,7 +161,6 @@ def _dense_maps(system, length):
     seen = _orbit(transposed, causal + _apply(transposed, causal[:, None])[:, 0], size)
     two_sided = read.shape[1] == 2
     kernels = jnp.einsum("hts,hcs->cht", injected, read, precision="highest")
-    identity = jnp.eye(increment.shape[-1])[None]
     return ChunkMaps(
         within=toeplitz(*kernels),
         inject=injected[:, ::-1],
@@ -164,10 +169,14 @@ def _dense_maps(system, length):
         read_ahead=_orbit(transposed, read[:, 1], size)[:, ::-1].swapaxes(1, 2)
         if two_sided
         else None,
-        transition=identity + _power_increment(increment, size),
+        transition=_dense_span(system, size),
         error=None,
-        rest=identity + _power_increment(increment, (length - 1) % size + 1),
+        rest=_dense_span(system, (length - 1) % size + 1),
     )
+
+
+def _dense_span(system, steps):
+    return jnp.eye(system.increment.shape[-1])[None] + _power_increment(system.increment, steps)
 
 
 def _apply(matrix, rows):

@@ -18,24 +18,24 @@ BLOCK_ELEMENTS = 2**18
 # Half a cache line of floats; narrower blocks would read each line more than twice.
 LEAST_FEATURES = 8
 
-Run = Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array, jax.Array]]
+Run = Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array | None, Any]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def by_features(
     run: Run, u: jax.Array, system: Any, resets: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array | None, Any]:
     """Return run(u, system, resets), evaluated in blocks of features on CPUs.
 
     Args:
       run: maps an input (B, L, h), a system whose leaves lead with the h features, and resets to
-        an output (B, L, h) and a state that leads with the features.
+        an output (B, L, h), or None, and a state whose leaves lead with the features.
       u: (B, L, H) float32.
       system: pytree of arrays (H, ...).
       resets: (B, L) bool or None.
 
     Returns:
-      y: (B, L, H); state: (H, ...).
+      y: (B, L, H) or None; state: leaves (H, ...).
     """
     return _per_platform(functools.partial(_forward, run), u, u, system, resets)
 
@@ -82,9 +82,12 @@ def _forward(run, block, u, system, resets):
     def body(i, results):
         start = _start(i, block, features)
         y, state = run(_block(u, start, block, 2), _blocks(system, start, block), resets)
-        return _put(results[0], y, start, 2), _put(results[1], state, start, 0)
+        return _puts(results[0], y, start, 2), _puts(results[1], state, start, 0)
 
-    empty = jnp.zeros(u.shape, shapes[0].dtype), _empty(shapes[1], features)
+    empty = (
+        jax.tree.map(lambda shape: jnp.zeros(u.shape, shape.dtype), shapes[0]),
+        jax.tree.map(lambda s: jnp.zeros((features, *s.shape[1:]), s.dtype), shapes[1]),
+    )
     return jax.lax.fori_loop(0, -(-features // block), body, empty)
 
 
@@ -103,11 +106,10 @@ def _backward(run, block, u, system, resets, cotangents):
         u_bar, system_bar = pull_back(
             _block(u, start, block, 2),
             _blocks(system, start, block),
-            _block(y_bar, start, block, 2),
-            _block(state_bar, start, block, 0),
+            jax.tree.map(lambda a: _block(a, start, block, 2), y_bar),
+            _blocks(state_bar, start, block),
         )
-        whole = jax.tree.map(lambda a, b: _put(a, b, start, 0), results[1], system_bar)
-        return _put(results[0], u_bar, start, 2), whole
+        return _puts(results[0], u_bar, start, 2), _puts(results[1], system_bar, start, 0)
 
     empty = jnp.zeros_like(u), jax.tree.map(jnp.zeros_like, system)
     return jax.lax.fori_loop(0, -(-features // block), body, empty)
@@ -127,9 +129,8 @@ def _blocks(system, start, block):
     return jax.tree.map(lambda a: _block(a, start, block, 0), system)
 
 
-def _put(array, value, start, axis):
-    return jax.lax.dynamic_update_slice_in_dim(array, value, start, axis)
+def _puts(arrays, values, start, axis):
+    def put(array, value):
+        return jax.lax.dynamic_update_slice_in_dim(array, value, start, axis)
 
-
-def _empty(shape, features):
-    return jnp.zeros((features, *shape.shape[1:]), shape.dtype)
+    return jax.tree.map(put, arrays, values)

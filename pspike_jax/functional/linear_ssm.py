@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
-from pspike_jax.functional.chunked import chunked_ssm
 from pspike_jax.functional.convolution import convolution_ssm
+from pspike_jax.functional.diagonal_chunked import chunked_ssm
 from pspike_jax.functional.engine import Engine, parse_engine
 from pspike_jax.functional.engine_choice import PLATFORMS, choose_engine
 from pspike_jax.functional.recurrence import linear_recurrence
@@ -58,7 +58,7 @@ def linear_ssm(
     engine = parse_engine(engine)
     Lambda_bar, B_bar, C = (jnp.asarray(a, jnp.complex64) for a in (Lambda_bar, B_bar, C))
     shared = Lambda_bar.ndim == 1
-    Lambda_bar, B_bar = _check(u, Lambda_bar, B_bar, C, D, initial_state, resets)
+    Lambda_bar, B_bar = check_ssm(u, Lambda_bar, B_bar, C, D, initial_state, resets)
     if initial_state is not None:
         initial_state = initial_state.astype(jnp.complex64)
     values = u.astype(jnp.float32)
@@ -97,8 +97,20 @@ def _run(engine, u, Lambda_bar, B_bar, C, initial_state, resets):
     return _recurrent(u, Lambda_bar, B_bar, C, initial_state, resets, engine)
 
 
-def _check(u, Lambda_bar, B_bar, C, D, initial_state, resets):
-    """Raise where shapes do not fit; return the poles and input map with a feature axis."""
+def check_ssm(
+    u: jax.Array,
+    Lambda_bar: jax.Array,
+    B_bar: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None,
+    initial_state: jax.Array | None,
+    resets: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Raise where shapes do not fit; arguments and errors as in `linear_ssm`.
+
+    Returns:
+      Lambda_bar and B_bar, (H, N) each.
+    """
     if u.ndim < 2 or jnp.issubdtype(u.dtype, jnp.complexfloating):
         raise ValueError(f"u must be real (..., L, H); got {u.dtype} {u.shape}")
     *batch, length, features = u.shape

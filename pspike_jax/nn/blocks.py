@@ -153,10 +153,9 @@ class PaperBlock(Block):
             s = fire(site_in, drive)
             if mask is not None:
                 s = jnp.where(mask[..., None], s, 0)
-            s = s[:, ::-1] if branch else s
             name = "ssm" + branch
-            y, final[name] = self.ssm(name, skip=False)(s, before.get(name))
-            y = y[:, ::-1] if branch else y
+            ssm = self.ssm(name, skip=False)
+            y, final[name] = ssm(s, before.get(name), reverse=bool(branch))
             spikes.append(fire(site_out, y))
         x = self.mix_and_fuse(x, tuple(spikes), mask)
         return x, records, None if state is None else final

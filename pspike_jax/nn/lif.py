@@ -6,6 +6,7 @@ import jax
 from pspike_jax.functional.neurons import LIF, Firing, NeuronState, initial_state, unroll
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.nn.activity import activity
+from pspike_jax.nn.placement import refuse_split_time
 
 # With decays in this range and this threshold a drive of variance 1 makes 10 to 25 % of the
 # neurons fire, so that gradients flow from the first step on.
@@ -43,6 +44,7 @@ class LIFReadout(nn.Module):
           spikes: (B, L, H) in {0, 1}; activity: as `nn.activity`, with the spikes in the
           place of probabilities; the final state.
         """
+        refuse_split_time("LIF neurons")
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         shift = self.param("shift", nn.initializers.zeros, (self.features,))
         coefficients = NEURON.coefficients(

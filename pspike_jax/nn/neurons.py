@@ -14,6 +14,7 @@ from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.activity import activity
 from pspike_jax.nn.heads import last_valid
 from pspike_jax.nn.norm import EPSILON, BatchAffine
+from pspike_jax.nn.placement import refuse_split_time
 
 NORMS = ("batch", "layer", "none")
 MOMENTUM = 0.95  # of running statistics, 1 - 0.05 in the authors' program
@@ -124,6 +125,7 @@ class NeuronLayer(nn.Module):
           state: after the last step.
         """
         neuron, features = self.neuron, self.features
+        refuse_split_time("neurons that reset")
         mask = valid_steps(len(x), lengths)
         current, affine = InputCurrent(
             features, self.norm, self.dropout, self.spikes, self.kernel, name="input"

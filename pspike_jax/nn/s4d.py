@@ -17,6 +17,7 @@ from pspike_jax.nn.fields import (
     check_whole,
 )
 from pspike_jax.nn.norm import Normalization
+from pspike_jax.nn.placement import place
 from pspike_jax.nn.ssm import DIAGONAL_INITIALIZERS, DiagonalSSM
 
 
@@ -164,7 +165,7 @@ class S4DBackbone(nn.Module):
         config = self.config
         mask = None if lengths is None else jnp.arange(x.shape[1])[None, :] < lengths[:, None]
         scan = nn.scan(
-            lambda block, x, state: block(x, mask, state),
+            lambda block, x, state: block(place(x), mask, state),
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
             length=config.n_layers,

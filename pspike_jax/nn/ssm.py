@@ -23,6 +23,8 @@ from pspike_jax.functional.initializers import (
     s4d_lin,
 )
 from pspike_jax.functional.linear_ssm import linear_ssm
+from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr, sequence_parallel_ssm
+from pspike_jax.nn.placement import over_time, time_parts
 
 DIAGONAL_INITIALIZERS = {"legs": s4d_legs, "lin": s4d_lin, "inv": s4d_inv}
 
@@ -55,7 +57,7 @@ class DiagonalSSM(nn.Module):
       train_B: learn B; otherwise it is 1, as in S4D.
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
-      engine: how the recurrence is evaluated.
+      engine: how the recurrence is evaluated; chunked where the mesh splits time.
     """
 
     features: int
@@ -90,28 +92,36 @@ class DiagonalSSM(nn.Module):
         Lambda_bar, gain = _zero_order_hold(self.A_real, self.A_imag, self.log_dt)
         return Lambda_bar, gain * from_pairs(self.B) if self.train_B else gain
 
-    def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
+    def __call__(
+        self, u: jax.Array, initial_state: jax.Array | None = None, reverse: bool = False
+    ):
         """Run the SSM.
 
         Args:
           u: (B, L, H) real.
           initial_state: (B, H, N/2) complex64; zero if None.
+          reverse: run from the last step to the first.
 
         Returns:
           y: (B, L, H) float32.
           final_state: (B, H, N/2) complex64.
         """
-        Lambda_bar, B_bar = self.discretized()
         C = 2 * from_pairs(self.C)
-        return linear_ssm(
-            u,
-            Lambda_bar,
-            B_bar,
-            C if self.two_sided else C[0],
-            self.D if self.skip else None,
-            initial_state=initial_state,
-            engine=self.engine,
-        )
+        C = jnp.moveaxis(C, 0, 1) if self.two_sided else C[0]
+        system = (*self.discretized(), C, self.D if self.skip else None)
+
+        def run(u, system, state, *, axis_name):
+            Lambda_bar, B_bar, C, D = system
+            system = Lambda_bar, B_bar, jnp.moveaxis(C, 1, 0) if self.two_sided else C, D
+            if axis_name is not None:
+                return sequence_parallel_ssm(
+                    u, *system, axis_name=axis_name, initial_state=state, reverse=reverse
+                )
+            u = _turned(u, reverse)
+            y, state = linear_ssm(u, *system, initial_state=state, engine=self.engine)
+            return _turned(y, reverse), state
+
+        return over_time(run, u, system, initial_state)
 
 
 class DPLRSSM(nn.Module):
@@ -130,7 +140,8 @@ class DPLRSSM(nn.Module):
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       length: kernel length L that C~ belongs to; inputs are at most as long.
-      engine: "chunked" (what "auto" takes), or "fft" for a convolution with the kernel.
+      engine: "chunked" (what "auto" takes, and all that can be where the mesh splits time), or
+        "fft" for a convolution with the kernel.
     """
 
     features: int
@@ -178,12 +189,15 @@ class DPLRSSM(nn.Module):
         C = C if self.two_sided else C[0]
         return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
 
-    def __call__(self, u: jax.Array, initial_state: jax.Array | None = None):
+    def __call__(
+        self, u: jax.Array, initial_state: jax.Array | None = None, reverse: bool = False
+    ):
         """Run the SSM.
 
         Args:
           u: (B, L, H) real; L is at most `length` where a sequence is whole.
           initial_state: (B, H, N/2) complex64, to carry on from, or None for a whole sequence.
+          reverse: run from the last step to the first.
 
         Returns:
           y: (B, L, H) float32.
@@ -197,20 +211,35 @@ class DPLRSSM(nn.Module):
             raise ValueError(
                 f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
             )
-        if self.engine == Engine.FFT and initial_state is None:
-            y, final_state = convolve(u, self.kernel()[..., :steps]), None
+        if self.engine == Engine.FFT and initial_state is None and time_parts() == 1:
+            y = _turned(convolve(_turned(u, reverse), self.kernel()[..., :steps]), reverse)
+            final_state = None
         else:
-            y, final_state = self._chunked(u, initial_state)
+            y, final_state = self._chunked(u, initial_state, reverse)
         if self.skip:
             y = y + self.D[None, None] * u.astype(jnp.float32)
         return y, final_state
 
-    def _chunked(self, u, initial_state):
+    def _chunked(self, u, initial_state, reverse):
         Lambda, P, B, dt = self._continuous()
         attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
         start = None if initial_state is None else as_reals(initial_state)
-        y, final_state = chunked_dplr(u, unattuned(attuned, self.length), start)
+
+        def run(u, system, start, *, axis_name):
+            if axis_name is not None:
+                return sequence_parallel_dplr(
+                    u, system, start, axis_name=axis_name, reverse=reverse
+                )
+            y, state = chunked_dplr(_turned(u, reverse), system, start)
+            return _turned(y, reverse), state
+
+        y, final_state = over_time(run, u, unattuned(attuned, self.length), start)
         return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
+
+
+def _turned(x, reverse):
+    """Return x (B, L, H), its steps in opposite order if `reverse`."""
+    return x[:, ::-1] if reverse else x
 
 
 def _zero_order_hold(A_real, A_imag, log_dt):

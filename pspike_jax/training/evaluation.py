@@ -15,6 +15,7 @@ from pspike_jax.data.batches import Split, eval_batches
 from pspike_jax.training import losses, metrics
 from pspike_jax.training.sharding import (
     check_batch_size,
+    check_length,
     gather_parameters,
     local_rows,
     make_mesh,
@@ -147,6 +148,7 @@ def evaluate(
         raise ValueError(f"draws is {draws}, expected at least 2 for a standard error")
     mesh = make_mesh() if mesh is None else mesh
     check_batch_size(batch_size, mesh, "batch_size")
+    check_length(split, mesh)
     run = functools.partial(run_split, model, variables, split, batch_size=batch_size, mesh=mesh)
     single = run_draws(run, key, draws)
     accuracies = [float(metrics.mean(one["accuracy"])) for one in single]

@@ -27,7 +27,7 @@ from pspike_jax.training.files import MetricsLog, is_remote, read_lines
 from pspike_jax.training.preemption import StopSignal
 from pspike_jax.training.run import Run
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import check_batch_size, make_mesh
+from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
 from pspike_jax.training.state import TrainState, abstract_state, materialize
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
@@ -179,6 +179,8 @@ def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
         )
     for name in ("batch_size", "eval_batch_size"):
         check_batch_size(getattr(settings, name), mesh, name)
+    for split in (task.train, task.validation):
+        check_length(split, mesh)
     if settings.batch_size > len(task.train.labels):
         raise ValueError(
             f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "

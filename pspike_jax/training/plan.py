@@ -18,7 +18,7 @@ from pspike_jax.data.batches import Task
 from pspike_jax.training.checkpoints import LEAVES
 from pspike_jax.training.cost import count
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import batch_sharding, check_batch_size
+from pspike_jax.training.sharding import batch_shardings, check_batch_size, check_length
 from pspike_jax.training.state import TrainState, compile_train_step, state_shapes
 from pspike_jax.training.window import leaf_paths
 
@@ -47,6 +47,7 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
       ValueError: model, task, settings and mesh do not fit each other.
     """
     check_batch_size(settings.batch_size, mesh, "batch_size")
+    check_length(task.train, mesh)
     state = state_shapes(model, task, settings, mesh)
     traced = compile_train_step(state, mesh).trace(state, _batch(task, settings, mesh))
     examples = len(task.train.labels)
@@ -72,11 +73,12 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
 
 def _batch(task: Task, settings: TrainSettings, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     real = task.train.inputs.dtype.kind == "f"
+    shardings = batch_shardings(mesh, task.train.lengths.ndim)
     return {
         name: jax.ShapeDtypeStruct(
             (settings.batch_size, *array.shape[1:]),
             jnp.float32 if real and name == "inputs" else jnp.int32,
-            sharding=batch_sharding(mesh),
+            sharding=shardings[name],
         )
         for name, array in task.train._asdict().items()
     }

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from pspike_jax.data.batches import Split
+from pspike_jax.nn.placement import check_steps
 from pspike_jax.training.axes import partition
 
 AXES = ("data", "fsdp", "model", "sequence")
@@ -73,7 +75,7 @@ def _proposal(sizes: tuple[int, ...], devices: int) -> str:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch: examples are split over "data" and "fsdp".
+    """Return the sharding of labels and the like: examples are split over "data" and "fsdp".
 
     Args:
       mesh: the mesh.
@@ -82,6 +84,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
       Sharding whose first axis is split.
     """
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def batch_shardings(mesh: Mesh, documents: int = 1) -> dict[str, NamedSharding]:
+    """Return the shardings of the arrays of a batch by name.
+
+    Args:
+      mesh: the mesh.
+      documents: of an example; where there are 2, inputs and lengths have an axis for them.
+
+    Returns:
+      {"inputs", "lengths", "labels"}: `batch_sharding`, for inputs with time over "sequence".
+    """
+    inputs = examples = batch_sharding(mesh)
+    if mesh.shape["sequence"] > 1:
+        before_time = (BATCH_AXES,) + (None,) * (documents - 1)
+        inputs = NamedSharding(mesh, PartitionSpec(*before_time, "sequence"))
+    return {"inputs": inputs, "lengths": examples, "labels": examples}
 
 
 def state_shardings(abstract: Any, mesh: Mesh) -> Any:
@@ -161,14 +180,16 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
       mesh: the mesh.
 
     Returns:
-      The whole batch, split over "data" and "fsdp".
+      The whole batch, split over "data" and "fsdp", inputs also over "sequence".
     """
-    sharding = batch_sharding(mesh)
+    shardings = batch_shardings(mesh, batch["lengths"].ndim) if "inputs" in batch else {}
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
     here = len(local_rows(pieces, mesh))
     return {
         name: jax.make_array_from_process_local_data(
-            sharding, array, (len(array) * pieces // here, *array.shape[1:])
+            shardings.get(name, batch_sharding(mesh)),
+            array,
+            (len(array) * pieces // here, *array.shape[1:]),
         )
         for name, array in batch.items()
     }
@@ -188,3 +209,17 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
             f"{name} is {batch_size}, expected a multiple of {parts}, the devices that share a "
             f"batch; for example {-(-batch_size // parts) * parts}"
         )
+
+
+def check_length(split: Split, mesh: Mesh) -> None:
+    """Refuse sequences that the mesh cannot split evenly in time.
+
+    Args:
+      split: the examples.
+      mesh: the mesh.
+
+    Raises:
+      ValueError: the message proposes sizes that fit.
+    """
+    # Time lies behind the examples, and behind the documents of an example.
+    check_steps(split.inputs.shape[split.lengths.ndim], mesh.shape["sequence"])

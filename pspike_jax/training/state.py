@@ -15,7 +15,7 @@ from pspike_jax.training import losses, metrics
 from pspike_jax.training.optimizers import make_optimizer
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import (
-    batch_sharding,
+    batch_shardings,
     gather_parameters,
     replicated,
     state_shardings,
@@ -126,9 +126,11 @@ def state_shapes(model: nn.Module, task: Task, settings: TrainSettings, mesh: Me
       The state, with shapes, dtypes and shardings in place of arrays.
 
     Raises:
-      ValueError: the model's number of classes or tokens is not the task's.
+      ValueError: the model's number of classes or tokens is not the task's, or its layers cannot
+        run on the mesh.
     """
-    shapes = jax.eval_shape(lambda: _initial_state(model, task, settings))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # a layer may not fit it
+        shapes = jax.eval_shape(lambda: _initial_state(model, task, settings))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -261,6 +263,7 @@ def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
       `train_step`, jitted.
     """
     shardings = state_shardings(state, mesh)
+    batch = batch_shardings(mesh, getattr(state.model, "documents", 1))
 
     def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
@@ -268,7 +271,7 @@ def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
 
     return jax.jit(
         advance,
-        in_shardings=(shardings, batch_sharding(mesh)),
+        in_shardings=(shardings, batch),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
