@@ -11,9 +11,26 @@ Shapes are written with one-letter sizes, here and in every docstring:
 Complex parameters are stored as real pairs, with a last axis of size 2.
 """
 
-from pspike_jax import data, functional
+import importlib
+
+from pspike_jax import data, functional, interop
 from pspike_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "data", "functional", "list_models"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "data",
+    "functional",
+    "interop",
+    "list_models",
+    "training",
+]
+
+
+def __getattr__(name: str):
+    # The trainer brings optax and orbax, so it is imported when it is first asked for.
+    if name == "training":
+        return importlib.import_module("pspike_jax.training")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
