@@ -11,7 +11,9 @@ Shapes are written with one-letter sizes, here and in every docstring:
 Complex parameters are stored as real pairs, with a last axis of size 2.
 """
 
-from pspike_jax import data, functional
+import importlib
+
+from pspike_jax import data, functional, interop
 from pspike_jax.models import create_model, list_models
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
@@ -22,7 +24,16 @@ __all__ = [
     "create_model",
     "data",
     "functional",
+    "interop",
     "list_models",
     "list_pretrained",
     "load_pretrained",
+    "training",
 ]
+
+
+def __getattr__(name: str):
+    # The trainer brings optax and orbax, so it is imported when it is first asked for.
+    if name == "training":
+        return importlib.import_module("pspike_jax.training")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

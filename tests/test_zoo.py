@@ -58,6 +58,21 @@ def test_models_share_one_contract(family):
             assert record[array].shape == (2, *inputs.shape[:2], 4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_are_stacked_in_a_program_that_does_not_grow_with_them(family):
+    name, preset, fields, _ = FAMILIES[family]
+    lines = set()
+    for n_layers in (2, 5):
+        model = small_model(name, preset, **fields | {"n_layers": n_layers})
+        inputs = draw_inputs(model)
+        variables = jax.eval_shape(lambda: model.init({"params": KEY, **RNGS}, inputs))
+        blocks = variables["params"]["backbone"]["blocks"]
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(blocks)} == {n_layers}
+        program = jax.make_jaxpr(lambda variables: model.apply(variables, inputs, rngs=RNGS))
+        lines.add(str(program(variables)).count("\n"))
+    assert len(lines) == 1
+
+
 def test_list_models_names_what_create_model_builds():
     names = pspike_jax.list_models()
     assert {"pspikessm", "lif_ssm", "s4d", "silif", "csilif"} <= set(names)
