@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,26 +10,57 @@ import sys
 import jax
 import numpy as np
 import pytest
+from data_writers import write_events
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import figures, sweep  # noqa: E402
+from experiments import figures, prepare, sweep  # noqa: E402
 from pspike_jax.analysis.measure import Findings  # noqa: E402
+
+
+PREPARED_SHD = """
+from ml_collections import config_dict
+from experiments.configs import published, shd
+
+def get_config():
+    config = shd.get_config("smoke")
+    config.task = config_dict.create(**published.prepared("shd") | {"data_dir": "FOLDER"})
+    return config
+"""
+NO_NETWORK = """
+import pathlib, socket
+
+def refuse(*arguments):
+    pathlib.Path("FOLDER", "attempts").write_text(repr(arguments))
+    raise OSError("the network is blocked")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """The folder of a run of the smoke variant of shd, made by its command."""
-    workdir = tmp_path_factory.mktemp("shd")
+    """The folder of a run of the smoke variant of shd on a prepared set, without a network."""
+    folder = tmp_path_factory.mktemp("shd")
+    rng = np.random.default_rng(0)
+    (folder / "raw" / "shd").mkdir(parents=True)
+    for name, count in (("train", 40), ("test", 8)):
+        recordings = [(rng.uniform(0, 1, 50), rng.integers(0, 700, 50)) for _ in range(count)]
+        write_events(folder / "raw/shd" / f"shd_{name}.h5", recordings, np.arange(count) % 20)
+    prepare.prepare("shd", folder, changes={"num_steps": "16"}, allow_partial=True)
+    for name, text in (("config.py", PREPARED_SHD), ("sitecustomize.py", NO_NETWORK)):
+        (folder / name).write_text(text.replace("FOLDER", str(folder)))
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.main",
-         "--config=experiments/configs/shd.py:smoke", f"--workdir={workdir}"],
+        [sys.executable, "-m", "experiments.main", f"--config={folder / 'config.py'}",
+         f"--workdir={folder / 'run'}"],
         cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
     )
     assert done.returncode == 0, done.stderr
-    assert "Task: stand-in for shd (synthetic)" in done.stdout
-    return workdir
+    assert "Task: shd (partial)" in done.stdout
+    assert not (folder / "attempts").exists(), "a connection was opened"
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")

@@ -194,14 +194,14 @@ def read_images(size: int, paths: list[pathlib.Path]) -> np.ndarray:
     Raises:
       ValueError: a file is missing, damaged or of another size.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     images = np.empty((len(paths), size, size), np.uint8)
     for image, path in zip(images, paths):
         try:
             with Image.open(path) as file:
                 pixels = np.asarray(file.convert("L"))
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read as an image ({error})") from error
         if pixels.shape != image.shape:
             raise ValueError(f"{path}: {pixels.shape} pixels, expected {image.shape}")
