@@ -134,7 +134,7 @@ def _section(name: str, record: Mapping[str, Any]) -> str:
     """Write what a record holds: comparison, conditions, commands, table, pictures."""
     figure, _ = _paper(record["runs"][0])
     paper, here, gap = _compared(record)
-    source = f", {figure[1]}" if figure else "; this is not an experiment of a paper"
+    source = f", {figure[1]}" if figure else "; none is known for this task and model"
     lines = [
         f"## {name}\n",
         f"- **Paper:** {paper}{source}",
