@@ -49,7 +49,7 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
     check_batch_size(settings.batch_size, mesh, "batch_size")
     check_length(task.train, mesh)
     state = state_shapes(model, task, settings, mesh)
-    traced = compile_train_step(state, mesh).trace(state, _batch(task, settings, mesh))
+    traced = compile_train_step(state, mesh).trace(state, abstract_batch(task, settings, mesh))
     examples = len(task.train.labels)
     steps = examples // settings.batch_size
     saved = sum(_bytes(leaf) for name in LEAVES for leaf in jax.tree.leaves(getattr(state, name)))
@@ -71,7 +71,10 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
     return "\n".join(lines)
 
 
-def _batch(task: Task, settings: TrainSettings, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+    task: Task, settings: TrainSettings, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Describe a training batch: shapes, dtypes and shardings; arguments as in `plan`."""
     real = task.train.inputs.dtype.kind == "f"
     shardings = batch_shardings(mesh, task.train.lengths.ndim)
     return {
@@ -111,15 +114,20 @@ def _program(compiled: Any) -> list[str]:
         re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text())
     )
     traffic = ", ".join(f"{count} {name}" for name, count in sorted(calls.items()))
-    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    total += memory.output_size_in_bytes - memory.alias_size_in_bytes
     return [
-        f"memory of a device in a step: {_size(total)}: state and batch "
+        f"memory of a device in a step: {_size(device_memory(compiled))}: state and batch "
         f"{_size(memory.argument_size_in_bytes)}, values in between "
         f"{_size(memory.temp_size_in_bytes)}, results that take no other's place "
         f"{_size(memory.output_size_in_bytes - memory.alias_size_in_bytes)}",
         f"calls between devices in the program: {traffic or 'none'}",
     ]
+
+
+def device_memory(compiled: Any) -> int:
+    """Return the bytes that each device needs to run a compiled program."""
+    memory = compiled.memory_analysis()
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return total + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
 def _work(traced: Any, mesh: Mesh) -> list[str]:
