@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 from pspike_jax.data import Task
@@ -55,8 +56,24 @@ def assert_same_run(workdir, expected_workdir, result, expected):
     assert result.best_step == expected.best_step
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Keep compiled programs: most fits here compile the same ones."""
+    changes = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in changes}
+    for settings in (changes, before):
+        compilation_cache.reset_cache()
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        if settings is changes:
+            yield
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compiled_once):
     """An uninterrupted run: its folder and result."""
     workdir = tmp_path_factory.mktemp("whole")
     return workdir, run(workdir)

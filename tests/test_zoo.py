@@ -58,7 +58,7 @@ def test_models_share_one_contract(family):
             assert record[array].shape == (2, *inputs.shape[:2], 4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["official", "s4d"])  # the backbones that there are
 def test_layers_are_stacked_in_a_program_that_does_not_grow_with_them(family):
     name, preset, fields, _ = FAMILIES[family]
     lines = set()

@@ -175,7 +175,7 @@ def _inputs_of_chunks(u, maps):
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
     inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
-    return inputs, jnp.zeros((features, batch, states)), length - (chunks - 1) * size
+    return inputs, jnp.zeros((features, batch, states), jnp.float32), length - (chunks - 1) * size
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:

@@ -176,7 +176,8 @@ def _dense_maps(system, length):
 
 
 def _dense_span(system, steps):
-    return jnp.eye(system.increment.shape[-1])[None] + _power_increment(system.increment, steps)
+    identity = jnp.eye(system.increment.shape[-1], dtype=jnp.float32)
+    return identity[None] + _power_increment(system.increment, steps)
 
 
 def _apply(matrix, rows):
