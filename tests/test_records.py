@@ -1,4 +1,4 @@
-"""Records and their page, of runs made up here; the committed page is that of the committed ones."""
+"""Records and their page, of runs made up here; and the committed records and their page."""
 
 import json
 import pathlib
