@@ -1,7 +1,7 @@
 """A spiking model and a task so small that a whole run takes a moment.
 
-As a program, `python tests/tiny.py WORKDIR`, it makes one training run that a test can kill; with
-`HOST:PORT PROCESSES PROCESS` after that, one process of a run on a mesh of two by two devices.
+As a program, `python tests/tiny.py WORKDIR HOST:PORT PROCESSES PROCESS`, it is one process of a run
+on a mesh of two by two devices.
 """
 
 import sys
@@ -103,17 +103,14 @@ def one_device():
     return make_mesh(devices=jax.devices()[:1])
 
 
-def main(workdir: str, *job: str) -> None:
-    """Train on one device, or as one process of a job."""
-    mesh, settings = one_device, tiny_settings(steps=200)
-    if job:
-        coordinator, processes, process = job
-        start_processes(
-            coordinator=coordinator, processes=int(processes), process=int(process), timeout=60,
-            heartbeat=10,
-        )
-        mesh, settings = lambda: make_mesh(data=2, fsdp=2), job_settings()
-    fit(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=mesh(), progress=False)
+def main(workdir: str, coordinator: str, processes: str, process: str) -> None:
+    """Train as one process of a job."""
+    start_processes(
+        coordinator=coordinator, processes=int(processes), process=int(process), timeout=60,
+        heartbeat=10,
+    )
+    mesh = make_mesh(data=2, fsdp=2)
+    fit(TinySpiking(), tiny_task(), job_settings(), workdir=workdir, mesh=mesh, progress=False)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,9 @@ def listops_source(
                 f"{folder} lacks {', '.join(missing)}, files of the folder listops-1000 in the "
                 f"release of the Long Range Arena"
             )
-        rows = {name: _read_tsv(folder / file) for name, file in _FILES.items()}
+        rows = {
+            name: _read_tsv(folder / file, settings.max_length) for name, file in _FILES.items()
+        }
         counts = {name: len(pairs) for name, pairs in rows.items()}
         differences = count_differences(PUBLISHED, counts)
         blocks = (_encode(pairs, settings.max_length) for pairs in rows.values())
@@ -201,32 +203,36 @@ def generate(settings: ListOpsSettings) -> Iterator[tuple[np.ndarray, np.ndarray
             yield tokens[new], lengths[new] + 1, labels[new]
 
 
-def _read_tsv(path):
+def _read_tsv(path, max_length):
     """Read (source, target) pairs of one published file."""
     pairs = []
-    with path.open(encoding="ascii", newline="") as file:
-        rows = csv.reader(file, delimiter="\t")
-        if next(rows, None) != ["Source", "Target"]:
-            raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
-        for number, row in enumerate(rows, 2):
-            if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
-                raise ValueError(
-                    f"{path}, line {number}: expected an expression, a tab and a digit"
-                )
-            tokens = tokenize(row[0])
-            if not tokens.size or (tokens == _UNK).any():
-                raise ValueError(f"{path}, line {number}: not a ListOps expression")
-            pairs.append((tokens, int(row[1])))
+    try:
+        with path.open(encoding="ascii", newline="") as file:
+            rows = list(csv.reader(file, delimiter="\t"))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
+    if rows[:1] != [["Source", "Target"]]:
+        raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
+            raise ValueError(f"{path}, line {number}: expected an expression, a tab and a digit")
+        tokens = tokenize(row[0])
+        if not tokens.size or (tokens == _UNK).any():
+            raise ValueError(f"{path}, line {number}: not a ListOps expression")
+        if tokens.size >= max_length:
+            raise ValueError(
+                f"{path}, line {number}: {tokens.size} tokens, expected fewer than "
+                f"max_length={max_length}"
+            )
+        pairs.append((tokens, int(row[1])))
+    if not pairs:
+        raise ValueError(f"{path}: no expressions")
     return pairs
 
 
 def _encode(pairs, max_length):
     """Pad tokens of published expressions; see `generate` for what comes out."""
     lengths = np.array([tokens.size for tokens, _ in pairs], np.int32)
-    if lengths.max(initial=0) >= max_length:
-        raise ValueError(
-            f"an expression has {lengths.max()} tokens, expected fewer than max_length={max_length}"
-        )
     inputs = np.zeros((len(pairs), max_length), np.uint8)
     for row, (tokens, _) in zip(inputs, pairs):
         row[: tokens.size] = tokens

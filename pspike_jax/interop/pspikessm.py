@@ -54,8 +54,8 @@ def load_pspikessm(
         local = re.sub(r"^layers\.\d+\.", "", name)
         known_layer = local == name or int(name.split(".")[1]) < config.n_layers
         if local.endswith("kernel.l_kernel"):
-            if int(state_dict[name]) != length:
-                problems.append(f"{name} is {int(state_dict[name])}; length is {length}")
+            if not np.array_equal(np.ravel(state_dict[name]), [length]):
+                problems.append(f"{name} is {state_dict[name]}; length is {length}")
         elif known_layer and re.fullmatch(_DEAD[config.bidirectional], local):
             dead.append(name)
         else:
@@ -65,6 +65,8 @@ def load_pspikessm(
             problems.append(f"{name} is missing")
         elif np.shape(state_dict[name]) != shape:
             problems.append(f"{name} has shape {np.shape(state_dict[name])}; expected {shape}")
+        elif np.asarray(state_dict[name]).dtype.kind not in "fiu":
+            problems.append(f"{name} is {np.asarray(state_dict[name]).dtype}; expected numbers")
     if problems:
         raise ValueError("the state dict does not fit:\n  " + "\n  ".join(problems))
     if dead:
@@ -96,20 +98,28 @@ def export_pspikessm(module: PSpikeBackbone, params: Mapping) -> dict[str, np.nd
 
 
 def _read_config(state_dict, prenorm, norm, residual, length) -> BlockConfig:
-    numbers = [int(m[1]) for m in (re.match(r"layers\.(\d+)\.", name) for name in state_dict) if m]
+    numbers = {m[1] for m in (re.match(r"layers\.(\d+)\.", name) for name in state_dict) if m}
+    layers = [str(layer) for layer in range(len(numbers))]
+    if numbers != set(layers):
+        raise ValueError(f"the state dict does not fit: layers {sorted(numbers)}; expected {layers}")
     first = "layers.0.layer.layer.kernel."
     needed = [first + "C", first + "A_real"]
     absent = [name for name in needed if name not in state_dict]
     if absent:
         raise ValueError(f"the state dict does not fit: {', '.join(absent)} missing")
-    directions, features, pairs, _ = np.shape(state_dict[first + "C"])
-    copies = np.shape(state_dict[first + "A_real"])[0]
+    C, A_real = (np.shape(state_dict[name]) for name in needed)
+    if len(C) != 4 or len(A_real) != 2:
+        raise ValueError(
+            f"the state dict does not fit: {needed} have shapes {C} and {A_real}; expected four "
+            f"axes and two"
+        )
+    (directions, features, pairs, _), copies = C, A_real[0]
     if copies not in (1, features):
         raise ValueError(f"{first}A_real has {copies} rows; expected 1 or {features}")
     fields = {name: PRESETS["official"][name] for name in config_fields()} | {
         "d_model": features,
         "d_state": 2 * pairs,
-        "n_layers": max(numbers) + 1,
+        "n_layers": len(layers),
         "shared_dynamics": copies == 1,
         "bidirectional": any(name.startswith("layers.0.reverse_layer.") for name in state_dict),
         "causal": directions == 1,

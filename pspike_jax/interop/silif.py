@@ -70,7 +70,8 @@ def load_silif(
       variables: its "params", and "batch_stats" where normalization is "batchnorm".
 
     Raises:
-      ValueError: an unknown neuron or normalization; missing or unexpected names; wrong shapes.
+      ValueError: an unknown neuron or normalization; missing or unexpected names; wrong shapes
+        or types.
     """
     if neuron not in NEURONS:
         raise ValueError(f"neuron is {neuron!r}; expected one of {', '.join(NEURONS)}")
@@ -79,14 +80,18 @@ def load_silif(
             f"normalization is {normalization!r}; expected one of {', '.join(NORMS)}"
         )
     arrays = {name: np.asarray(array) for name, array in state_dict.items()}
-    products = sorted(
-        (name for name in arrays if name.startswith("snn.") and name.endswith(".W.weight")),
-        key=lambda name: int(name.split(".")[1]),
-    )
-    if len(products) < 2:
+    count = sum(name.endswith(".W.weight") for name in arrays)
+    products = [f"snn.{layer}.W.weight" for layer in range(count)]
+    if count < 2 or not arrays.keys() >= set(products):
         raise ValueError(
-            f"the state dict has products {products}; expected snn.0.W.weight, snn.1.W.weight, ..."
+            f"the state dict has {count} products; expected snn.0.W.weight, snn.1.W.weight, ..."
         )
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or (name in products and array.ndim != 2):
+            raise ValueError(
+                f"state dict: {name} is {array.dtype} {array.shape}; expected numbers, and two "
+                f"axes of a product"
+            )
     *widths, num_classes = (len(arrays[name]) for name in products)
     module = create_model(
         neuron,
@@ -98,13 +103,13 @@ def load_silif(
     )
     entries = list(_entries(module))
     _check_names(arrays, {there for _, _, there in entries})
-    variables: dict[str, Any] = {}
-    for collection, here, there in entries:
-        array = arrays[there].T if here[-1] == "kernel" else arrays[there]
-        variables[(collection, *here)] = jnp.asarray(array, jnp.float32)
-    variables = flax.traverse_util.unflatten_dict(variables)
-    _check_shapes(module, variables, arrays[products[0]].shape[1])
-    return module, variables
+    flat = {
+        (collection, *here): arrays[there].T if here[-1] == "kernel" else arrays[there]
+        for collection, here, there in entries
+    }
+    _check_shapes(module, flat, arrays[products[0]].shape[1])
+    variables = jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), flat)
+    return module, flax.traverse_util.unflatten_dict(variables)
 
 
 def export_silif(
@@ -185,10 +190,9 @@ def _check_names(arrays, expected):
         raise ValueError(f"state dict: missing {missing}, unexpected {unexpected}")
 
 
-def _check_shapes(module, variables, features):
+def _check_shapes(module, flat, features):
     inputs = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
     expected = jax.eval_shape(module.init, jax.random.key(0), inputs)
-    flat = flax.traverse_util.flatten_dict(variables)
     for path, leaf in flax.traverse_util.flatten_dict(expected).items():
         if flat[path].shape != leaf.shape:
             raise ValueError(
