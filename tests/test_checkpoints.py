@@ -33,13 +33,13 @@ def score(accuracy, loss=1.0):
 
 def save(checkpoints, state, scores, window=None):
     """Save, and wait until all of it is written."""
-    checkpoints.save(state, scores, window)
+    checkpoints.save(state, scores, f"lines up to step {int(state.step)}\n", window)
     checkpoints.wait()
 
 
 def latest(checkpoints, like):
     """Return the newest state."""
-    return checkpoints.restore_latest(like)[0]
+    return checkpoints.restore_latest(like).state
 
 
 def steps_on_disk(checkpoints):
@@ -61,7 +61,8 @@ def test_restore_latest_gives_back_every_bit(tmp_path, state):
     saved = at(state, 7).replace(params=odd, key=jax.random.key(99))
     save(checkpoints, saved, None)
     like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
-    restored = latest(checkpoints, like)
+    restored, log, _ = checkpoints.restore_latest(like)
+    assert log.read_text() == "lines up to step 7\n"
     assert_same(restored, saved)
     # What was restored can be restored into: shardings came back too.
     assert_same(latest(checkpoints, restored), saved)
@@ -103,9 +104,9 @@ def test_save_of_an_unfinished_step_gives_back_its_sums(tmp_path, state):
     checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
     window = {"loss": {"sum": np.float64(0.1) + 0.2, "flags": np.array([1 / 3, 2.0])}}
     save(checkpoints, at(state, 3), None, window)
-    restored, total = checkpoints.restore_latest(state)
-    jax.tree.map(np.testing.assert_array_equal, total, window)
-    assert int(restored.step) == 3
+    restored = checkpoints.restore_latest(state)
+    jax.tree.map(np.testing.assert_array_equal, restored.window, window)
+    assert int(restored.state.step) == 3
 
 
 def test_save_of_a_finished_step_takes_the_place_of_the_unfinished(tmp_path, state):
@@ -113,7 +114,7 @@ def test_save_of_a_finished_step_takes_the_place_of_the_unfinished(tmp_path, sta
     window = {"loss": {"sum": np.float64(1.0)}}
     save(checkpoints, at(state, 3), None, window)
     save(checkpoints, at(state, 3), score(0.5))
-    assert checkpoints.restore_latest(state)[1] is None
+    assert checkpoints.restore_latest(state).window is None
     assert steps_on_disk(checkpoints) == [3]
 
 
@@ -163,6 +164,39 @@ def test_restore_latest_skips_a_damaged_checkpoint(tmp_path, state, damage):
         shutil.rmtree(tmp_path / "damaged")
 
 
+def edit(seal, before, after):
+    assert before in seal.read_text()
+    seal.write_text(seal.read_text().replace(before, after))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: edit(folder / "seal.json", '"accuracy": 0.8', '"accuracy": 0.9'),
+        lambda folder: edit(folder / "seal.json", '"window": null', '"window": {}'),
+        lambda folder: (folder / "seal.json").write_text("[" * 10**5),
+        lambda folder: (folder / "seal.json").write_bytes(b"\xff"),
+        lambda folder: (folder / "metrics.jsonl").write_text("other lines\n"),
+        lambda folder: shutil.copy(folder.with_name("00000001") / "seal.json", folder),
+    ],
+)
+def test_restore_latest_skips_what_its_seal_does_not_say(tmp_path, state, damage):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, at(state, 1), score(0.7))
+    save(checkpoints, at(state, 2), score(0.8))
+    damage(tmp_path / "c" / "00000002")
+    with pytest.warns(UserWarning, match="skipped the checkpoint of step 2"):
+        assert int(latest(checkpoints, state).step) == 1
+
+
+def test_restore_latest_refuses_a_state_of_other_shapes(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
+    save(checkpoints, state, None)
+    like = abstract_state(TinySpiking(features=4), tiny_task(), tiny_settings(), one_device())
+    with pytest.raises(ValueError, match="00000000 does not hold such a state: .*shape"):
+        checkpoints.restore_latest(like)
+
+
 def test_restore_latest_skips_a_save_that_was_cut_short(tmp_path, state, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "c", keep=2, keep_best=1)
     save(checkpoints, at(state, 1), None)
@@ -208,7 +242,7 @@ def test_check_raises_what_went_wrong_while_steps_went_on(tmp_path, state, monke
             raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
 
     monkeypatch.setattr(ocp, "save_async", lambda path, tree: Response())
-    checkpoints.save(at(state, 2), None)
+    checkpoints.save(at(state, 2), None, "")
     checkpoints.check()  # still being written
     written.set()
     with pytest.raises(OSError, match=r"step 2 .*Whole checkpoints: \[1\].*No space"):

@@ -281,7 +281,7 @@ def test_pathfinder_source_reads_the_published_folders(tmp_path):
 
 @pytest.mark.parametrize("damage, reason", [
     ("truncate", r"sample_3.png: cannot be read as an image"),
-    ("remove", r"sample_3.png: cannot be read as an image"),
+    ("remove", r"1.npy, line 2: no image imgs/1/sample_3.png"),
     ("resize", r"sample_3.png: \(16, 16\) pixels, expected \(32, 32\)"),
     ("metadata", r"1.npy, line 1: 'imgs/1 sample_1.png', expected folder, file"),
     ("binary", r"0.npy: not a text file"),

@@ -114,6 +114,30 @@ def test_open_prepared_notices_another_array_without_checksums(folder):
         prepared.open_prepared(folder, verify=False)
 
 
+def sign(folder, **changes):
+    """Change a manifest, as a stranger may, and write a checksum that fits."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    del manifest["checksum"]
+    manifest["checksum"] = prepared.checksum(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"arrays": {}}, "twelve: not a prepared data set .'inputs'"),
+    ({"arrays": {"inputs": 1}}, "manifest.json: not a manifest"),
+    ({"arrays": None}, "manifest.json: not a manifest"),
+    ({"splits": {}}, "twelve: not a prepared data set .'train'"),
+    ({"splits": {"train": [0, 2], "validation": [0, 99], "test": [5, 3]}}, "no empty axis"),
+    ({"num_classes": 2}, "twelve: not a prepared data set .*expected 0 to 1"),
+    ({"num_classes": "two"}, "twelve: not a prepared data set"),
+    ({"divisor": 0}, "twelve: not a prepared data set .*divisor is 0"),
+])
+def test_open_prepared_trusts_no_signature(folder, changes, reason):
+    sign(folder, **changes)
+    with pytest.raises(ValueError, match=reason):
+        prepared.open_prepared(folder)
+
+
 def failing_blocks():
     yield from list(make_source().blocks)[:2]
     raise ValueError("file 9 is damaged")
@@ -202,6 +226,7 @@ def test_scaled_divides_then_takes_the_mean_then_divides_by_the_deviation():
     (np.zeros(3, int), Scaling(0.0), ValueError),
     (np.zeros(3, int), Scaling(1.0, None, np.zeros(1)), ValueError),
     (np.zeros(3, int), Scaling(1.0, np.array([np.nan])), ValueError),
+    (np.zeros(3, int), Scaling(1.0, None, np.full(1, 1e-38, np.float32)), ValueError),
 ])
 def test_scaled_refuses_what_is_not_finite(values, scaling, error):
     with pytest.raises(error, match="expected"):

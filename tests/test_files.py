@@ -6,10 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from etils import epath
 from tiny import TinySpiking, tiny_settings, tiny_task
 
 import pspike_jax
 from pspike_jax.functional.surrogates import boxcar
+from pspike_jax.training import files
 from pspike_jax.training.files import MetricsLog, read_lines, write_whole
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
@@ -35,50 +37,90 @@ def test_write_whole_leaves_the_old_file_on_a_full_disk(tmp_path, full_disk):
 
 def test_metrics_log_keeps_floats_to_the_last_bit(tmp_path, rng):
     values = [*rng.normal(size=20), 1e-300, 0.1 + 0.2, float(np.float32(0.1))]
-    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", None)
     for step, value in enumerate(values, 1):
         log.write({"step": step, "train/loss": value})
     log.close()
     assert [line["train/loss"] for line in read_lines(tmp_path / "metrics.jsonl")] == values
 
 
-def written(tmp_path, steps=5, torn=""):
-    path = tmp_path / "metrics.jsonl"
+def written(path, steps=5):
     lines = [json.dumps({"step": step, "train/loss": 1 / step}) for step in range(1, steps + 1)]
-    path.write_text("\n".join(lines) + "\n" + torn)
+    path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 6', '{"step": 6, "train/loss": 1.0}', "\x00\x00"])
-def test_metrics_log_cuts_a_torn_line(tmp_path, torn):
-    path = written(tmp_path, torn=torn)
-    MetricsLog(path, 5).close()
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
-
-
-def test_metrics_log_goes_on_after_the_restored_step(tmp_path):
-    path = written(tmp_path)
-    log = MetricsLog(path, 3)
-    log.write({"step": 4, "train/loss": 0.0})
+# What a kill, a disk or a hand may have made of the file by the time a run goes on.
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes() + b'{"step": 6'),
+        lambda path: path.write_bytes(path.read_bytes() + b"\x00\xff"),
+        lambda path: os.truncate(path, 50),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"0.5", b"0.7")),
+        lambda path: written(path, steps=9),
+        os.remove,
+    ],
+)
+def test_metrics_log_goes_back_to_the_lines_it_is_given(tmp_path, spoil):
+    kept, path = written(tmp_path / "kept"), written(tmp_path / "metrics.jsonl")
+    spoil(path)
+    log = MetricsLog(path, kept)
+    log.write({"step": 6, "train/loss": 0.0})
     log.close()
-    assert [line["step"] for line in read_lines(path)] == [1, 2, 3, 4]
-    assert log.lines == read_lines(path) and log.lines[-1]["train/loss"] == 0.0
+    assert path.read_text() == log.text() == kept.read_text() + '{"step": 6, "train/loss": 0.0}\n'
+
+
+def test_metrics_log_of_a_new_run_begins_with_nothing(tmp_path):
+    path = written(tmp_path / "metrics.jsonl")
+    MetricsLog(path, None).close()
+    assert path.read_text() == ""
+
+
+def test_metrics_log_keeps_lines_for_a_storage_that_cannot_append(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "is_remote", lambda _: True)
+    path = epath.Path(tmp_path / "metrics.jsonl")
+    log = MetricsLog(path, written(epath.Path(tmp_path / "kept"), steps=1))
+    log.write({"step": 2})
+    assert path.read_bytes().count(b"\n") == 1 and log.text().count("\n") == 2
+    log.flush()
+    log.flush()
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
+
+
+def test_metrics_log_of_another_process_writes_nothing(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", None, writes=False)
+    log.write({"step": 1})
+    log.flush()
+    assert not list(tmp_path.iterdir()) and log.text() == ""
 
 
 def test_metrics_log_says_that_the_disk_is_full(tmp_path, full_disk):
-    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", None)
     full_disk()
     with pytest.raises(OSError, match="could not write .*metrics.jsonl: No space left"):
         log.write({"step": 1})
     log.close()
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"loss": 1}', '{"step": null}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense", b"[1]", b'{"loss": 1}', b'{"step": null}', b'{"step": 1e999}', b"\xff",
+        b"[" * 10**5,
+    ],
+)
 def test_read_lines_names_a_line_that_is_no_metrics(tmp_path, line):
-    path = written(tmp_path, steps=2)
-    path.write_text(line + "\n" + path.read_text())
+    path = written(tmp_path / "metrics.jsonl", steps=2)
+    path.write_bytes(line + b"\n" + path.read_bytes())
     with pytest.raises(ValueError, match="metrics.jsonl, line 1 is"):
         read_lines(path)
+
+
+def test_read_lines_leaves_out_a_torn_line(tmp_path):
+    path = written(tmp_path / "metrics.jsonl", steps=2)
+    path.write_text(path.read_text() + '{"step": 3, "train/loss": 1.0}')
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
 
 
 def description(model=None, config=None, **changes):

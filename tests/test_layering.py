@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "models": BELOW_MODELS,
     "data": {"functional", "models"},
     "analysis": BELOW_MODELS | {"models"},
-    "interop": BELOW_MODELS | {"models"},
+    "interop": BELOW_MODELS | {"models", "data"},
     "pretrained": BELOW_MODELS | {"models", "interop"},
     "training": BELOW_MODELS | {"models", "data", "analysis"},
 }

@@ -6,10 +6,8 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
-import subprocess
-import sys
-import time
 import warnings
 
 import flax.linen as nn
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from damage import damage, flip
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 from pspike_jax.data import Task
@@ -25,8 +24,6 @@ from pspike_jax.training import OptimizerSettings, fit, load, make_mesh
 from pspike_jax.training import checkpoints as checkpoints_module
 from pspike_jax.training import files as files_module
 from pspike_jax.training.preemption import Preempted, StopSignal
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(workdir=None, task=None, model=None, **changes):
@@ -153,7 +150,7 @@ def kill_at(monkeypatch, module, name, call, before):
         (files_module.MetricsLog, "write", 10),
         (checkpoints_module.ocp, "save_async", 1),
         (checkpoints_module.ocp, "save_async", 3),
-        (checkpoints_module, "write_whole", 2),
+        (checkpoints_module, "write_whole", 3),
         (checkpoints_module, "_remove", 5),
     ],
 )
@@ -258,50 +255,12 @@ def test_sigterm_saves_and_exits_as_schedulers_expect(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] != []
 
 
-def start(workdir, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-W", "default:skipped the checkpoint",
-         str(ROOT / "tests" / "tiny.py"), str(workdir)],
-        cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-
-
-def load_killable(workdir):
-    """Return what the run of `tiny.py` left."""
-    settings = tiny_settings(steps=200)
-    return load(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=one_device())
-
-
-def test_sigkill_at_random_moments_leaves_no_trace(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(whole))
-    # The whole run compiles for itself; the others share what the first of them compiles.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    generator = random.Random(20240603)
-    metrics = killed / "metrics.jsonl"
-    for lines in sorted(generator.sample(range(4, 45), 3)):
-        process = start(killed, **cache)
-        while process.poll() is None and (
-            not metrics.exists() or metrics.read_bytes().count(b"\n") < lines
-        ):
-            time.sleep(0.005)
-        time.sleep(generator.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        assert process.returncode == -signal.SIGKILL, errors
-        for line in metrics.read_bytes().split(b"\n")[:-1]:
-            json.loads(line)
-    finish(start(killed, **cache))
-    assert_same_run(killed, whole, load_killable(killed), load_killable(whole))
+def test_fit_heals_its_metrics_and_load_never_shows_damaged_ones(tmp_path, whole):
+    workdir = shutil.copytree(whole[0], tmp_path / "run")
+    damage(workdir / "metrics.jsonl", flip, random.Random(0))
+    shown = load(TinySpiking(), tiny_task(), tiny_settings(), workdir=workdir, mesh=one_device())
+    assert shown.history == whole[1].history
+    assert_same_run(workdir, whole[0], run(workdir), whole[1])
 
 
 def test_fit_never_reads_the_test_split(whole):

@@ -1,10 +1,11 @@
-"""Lines of metrics: sums of several steps, their errors, and what is not finite by name."""
+"""Lines of metrics: sums of several steps, fetched a step late, and what is not finite by name."""
 
 import numpy as np
 import pytest
 from tiny import tiny_settings
 
 from pspike_jax.training import metrics
+from pspike_jax.training import window as window_module
 from pspike_jax.training.window import MetricsWindow, scalars
 
 PARAMS = {"encoder": {"bias": 0.0, "kernel": 0.0}, "head": {"kernel": 0.0}}  # three leaves
@@ -60,3 +61,34 @@ def test_window_names_the_step_and_what_is_not_finite_first(step, message):
     window.push(7, measured(0.5, **step))
     with pytest.raises(FloatingPointError, match=f"step 7: .*{message}|{message}"):
         window.total()
+
+
+@pytest.fixture
+def window():
+    return MetricsWindow(PARAMS, tiny_settings(log_every=2))
+
+
+def test_push_fetches_the_step_before_alone(window, monkeypatch):
+    fetched, get = [], window_module.jax.device_get
+    monkeypatch.setattr(
+        window_module.jax, "device_get", lambda x: fetched.append(x["loss"]["sum"] / 2) or get(x)
+    )
+    seen = []
+    for step in range(1, 5):
+        window.push(step, measured(0.5, loss=10 * step))
+        seen.append(list(fetched))
+    assert seen == [[], [10], [10, 20], [10, 20, 30]]
+
+
+def test_push_returns_the_line_of_a_window_a_step_late(window):
+    lines = [window.push(step, measured(0.5, loss=10 * step)) for step in range(1, 6)]
+    assert [line and (line["step"], line["train/loss"]) for line in lines] == [
+        None, None, (2, 15.0), None, (4, 35.0)
+    ]
+
+
+def test_push_names_the_step_that_was_not_finite(window):
+    window.push(1, measured(0.5))
+    window.push(2, measured(0.5, loss=np.nan))
+    with pytest.raises(FloatingPointError, match="step 2: the loss is nan"):
+        window.push(3, measured(0.5))

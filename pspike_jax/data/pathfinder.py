@@ -157,13 +157,14 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: a line cannot be read.
+      ValueError: a line cannot be read, or names no image.
     """
     folder = pathlib.Path(folder)
     files = sorted(folder.glob("metadata/*.npy"), key=lambda path: (len(path.stem), path.stem))
     if not files:
         raise FileNotFoundError(f"{folder / 'metadata'}: no .npy files that list the images")
     paths, labels = [], []
+    listed = functools.cache(lambda part: set(os.listdir(part)) if part.is_dir() else set())
     for file in files:
         try:
             lines = file.read_text(encoding="ascii").splitlines()
@@ -176,6 +177,8 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
                     f"{file}, line {number}: {line[:60]!r}, expected folder, file, number and a "
                     f"label of 0 or 1"
                 )
+            if fields[1] not in listed(folder / fields[0]):
+                raise ValueError(f"{file}, line {number}: no image {fields[0]}/{fields[1]}")
             paths.append(folder / fields[0] / fields[1])
             labels.append(int(fields[3]))
     return paths, np.array(labels, np.int32)

@@ -26,6 +26,7 @@ from pspike_jax.data.source import SPLITS, Scaling, Source, fill, make_task
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+ARRAYS = ("inputs", "lengths", "labels", "mean", "std")
 _UNFINISHED = ".unfinished"
 
 
@@ -100,20 +101,30 @@ def open_prepared(
         raise ValueError(f"validation is {validation!r}, expected 'held_out' or 'test'")
     folder = pathlib.Path(folder)
     manifest = read_manifest(folder)
-    arrays = {
-        name: _open_array(folder, name, entry, verify)
-        for name, entry in manifest["arrays"].items()
-    }
+    try:
+        arrays = {
+            name: _open_array(folder, name, manifest["arrays"][name], verify)
+            for name in ARRAYS
+            if name in manifest["arrays"]
+        }
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{folder / MANIFEST}: not a manifest ({error!r})") from error
+    try:
+        return _make_task(manifest, arrays, validation)
+    except (TypeError, ValueError, LookupError) as error:  # whole, but not of this program
+        raise ValueError(f"{folder}: not a prepared data set ({error})") from error
+
+
+def _make_task(manifest: dict[str, Any], arrays: dict[str, np.ndarray], validation: str) -> Task:
+    """Cut the arrays into splits."""
     ranges = {name: tuple(manifest["splits"][name]) for name in SPLITS}
     if validation == "test":
         ranges["train"] = (ranges["train"][0], ranges["validation"][1])
         ranges["validation"] = ranges["test"]
     scaling = None
     if manifest["divisor"] is not None:
-        scaling = Scaling(
-            manifest["divisor"],
-            *(np.array(arrays[name]) if name in arrays else None for name in ("mean", "std")),
-        )
+        moments = (np.array(arrays[name]) if name in arrays else None for name in ("mean", "std"))
+        scaling = Scaling(manifest["divisor"], *moments)
     return make_task(
         manifest["name"], arrays["inputs"], arrays["lengths"], arrays["labels"], ranges,
         manifest["num_classes"], manifest["vocab_size"], scaling,
@@ -138,18 +149,26 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"no prepared data set in {folder}: {path.name} is missing")
     try:
         manifest = json.loads(path.read_text())
-        version, checksum = manifest["format"], manifest.pop("checksum")
-    except (ValueError, TypeError, KeyError) as error:
+        version, found = manifest["format"], manifest.pop("checksum")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest ({error!r}); prepare the set again") from error
     if version != FORMAT:
         raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; prepare it again")
-    if checksum != _checksum(manifest):
+    if found != checksum(manifest):
         raise ValueError(f"{path}: damaged, its checksum does not fit; prepare the set again")
     return manifest
 
 
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def checksum(content: dict[str, Any]) -> str:
+    """Sum up what a JSON file says, whatever its layout.
+
+    Args:
+      content: as read from JSON.
+
+    Returns:
+      A SHA-256 in hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_room(source: Source, folder: pathlib.Path) -> None:
@@ -199,7 +218,7 @@ def _write_arrays(source: Source, folder: pathlib.Path) -> None:
         "notes": source.notes + source.differences,
     }
     manifest = json.loads(json.dumps(manifest))  # as it will be read: lists for tuples
-    manifest["checksum"] = _checksum(manifest)
+    manifest["checksum"] = checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -251,7 +270,7 @@ def _open_array(
         raise ValueError(f"{path}: its sha256 is not that of {MANIFEST}; {again}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except Exception as error:  # a damaged header makes NumPy's parser raise several types
         raise ValueError(f"{path}: not an .npy array ({error}); {again}") from error
     if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
         raise ValueError(

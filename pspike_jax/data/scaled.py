@@ -37,6 +37,10 @@ class Scaled:
                 continue
             if not np.isfinite(number).all() or (what != "mean" and np.min(number) <= 0):
                 raise ValueError(f"{what} is {number}, expected finite and, but for mean, positive")
+        divisor, mean, std = scaling
+        largest = np.iinfo(values.dtype).max / divisor + np.abs(0 if mean is None else mean)
+        if np.max(largest / np.float64(1 if std is None else std)) > np.finfo(np.float32).max:
+            raise ValueError(f"{scaling} makes inputs that float32 does not hold, expected smaller")
         self.values = values
         self.scaling = scaling
 

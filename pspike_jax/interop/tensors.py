@@ -2,12 +2,13 @@
 
 import importlib
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from pspike_jax.data.archives import MOST_BYTES, read_npz
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -15,7 +16,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Args:
       path: `.npz`, as NumPy writes it, or `.pth`, `.pt`, as `torch.save(model.state_dict(), path)`
-        writes it (then PyTorch must be installed).
+        writes it since PyTorch 1.6 (then PyTorch must be installed).
 
     Returns:
       {name: array}.
@@ -23,27 +24,34 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: PyTorch is needed and missing.
-      ValueError: another ending, a `.npz` that is none, or a file that holds more than tensors.
-        PyTorch raises its own error where a file holds code.
+      ValueError: another ending; a file that is damaged, or holds code, or more than tensors, or
+        tensors of more than `data.archives.MOST_BYTES`.
     """
     path = os.fspath(path)
     if not os.path.exists(path):
         raise FileNotFoundError(path)
     ending = os.path.splitext(path)[1]
     if ending == ".npz":
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path} is no .npz archive, as numpy.savez writes it")
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return read_npz(path)
     if ending not in (".pth", ".pt"):
         raise ValueError(f"{path} ends in {ending!r}; expected .npz, .pth or .pt")
-    loaded = _torch_for(path).load(path, map_location="cpu", weights_only=True)
+    torch = _torch_for(path)
+    try:
+        # Mapped: what a damaged file claims to hold is not allocated.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # PyTorch raises a dozen types, its unpickler's own among them
+        raise ValueError(f"{path}: not a readable file of tensors ({error})") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}; expected a state dict")
     for name, tensor in loaded.items():
         if not hasattr(tensor, "detach"):
             raise ValueError(f"{path}: {name!r} is a {type(tensor).__name__}; expected a tensor")
-    return {name: tensor.detach().numpy() for name, tensor in loaded.items()}
+    if sum(tensor.nbytes for tensor in loaded.values()) > MOST_BYTES:
+        raise ValueError(f"{path}: its tensors take more than {MOST_BYTES:,} bytes")
+    try:
+        return {name: np.array(tensor.detach().numpy()) for name, tensor in loaded.items()}
+    except (TypeError, RuntimeError) as error:  # sparse or quantised ones, types of a short float
+        raise ValueError(f"{path}: a tensor has no NumPy array ({error})") from error
 
 
 def _torch_for(path):

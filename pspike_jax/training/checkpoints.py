@@ -1,8 +1,9 @@
 """Checkpoints by Orbax, each sealed: one that was cut short, or damaged, is never taken for whole.
 
-  DIR/00000100/state/       what Orbax wrote: step, parameters, statistics, optimizer, key
-  DIR/00000100/seal.json    written last: size and SHA-256 of every file, and the validation scores
-  DIR/00000107-unfinished/  of a run that was told to stop between step 107 and what follows it
+  DIR/00000100/state/         what Orbax wrote: step, parameters, statistics, optimizer, key
+  DIR/00000100/metrics.jsonl  the run's lines of metrics up to that step
+  DIR/00000100/seal.json      written last: size and SHA-256 of every file, validation scores
+  DIR/00000107-unfinished/    of a run that was told to stop between step 107 and what follows it
 
 No step of this relies on renaming; a folder without a seal is not a checkpoint. A save goes on in a
 thread while the next steps run. Every process writes the shards that it holds; process 0 writes the
@@ -23,14 +24,17 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from pspike_jax.data.prepared import checksum
 from pspike_jax.training import metrics
 from pspike_jax.training.distributed import agree, is_primary, meet
 from pspike_jax.training.files import write_whole
 from pspike_jax.training.state import TrainState
 
 LEAVES = ("step", "params", "batch_stats", "opt_state", "key")
+LOG = "metrics.jsonl"
 SEAL = "seal.json"
 UNFINISHED = "-unfinished"
+_KINDS = {"step": int, "scores": dict, "window": dict | None, "files": dict}  # of a seal
 
 
 class Entry(NamedTuple):
@@ -46,6 +50,20 @@ class Entry(NamedTuple):
 
     def __str__(self) -> str:
         return f"step {self.step}"
+
+
+class Restored(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+      state: as it was saved.
+      log: file of the lines of metrics up to its step.
+      window: sums of the steps since the last of them; None right after one.
+    """
+
+    state: TrainState
+    log: epath.Path
+    window: metrics.Metrics | None
 
 
 class Checkpoints:
@@ -69,6 +87,7 @@ class Checkpoints:
         self,
         state: TrainState,
         scores: Mapping[str, float] | None,
+        log: str,
         window: metrics.Metrics | None = None,
     ) -> None:
         """Begin to write a checkpoint, its seal, and to remove those that the policy does not keep.
@@ -76,6 +95,7 @@ class Checkpoints:
         Args:
           state: what to keep; it may be donated as soon as this returns.
           scores: validation metrics by name, or None where this step was not validated.
+          log: the lines of metrics so far.
           window: sums of the steps since the last line of metrics, where the run stops before what
             follows this step; else None.
 
@@ -98,7 +118,7 @@ class Checkpoints:
             meet(f"checkpoint {folder.name}")
             tree = {name: getattr(state, name) for name in LEAVES}
             response = ocp.save_async(folder / "state", tree)
-        self._saving = self._thread.submit(self._finish, entry, seal, response)
+        self._saving = self._thread.submit(self._finish, entry, seal, log, response)
 
     def check(self) -> None:
         """Raise what went wrong in a save that has ended.
@@ -123,24 +143,25 @@ class Checkpoints:
         """Wait until nothing is written any more, whatever became of it."""
         self._thread.shutdown()
 
-    def restore_latest(self, like: TrainState) -> tuple[TrainState, metrics.Metrics | None] | None:
+    def restore_latest(self, like: TrainState) -> Restored | None:
         """Read the newest whole checkpoint; warn about newer ones that are not whole.
 
         Args:
           like: a state with the shapes and shardings to restore into.
 
         Returns:
-          The state and the `window` it was saved with, or None if there is no whole checkpoint.
+          What was saved, or None if there is no whole checkpoint.
+
+        Raises:
+          ValueError: the checkpoint is whole, but not of such a state.
         """
         entry = self._choose(sorted(self._entries(), reverse=True), "the checkpoint of ")
         if entry is None:
             return None
-        window = _read_seal(self._folder(entry))["window"]
-        restored = {
-            name: {key: np.asarray(value, np.float64) for key, value in sums.items()}
-            for name, sums in (window or {}).items()
-        }
-        return self._restore(entry, like), None if entry.finished else restored
+        folder = self._folder(entry)
+        window = _read_seal(folder)["window"]
+        sums = jax.tree.map(np.float64, window, is_leaf=lambda value: isinstance(value, list))
+        return Restored(self._restore(entry, like), folder / LOG, sums)
 
     def restore_best(self, like: TrainState) -> TrainState:
         """Read the checkpoint with the best validation accuracy; among equals, the lowest loss.
@@ -153,6 +174,7 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: no whole checkpoint has validation scores.
+          ValueError: the checkpoint is whole, but not of such a state.
         """
         entry = self._choose(_by_merit(self._seals()), "the best checkpoint, ")
         if entry is None:
@@ -174,12 +196,14 @@ class Checkpoints:
         code = agree(code)
         return None if code < 0 else Entry(code // 2, bool(code % 2))
 
-    def _finish(self, entry: Entry, seal: dict[str, Any], response: Any) -> None:
+    def _finish(self, entry: Entry, seal: dict[str, Any], log: str, response: Any) -> None:
         with _Writing(self, entry):
             response.result()
             if is_primary():
                 folder = self._folder(entry)
+                write_whole(folder / LOG, log)
                 seal["files"] = _fingerprints(folder)
+                seal["checksum"] = checksum(seal)
                 write_whole(folder / SEAL, json.dumps(seal, indent=1))
         if is_primary():
             self._prune()
@@ -205,6 +229,8 @@ class Checkpoints:
         seal = _read_seal(folder)
         if seal is None:
             return f"it was cut short, {folder / SEAL} is missing or unreadable"
+        if (seal["step"], seal["window"] is None) != entry:
+            return f"{folder / SEAL} is that of another checkpoint"
         found = _fingerprints(folder)
         for name, expected in seal["files"].items():
             if found.get(name) != expected:
@@ -213,7 +239,11 @@ class Checkpoints:
 
     def _restore(self, entry: Entry, like: TrainState) -> TrainState:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
-        loaded = ocp.load(self._folder(entry) / "state", shapes)
+        folder = self._folder(entry)
+        try:
+            loaded = ocp.load(folder / "state", shapes)
+        except Exception as error:  # of many types, for files are whole but somebody else's
+            raise ValueError(f"{folder} does not hold such a state: {error}") from error
         # Orbax gives a key the sharding of its words, which is one axis longer than the key's own.
         place = jax.jit(lambda key: key, out_shardings=shapes["key"].sharding)
         loaded["key"] = place(loaded["key"])
@@ -267,9 +297,10 @@ def _by_merit(seals: Mapping[Entry, Mapping[str, Any]]) -> list[Entry]:
 def _read_seal(folder: epath.Path) -> dict[str, Any] | None:
     try:
         seal = json.loads((folder / SEAL).read_text())
-    except (OSError, ValueError):
+        whole = seal.pop("checksum") == checksum(seal)
+        whole = whole and all(isinstance(seal[name], kind) for name, kind in _KINDS.items())
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    whole = isinstance(seal, dict) and {"step", "scores", "window", "files"} <= seal.keys()
     return seal if whole else None
 
 

@@ -79,16 +79,19 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: a line is not JSON with a step, naming it.
     """
-    text = path.read_text() if path.exists() else ""
+    # Bytes that are no text are shown as such, in the message about their line.
+    text = path.read_bytes().decode(errors="backslashreplace") if path.exists() else ""
     lines = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
         try:
             entry = json.loads(line)
-            entry["step"] = int(entry["step"])
-        except (ValueError, TypeError, KeyError) as error:
+            whole = type(entry["step"]) is int
+        except (ValueError, TypeError, KeyError, RecursionError):
+            whole = False
+        if not whole:
             raise ValueError(
                 f"{path}, line {number} is {line[:80]!r}, expected a JSON object with a step"
-            ) from error
+            )
         lines.append(entry)
     return lines
 
@@ -96,25 +99,24 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
 class MetricsLog:
     """`metrics.jsonl`: one line per logged step, no step twice, whatever was killed when.
 
-    In an object storage, which cannot append, lines are kept until `flush`.
-
-    Attributes:
-      lines: what stands in the file, as dicts in order of "step".
+    Lines are kept on disk alone, so a long run holds as much memory as a short one; but in an
+    object storage, which cannot append, new ones are kept until `flush`.
     """
 
-    def __init__(self, path: epath.Path, step: int, *, writes: bool = True):
-        """Open a file; lines after `step`, and a torn last line, are cut.
+    def __init__(self, path: epath.Path, begin: epath.Path | None, *, writes: bool = True):
+        """Open a file and give it the lines that there are, whatever stood there.
 
         Args:
           path: the file.
-          step: step that the run goes on from; 0 for a new one.
-          writes: whether this process writes the file, or only holds the lines.
+          begin: file of all lines up to the step that the run goes on from; None for a new run.
+          writes: whether this process writes the file.
         """
         self._path, self._writes = path, writes
-        self.lines = [line for line in read_lines(path) if line["step"] <= step]
+        self._waiting: list[str] = []
         self._file = None
-        if writes and not (path.exists() and path.read_text() == self._text()):
-            write_whole(path, self._text())
+        text = "" if begin is None else begin.read_text()
+        if writes and not (path.exists() and path.read_bytes() == text.encode()):
+            write_whole(path, text)
         if writes and not is_remote(path):
             # A line goes to the system in one call.
             self._file = open(os.fspath(path), "ab", buffering=0)
@@ -128,32 +130,32 @@ class MetricsLog:
         Raises:
           OSError: it could not be written, naming the file.
         """
-        data = _format(line).encode()
-        if self._file is not None:
-            try:
-                if self._file.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                raise OSError(
-                    error.errno, f"could not write {self._path}: {error.strerror}"
-                ) from error
-        self.lines.append(line)
+        # repr of a Python float, which json uses, reads back as the same float.
+        text = json.dumps(line, allow_nan=False) + "\n"
+        if self._file is None:
+            self._waiting += [text] if self._writes else []
+            return
+        data = text.encode()
+        try:
+            if self._file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno, f"could not write {self._path}: {error.strerror}"
+            ) from error
 
     def flush(self) -> None:
         """Write the lines that `write` could not append."""
-        if self._writes and self._file is None:
-            write_whole(self._path, self._text())
+        if self._waiting:
+            write_whole(self._path, self.text())
+            self._waiting.clear()
+
+    def text(self) -> str:
+        """Return all lines; "" where this process does not write them."""
+        return self._path.read_text() + "".join(self._waiting) if self._writes else ""
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-
-    def _text(self) -> str:
-        return "".join(_format(line) for line in self.lines)
-
-
-def _format(line: dict[str, Any]) -> str:
-    # repr of a Python float, which json uses, reads back as the same float.
-    return json.dumps(line, allow_nan=False) + "\n"

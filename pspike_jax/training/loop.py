@@ -2,8 +2,8 @@
 
 Batches and noise are functions of (seed, step), and a checkpoint holds everything else, so a run
 that was killed and started again ends with the same bits as one that was not. Order of a step that
-is logged: metrics line, then checkpoint; a restart cuts the lines after its checkpoint. A run that
-is told to stop saves before any of that, with the sums of the line to come.
+is logged: metrics line, then checkpoint, which keeps a copy of the lines that a restart goes back
+to. A run that is told to stop saves before any of that, with the sums of the line to come.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
-from pspike_jax.training.checkpoints import Checkpoints
+from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
 from pspike_jax.training.distributed import explain_lost_process, is_primary, meet
 from pspike_jax.training.feed import Feed
@@ -95,10 +95,11 @@ def fit(
         checkpoints = stack.enter_context(contextlib.closing(_checkpoints(folder, settings)))
         stack.enter_context(explain_lost_process())
         stop = stack.enter_context(StopSignal())
-        state, total = checkpoints.restore_latest(abstract) or (materialize(abstract, task), None)
+        restored = checkpoints.restore_latest(abstract)
+        state, lines, total = restored or (materialize(abstract, task), None, None)
         start = int(state.step)
         log = stack.enter_context(
-            contextlib.closing(MetricsLog(folder / "metrics.jsonl", start, writes=is_primary()))
+            contextlib.closing(MetricsLog(folder / LOG, lines, writes=is_primary()))
         )
         bar = stack.enter_context(
             tqdm.tqdm(
@@ -110,7 +111,7 @@ def fit(
         run = Run(task, mesh, feed, checkpoints, log, bar, profile, stop)
         state = run.train(state, total)
         best = checkpoints.restore_best(state)
-        return FitResult(state, best.variables, int(best.step), log.lines)
+        return FitResult(state, best.variables, int(best.step), read_lines(folder / LOG))
 
 
 def load(
@@ -133,7 +134,7 @@ def load(
       mesh: the devices; None takes all of them as data.
 
     Returns:
-      The newest state, the best variables, and the metrics.
+      The newest state, the metrics up to it, and the best variables.
 
     Raises:
       FileNotFoundError: the folder holds no run, or no whole checkpoint.
@@ -145,9 +146,8 @@ def load(
     check_workdir(folder, describe(model, task, settings, config))
     like = abstract_state(model, task, settings, mesh)
     with contextlib.closing(_checkpoints(folder, settings)) as checkpoints:
-        best, (state, _) = checkpoints.restore_best(like), checkpoints.restore_latest(like)
-    lines = read_lines(folder / "metrics.jsonl")
-    return FitResult(state, best.variables, int(best.step), lines)
+        best, latest = checkpoints.restore_best(like), checkpoints.restore_latest(like)
+    return FitResult(latest.state, best.variables, int(best.step), read_lines(latest.log))
 
 
 def _absolute(workdir: str | os.PathLike) -> epath.Path:

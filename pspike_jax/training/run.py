@@ -112,14 +112,14 @@ class Run:
         self._report(line)
         self.log.flush()
         with self.clock.part("save"):
-            self.checkpoints.save(state, scores)
+            self.checkpoints.save(state, scores, self.log.text())
         return state
 
     def _save_and_stop(self, state: TrainState, step: int, window: MetricsWindow) -> None:
         total = window.total()
         check_finite(state, step)
         self.log.flush()
-        self.checkpoints.save(state, None, total)
+        self.checkpoints.save(state, None, self.log.text(), total)
         self.checkpoints.wait()
         stopped = Preempted(step)
         if not self.bar.disable:  # a program that ends by a number says nothing by itself

@@ -1,0 +1,70 @@
+"""Train for many steps and watch the memory of the process.
+
+  python tests/long_run.py --steps=10000 --output=experiments/results/long_run.json
+
+What a step, a line of metrics, a validation or a checkpoint leaves behind would show as a slope.
+The first fifth of the run is warming up: compiling, and allocators that grow to what they need.
+"""
+
+import argparse
+import pathlib
+import resource
+import tempfile
+import time
+
+import numpy as np
+from records import write_record
+from tiny import TinySpiking, one_device, tiny_settings, tiny_task
+
+from pspike_jax.training import fit
+from pspike_jax.training.feed import Feed
+
+SAMPLES = 40
+MOST = 256  # bytes a step: a history in memory, of a line every 10 steps, would take more
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+def watch(steps: int) -> list[tuple[int, int]]:
+    """Train; return steps, and bytes held before each of them."""
+    samples, take = [], Feed.next
+
+    def watched(feed):
+        step = feed._asked
+        if step % (steps // SAMPLES) == 0:
+            samples.append((step, resident()))
+        return take(feed)
+
+    Feed.next = watched
+    settings = tiny_settings(steps=steps, log_every=10, eval_every=200, checkpoint_every=100)
+    with tempfile.TemporaryDirectory() as workdir:
+        fit(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=one_device())
+    return samples
+
+
+def main() -> None:
+    """Run as long as the command line asks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=10_000, help="at least 1,000")
+    parser.add_argument("--output", help="file of the record")
+    asked = parser.parse_args()
+    started = time.monotonic()
+    samples = watch(asked.steps)
+    warm = np.array(samples[len(samples) // 5 :])
+    slope = float(np.polyfit(*warm.T, 1)[0])
+    failures = [f"{slope:.0f} bytes a step, expected at most {MOST}"] if slope > MOST else []
+    write_record(asked.output, started, {
+        "steps": asked.steps, "bytes_per_step": round(slope, 1),
+        "mebibytes": {step: round(held / 2**20, 2) for step, held in samples},
+        "failures": failures,
+    })
+
+
+if __name__ == "__main__":
+    main()
