@@ -199,7 +199,7 @@ def test_quickstart_sets_every_key():
 
 
 def test_quickstart_refuses_an_unknown_variant():
-    with pytest.raises(ValueError, match="variant is 'smok', expected 'smoke' or none"):
+    with pytest.raises(ValueError, match="variant is 'smok', expected 'causal', 'smoke' or none"):
         quickstart.get_config("smok")
 
 

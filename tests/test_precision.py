@@ -114,7 +114,7 @@ def test_bfloat16_streams_have_a_float32_state(name):
 
     state, _ = jax.eval_shape(run, jax.ShapeDtypeStruct((3, 8, 2), jnp.float32))
     kinds = {leaf.dtype for leaf in jax.tree.leaves(state)}
-    assert jnp.complex64 in kinds and not kinds & set(map(jnp.dtype, SMALL))
+    assert jnp.dtype(jnp.complex64) in kinds and not kinds & set(map(jnp.dtype, SMALL))
     program = jax.make_jaxpr(run)(jnp.zeros((3, 8, 2)))
     assert violations(program.jaxpr) == []
 

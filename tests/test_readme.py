@@ -158,7 +158,8 @@ PODS = (ROOT / "experiments" / "PODS.md").read_text()
 
 # Flags of gcloud, Slurm and srun in the commands of that page.
 OTHERS = {"zone", "worker", "command", "nodes", "ntasks-per-node", "gpus-per-node", "time",
-          "requeue", "signal", "kill-on-bad-exit"}
+          "requeue", "signal", "kill-on-bad-exit", "length", "devices",
+          "xla_cpu_collective_call_terminate_timeout_seconds"}
 
 
 def test_commands_for_many_machines_have_flags_and_keys_that_exist():

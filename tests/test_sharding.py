@@ -87,9 +87,10 @@ def test_logical_axes_leave_layers_and_directions_whole():
     assert logical_axes("scale", 1) == ("features",)
 
 
-# Sizes that tell axes apart: features 6 and 3 classes, inputs 2, or 6, or 12 of two branches.
+# Sizes that tell axes apart: features 6, or 12 before a gate, and 3 classes; inputs 2, or 6, or 12
+# of two branches.
 SIZES = {
-    "features": {6, 3}, "inputs": {2, 6, 12}, "state": {5, 10}, "parts": {2}, "tokens": {7},
+    "features": {6, 12, 3}, "inputs": {2, 6, 12}, "state": {5, 10}, "parts": {2}, "tokens": {7},
 }
 
 
