@@ -1,5 +1,8 @@
 """bfloat16 stays where it does no harm: the programs themselves are read."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ import pspike_jax
 from pspike_jax.data import from_arrays
 from pspike_jax.training.state import abstract_state, train_step
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modules in whose scopes nothing is computed below float32: SSMs, normalisations, samplers, class
 # scores.
 SCOPES = {"ssm", "ssm_reverse", "norm", "head"} | {
@@ -152,3 +156,17 @@ def test_bfloat16_is_near_float32_in_the_mean_field():
     # bfloat16 has 8 bits: a few roundings of 2^-9 each on activations near 1, averaged over steps.
     np.testing.assert_allclose(small, exact, atol=0.02)
     assert np.abs(small - exact).max() > 1e-6, "the precision changed nothing"
+
+
+def test_the_quickstart_is_as_accurate_in_bfloat16_by_its_records():
+    found = {}
+    for name in ("quickstart", "quickstart_bfloat16"):
+        record = json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+        found[name] = record["over_seeds"]["sampled"]
+        text = f"{100 * found[name]['mean']:.1f} ± {100 * found[name]['sem']:.1f} %"
+        assert text in (ROOT / "README.md").read_text()
+    assert all(run["description"]["model"]["precision"] == "bfloat16" for run in record["runs"])
+    float32, bfloat16 = found.values()
+    # Two times three seeds: Student's t at 95 % with four degrees of freedom.
+    error = np.hypot(float32["sem"], bfloat16["sem"])
+    assert abs(float32["mean"] - bfloat16["mean"]) < 2.78 * error
