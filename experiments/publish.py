@@ -25,8 +25,8 @@ from absl import logging
 from experiments.cards import about, make_card
 from experiments.experiment import Experiment
 from experiments.outcome import load_best
-from experiments.record import ROOT, hardware
-from experiments.runs import command, read_run
+from experiments.record import hardware
+from experiments.runs import ROOT, command, read_run
 from pspike_jax.data import Split, take
 from pspike_jax.data.mnist import SIDE, bit_reversal_order
 from pspike_jax.pretrained import load_pretrained

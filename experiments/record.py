@@ -23,16 +23,15 @@ from typing import Any
 
 from experiments.figures import gather_accuracies
 from experiments.results_page import PAGE, RESULTS, page, read_records, workdirs
-from experiments.runs import command, read_run
+from experiments.runs import ROOT, command, name_in_repository, read_run
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.files import whole_file
 from pspike_jax.training.files import write_whole
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 PICTURES = tuple(
     f"{name}.png" for name in ("raster", "learning_curve", "active_ratio", "probabilities", "poles")
 )
-COLORS = 64  # of a kept picture: a third of its bytes, and no difference to the eye
+COLORS = 256  # of a kept picture: a third of its bytes, and no difference to the eye
 WAYS = ("sampled", "mean_field", "threshold")
 
 
@@ -75,7 +74,7 @@ def make_record(name: str, config_file: str, runs: Sequence[dict[str, Any]]) -> 
         }
     seeds = [config["training"]["seed"] for config in configs]
     return {
-        "config": config_file, "commands": commands, "seeds": seeds, **found,
+        "config": name_in_repository(config_file), "commands": commands, "seeds": seeds, **found,
         "hardware": hardware(), "runs": list(runs),
     }
 

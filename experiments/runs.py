@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Where the data are is no part of a run: records name the folders that the documents use.
 PLACES = {"data_dir": "data", "source_dir": "FILES"}
 KEPT_LINES = 20  # of metrics with a validation, and as many of the others
@@ -86,6 +87,22 @@ def _minutes(lines: Sequence[Mapping[str, float]], steps: int) -> float:
     return float(f"{steps * statistics.fmean(paces) / 60:.3g}")
 
 
+def name_in_repository(config_file: str) -> str:
+    """Return what documents call a config file: its path from the root of this repository.
+
+    Args:
+      config_file: its path, with :VARIANT after its name for a variant.
+
+    Returns:
+      The same from the root; a path elsewhere is left as it is.
+    """
+    path, colon, variant = config_file.partition(":")
+    place = pathlib.Path(path).resolve()
+    if place.is_relative_to(ROOT):
+        path = place.relative_to(ROOT).as_posix()
+    return f"{path}{colon}{variant}"
+
+
 def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
     """Write the command that repeats a run.
 
@@ -105,7 +122,8 @@ def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
     if written.keys() != found.keys():
         differing = sorted(written.keys() ^ found.keys())
         raise ValueError(f"the run is not of {config_file}: they differ in the keys {differing}")
-    words = ["python", "-m", "experiments.main", f"--config={config_file}", f"--workdir={workdir}"]
+    name = name_in_repository(config_file)
+    words = ["python", "-m", "experiments.main", f"--config={name}", f"--workdir={workdir}"]
     words += [
         f"--config.{key}={value}" for key, value in found.items()
         if value != written[key] and not key.startswith("mesh.")

@@ -53,7 +53,7 @@ def test_published_model_comes_back_with_card_and_sample(published, experiment, 
     assert module == experiment.model and read == card
     jax.tree.map(np.testing.assert_array_equal, found, variables)
     assert card["figures"]["test_accuracy"] == EVALUATION and card["best_step"] == 4
-    assert card["command"].endswith(f"--config={CONFIG} --workdir=runs/a")
+    assert card["command"].endswith(f"--config={NAME_OF_CONFIG} --workdir=runs/a")
     assert card["data"]["licence"] == "CC BY 4.0"
     with np.load(tmp_path / "samples" / "a.npz", allow_pickle=False) as sample:
         np.testing.assert_array_equal(sample["inputs"], experiment.task.test.inputs[:64])

@@ -73,9 +73,10 @@ def test_read_run_names_what_is_not_finished(experiment, tmp_path):
 
 def test_command_names_what_a_run_changed():
     config = changed(seed=3, d_model=8)
+    # A full path is shortened to that from the root.
     written = runs.command(CONFIG, config | {"mesh": config["mesh"] | {"fsdp": 2}}, "runs/a")
     head, *changes = written.split(" --config.")
-    assert head == f"python -m experiments.main --config={CONFIG} --workdir=runs/a"
+    assert head == f"python -m experiments.main --config={NAME_OF_CONFIG} --workdir=runs/a"
     assert sorted(changes) == ["model.d_model=8", "training.seed=3"]
 
 
@@ -95,6 +96,7 @@ def test_command_refuses_the_run_of_another_config():
 
 def test_record_of_seeds_has_their_mean_and_error(make_run):
     made = record.make_record("a", CONFIG, [make_run(0.5), make_run(0.8, seed=1)])
+    assert made["config"] == NAME_OF_CONFIG
     assert made["seeds"] == [0, 1]
     # Two values d apart: standard error d / 2.
     assert made["over_seeds"]["sampled"] == pytest.approx({"mean": 0.65, "sem": 0.15, "seeds": 2})
@@ -169,7 +171,7 @@ def test_committed_records_are_complete_and_say_nothing_of_a_place():
         for run in kept["runs"]:
             assert {"description", "evaluation", "report", "metrics", "minutes"} <= set(run)
         assert kept["commands"] == [
-            runs.command(kept["config"], run["description"]["config"], workdir)
+            runs.command(str(ROOT / kept["config"]), run["description"]["config"], workdir)
             for run, workdir in zip(kept["runs"], results_page.workdirs(name, len(kept["runs"])))
         ]
 
