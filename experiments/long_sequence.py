@@ -44,7 +44,7 @@ def waves(length: int) -> Task:
     phases = np.outer(2 * np.pi / np.where(labels, 48, 32), np.arange(length) % 96)
     inputs = np.sin(phases) + rng.normal(size=phases.shape)
     return from_arrays(
-        np.float32(inputs)[..., None], labels, validation=0.0, test=0.0, seed=0, name="waves"
+        np.float32(inputs)[..., None], labels, validation=0.25, test=0.0, seed=0, name="waves"
     )
 
 
