@@ -92,7 +92,7 @@ def evaluate_whole(
 
     def run(u, parts, resets):
         system, start = parts
-        return run_chunks(u, kind.maps(system), start, resets)
+        return run_chunks(u, kind.maps(system), start, resets)[:2]
 
     return by_features(run, u, (system, start), resets)
 
@@ -104,12 +104,8 @@ def chunk_length(length: int, resets: bool = False) -> int:
 
 
 def run_chunks(
-    u: jax.Array,
-    maps: ChunkMaps,
-    initial_state: jax.Array | None,
-    resets: jax.Array | None,
-    behind: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+    u: jax.Array, maps: ChunkMaps, initial_state: jax.Array | None, resets: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Run a sequence through the maps of its chunks.
 
     Args:
@@ -117,65 +113,69 @@ def run_chunks(
       maps: of the chunks.
       initial_state: (H, B, M) real, or None for zero.
       resets: (B, L) bool or None.
-      behind: (H, B, M) real, the anti-causal state behind the last step, or None for zero; not
-        together with resets.
 
     Returns:
       y: (B, L, H) float32.
       final_state: (H, B, M) float32.
+      first_ahead: (H, B, M) float32, the anti-causal state at the first step; None where maps are
+        one-sided, or resets are given.
     """
-    length = u.shape[1]
-    inputs, start, rest = _inputs_of_chunks(u, maps)
-    chunks, size = inputs.shape[1], inputs.shape[3]
-    start = start if initial_state is None else initial_state
-    segments = None if resets is None else _segments(resets, chunks, size)
-
-    y = _products_within(inputs, maps.within, segments)
-    last = start
-    if chunks > 1 or initial_state is not None or behind is not None:
-        around, last = _between(inputs, maps, start, segments, behind)
-        y += around
-    if behind is not None:
-        # The state stands behind step `rest` of the last chunk, the readout is for step T.
-        readout = maps.read_ahead[:, :, size - rest :]
-        seen = jnp.einsum("hbm,hmi->hbi", behind, readout, precision=_PRECISION)
-        y = y.at[:, -1, :, :rest].add(seen)
-    y = apart(functools.partial(_from_chunks, length=length), word_of(u), y)
-    return y, _final_state(inputs[:, -1], maps, last, segments, rest)
-
-
-def chunk_gains(u: jax.Array, maps: ChunkMaps) -> tuple[jax.Array, jax.Array | None]:
-    """Return what the inputs of a sequence add to the states that pass through it.
-
-    Args:
-      u: (B, L, H) float32.
-      maps: of the chunks.
-
-    Returns:
-      causal: (H, B, M), the causal state after the last step, from zero before the first.
-      ahead: (H, B, M), the anti-causal state at the first step, from zero behind the last; None
-        where the maps are one-sided.
-    """
-    inputs, zero, rest = _inputs_of_chunks(u, maps)
-
-    def scan(reverse, inject):
-        drive = jnp.einsum("hkbj,hjm->hkbm", inputs, inject, precision=_PRECISION)
-        return drive, scan_chunks(reverse, maps.transition, maps.error, drive, zero, None)[1]
-
-    causal = _final_state(inputs[:, -1], maps, scan(False, maps.inject)[1], None, rest)
-    if maps.inject_ahead is None:
-        return causal, None
-    drive, last = scan(True, maps.inject_ahead)
-    return causal, drive[:, 0] + advance(maps.transition, last)
-
-
-def _inputs_of_chunks(u, maps):
-    """Return inputs (H, K, B, T), a zero state (H, B, M), and the steps of the last chunk."""
     batch, length, features = u.shape
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
     inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
-    return inputs, jnp.zeros((features, batch, states), jnp.float32), length - (chunks - 1) * size
+    start = initial_state
+    if start is None:
+        start = jnp.zeros((features, batch, states), jnp.float32)
+    segments = None if resets is None else _segments(resets, chunks, size)
+
+    y = _products_within(inputs, maps.within, segments)
+    last, ahead = start, jnp.zeros_like(start)
+    if chunks > 1 or initial_state is not None:
+        around, last, ahead = _between(inputs, maps, start, segments)
+        y += around
+    y = apart(functools.partial(_from_chunks, length=length), word_of(u), y)
+    final = _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
+    if maps.inject_ahead is None or resets is not None:
+        return y, final, None
+    first = jnp.einsum("hbj,hjm->hbm", inputs[:, 0], maps.inject_ahead, precision=_PRECISION)
+    return y, final, first + advance(maps.transition, ahead)
+
+
+def chunk_responses(
+    maps: ChunkMaps, before: jax.Array, behind: jax.Array | None, length: int
+) -> jax.Array:
+    """Return what the states around a sequence add to its outputs.
+
+    Args:
+      maps: of the chunks.
+      before: (H, B, M), the causal state before the first step.
+      behind: (H, B, M), the anti-causal state behind the last step; None where maps are one-sided.
+      length: L.
+
+    Returns:
+      (B, L, H) float32.
+    """
+    size, states = maps.inject.shape[1:]
+    chunks = -(-length // size)
+    still = jnp.zeros((before.shape[0], chunks, *before.shape[1:]))
+    seen, _ = scan_chunks(False, maps.transition, maps.error, still, before, None)
+    readout = maps.read
+    if behind is not None:
+        # The state stands behind step `rest` of the last chunk, and so before a whole number of
+        # steps of the others.
+        rest = length - (chunks - 1) * size
+        drive = still.at[:, -1].set(advance(maps.rest, behind))
+        nothing = jnp.zeros_like(behind)
+        ahead, _ = scan_chunks(True, maps.transition, maps.error, drive, nothing, None)
+        seen = jnp.concatenate([seen, ahead], axis=-1)
+        readout = jnp.concatenate([readout, maps.read_ahead], axis=1)
+    y = jnp.einsum("hkbm,hmi->hkbi", seen, readout, precision=_PRECISION)
+    if behind is not None:
+        nearer = maps.read_ahead[:, :, size - rest :]
+        last = jnp.einsum("hbm,hmi->hbi", behind, nearer, precision=_PRECISION)
+        y = y.at[:, -1, :, :rest].add(last)
+    return apart(functools.partial(_from_chunks, length=length), word_of(before), y)
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
@@ -225,8 +225,12 @@ def _products_within(inputs, within, segments):
     return jnp.sum(jnp.where(same[None], terms, 0), axis=-2)
 
 
-def _between(inputs, maps, start, segments, behind):
-    """Return what the states around each chunk add to its outputs, and the last causal state."""
+def _between(inputs, maps, start, segments):
+    """Return what the states around each chunk add to its outputs, and the last states to come.
+
+    The last causal state is the one that enters the last chunk, the last anti-causal one that
+    enters the first chunk.
+    """
     before = after = keep = None
     if segments is not None:
         # Before the chunk's first reset, and from its last one on.
@@ -245,17 +249,17 @@ def _between(inputs, maps, start, segments, behind):
         False, maps.transition, maps.error, drive(maps.inject, after), start, keep
     )
     if maps.read_ahead is None:
-        return read(states, maps.read, before), last
-    ahead_drive = drive(maps.inject_ahead, before)
-    if behind is not None:
-        ahead_drive = ahead_drive.at[:, -1].add(advance(maps.rest, behind))
-    ahead, _ = scan_chunks(
-        True, maps.transition, maps.error, ahead_drive, jnp.zeros_like(start), keep
+        return read(states, maps.read, before), last, None
+    ahead, first = scan_chunks(
+        True, maps.transition, maps.error, drive(maps.inject_ahead, before),
+        jnp.zeros_like(start), keep,
     )
     if segments is not None:
-        return read(states, maps.read, before) + read(ahead, maps.read_ahead, after), last
+        y = read(states, maps.read, before) + read(ahead, maps.read_ahead, after)
+        return y, last, first
     both = jnp.concatenate([states, ahead], axis=-1)
-    return read(both, jnp.concatenate([maps.read, maps.read_ahead], axis=1), None), last
+    y = read(both, jnp.concatenate([maps.read, maps.read_ahead], axis=1), None)
+    return y, last, first
 
 
 def _final_state(inputs, maps, last, segments, rest):

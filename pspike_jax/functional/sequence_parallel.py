@@ -10,7 +10,8 @@ state before part i, the states come from a parallel prefix of ceil(log2(devices
 
     x_i <- x_i + Lambda_bar^(l 2^k) x_{i - 2^k},    k = 0, 1, ...
 
-Anti-causal states take the same way from the end. The part is then run from its true states.
+Anti-causal states take the same way from the end. Each part is run from zero states, and what the
+states around it, once they are known, add to its outputs comes on top.
 """
 
 import functools
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.chunk_states import advance
-from pspike_jax.functional.chunked import Kind, chunk_gains, run_chunks
+from pspike_jax.functional.chunked import Kind, chunk_responses, run_chunks
 from pspike_jax.functional.diagonal_chunked import chunked_ssm
 from pspike_jax.functional.dplr_chunked import RealSystem, chunked_dplr
 from pspike_jax.functional.feature_blocks import by_features
@@ -111,20 +112,24 @@ def _evaluate_part(
     devices, length = jax.lax.axis_size(axis_name), u.shape[1]
     u = u[:, ::-1] if reverse else u
 
-    def gains(u, system, _):
-        return None, chunk_gains(u, kind.maps(system))
+    def from_zero(u, system, _):
+        y, *gains = run_chunks(u, kind.maps(system), None, None)
+        return y, gains
 
-    def run(u, parts, _):
-        system, start, behind = parts
-        return run_chunks(u, kind.maps(system), start, None, behind)
+    def with_states(y, parts, _):
+        system, before, behind = parts
+        return y + chunk_responses(kind.maps(system), before, behind, length), None
 
-    _, (causal, ahead) = by_features(gains, u, system, None)
+    y, (causal, ahead) = by_features(from_zero, u, system, None)
     rounds = (devices - 1).bit_length()
-    spans = [kind.span(system, length * 2**k) for k in range(rounds)]
-    before = _carry(causal, start, spans, axis_name, reverse)
-    behind = None if ahead is None else _carry(ahead, None, spans, axis_name, not reverse)
-    y, last = by_features(run, u, (system, before, behind), None)
+    spans = [kind.span(system, length * 2**k) for k in range(max(1, rounds))]
+    before = _carry(causal, start, spans[:rounds], axis_name, reverse)
+    behind = None
+    if ahead is not None:
+        behind = _carry(ahead, None, spans[:rounds], axis_name, not reverse)
+    y, _ = by_features(with_states, y, (system, before, behind), None)
     ends_here = jax.lax.axis_index(axis_name) == (0 if reverse else devices - 1)
+    last = causal + advance(spans[0], before)
     final = jax.lax.psum(jnp.where(ends_here, last, 0), axis_name)
     return y[:, ::-1] if reverse else y, final
 
