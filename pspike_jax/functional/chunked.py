@@ -158,7 +158,7 @@ def chunk_responses(
     """
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
-    still = jnp.zeros((before.shape[0], chunks, *before.shape[1:]))
+    still = jnp.zeros((before.shape[0], chunks, *before.shape[1:]), jnp.float32)
     seen, _ = scan_chunks(False, maps.transition, maps.error, still, before, None)
     readout = maps.read
     if behind is not None:
