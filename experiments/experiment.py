@@ -74,6 +74,9 @@ def build(config: Mapping[str, Any]) -> Experiment:
             raise ValueError(f"config.{section} has no key 'name'")
     task_name = named["task"].pop("name")
     check_keys([task_name], TASKS, (), "config.task.name")
+    seed = named["task"].get("seed")
+    if seed is not None and seed < 0:
+        raise ValueError(f"config.task.seed is {seed}, expected at least 0")
     task = call(TASKS[task_name], named["task"], "config.task")
     if task.test is None:
         raise ValueError(f"task {task_name!r} has no test split, which the final evaluation needs")

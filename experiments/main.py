@@ -10,7 +10,6 @@ import json
 import sys
 
 from absl import app, flags, logging
-from etils import epath
 from ml_collections import config_flags
 
 from experiments import processes
@@ -19,7 +18,7 @@ from experiments.outcome import judge
 from experiments.plan import plan_in_subprocess
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import run_folder, write_whole
 from pspike_jax.training.workdir import check_workdir, describe
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -44,10 +43,9 @@ def main(argv: list[str]) -> None:
         sys.exit(plan_in_subprocess(config, PLAN_DEVICES.value))
     if WORKDIR.value is None:
         raise app.UsageError("--workdir is missing")
-    workdir = epath.Path(WORKDIR.value)
     processes.start()
     try:
-        experiment = build(config)
+        workdir, experiment = run_folder(WORKDIR.value), build(config)
     except (FileNotFoundError, ValueError) as error:  # missing data, or a wrong config
         raise SystemExit(f"error: {error}") from error
     model, task, training = experiment.model, experiment.task, experiment.training

@@ -177,6 +177,7 @@ def test_build_names_a_missing_key(section, key, message):
     ("section", "key", "value", "message"),
     [
         ("task", "name", "digit", "unknown key 'digit'; did you mean 'digits'"),
+        ("task", "seed", -1, "config.task.seed is -1, expected at least 0"),
         ("model", "d_state", 5, "d_state must be even"),
         ("model", "dt_min", 1.0, "dt_min < dt_max"),
         ("evaluation", "draws", 1, "draws is 1"),

@@ -140,6 +140,13 @@ def test_fit_in_a_bucket_stops_resumes_and_ends_as_in_a_folder(bucket, tmp_path,
     assert kept == {path.name for path in (tmp_path / "checkpoints").iterdir()}
 
 
+def test_fit_refuses_a_storage_that_checkpoints_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="workdir is s3://bucket/run, expected a folder or gs://"):
+        run("s3://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_local_folder_copies_what_is_written_to_a_bucket(bucket):
     with local_folder(bucket / "files") as folder:
         folder = pathlib.Path(folder)

@@ -26,6 +26,23 @@ def is_remote(path: os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def run_folder(path: str | os.PathLike) -> epath.Path:
+    """Return the folder of a run, absolute where it is local.
+
+    Args:
+      path: as the user gave it.
+
+    Raises:
+      ValueError: an object storage that checkpoints cannot be written to.
+    """
+    folder = epath.Path(path)
+    if not is_remote(folder):
+        return folder.absolute()
+    if not os.fspath(folder).startswith("gs://"):  # Orbax makes a local folder named "s3:" of it
+        raise ValueError(f"workdir is {folder}, expected a folder or gs://BUCKET/...")
+    return folder
+
+
 def write_whole(path: epath.Path, text: str) -> None:
     """Write a file so that it is either whole or as it was before.
 

@@ -23,7 +23,7 @@ from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
 from pspike_jax.training.distributed import explain_lost_process, is_primary, meet
 from pspike_jax.training.feed import Feed
-from pspike_jax.training.files import MetricsLog, is_remote, read_lines
+from pspike_jax.training.files import MetricsLog, read_lines, run_folder
 from pspike_jax.training.preemption import StopSignal
 from pspike_jax.training.run import Run
 from pspike_jax.training.settings import TrainSettings
@@ -142,17 +142,12 @@ def load(
     """
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)
-    folder = _absolute(workdir)
+    folder = run_folder(workdir)
     check_workdir(folder, describe(model, task, settings, config))
     like = abstract_state(model, task, settings, mesh)
     with contextlib.closing(_checkpoints(folder, settings)) as checkpoints:
         best, latest = checkpoints.restore_best(like), checkpoints.restore_latest(like)
     return FitResult(latest.state, best.variables, int(best.step), read_lines(latest.log))
-
-
-def _absolute(workdir: str | os.PathLike) -> epath.Path:
-    folder = epath.Path(workdir)
-    return folder if is_remote(folder) else folder.absolute()
 
 
 def _checkpoints(folder: epath.Path, settings: TrainSettings) -> Checkpoints:
@@ -163,7 +158,7 @@ def _checkpoints(folder: epath.Path, settings: TrainSettings) -> Checkpoints:
 
 def _claim(workdir: str | os.PathLike, description: Mapping[str, Any]) -> epath.Path:
     """Return the run's folder; where it is new, process 0 makes it and the others wait."""
-    folder = _absolute(workdir)
+    folder = run_folder(workdir)
     if is_primary():
         claim_workdir(folder, description)
     meet("workdir")
