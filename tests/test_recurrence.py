@@ -5,6 +5,7 @@ Complex cotangents follow JAX: g stands for d(loss) = Re(sum(g * dz)); see tests
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -153,19 +154,37 @@ def test_linear_recurrence_gradients_match_float64_adjoint(case, engine):
         assert_close(gradient, expected[name], name=name)
 
 
+SHARED = (
+    Case(50, lead=(2,), resets="some"),
+    Case(51, lead=(2,), is_blocks=True, resets="some", decay=(0.9, 0.999)),
+)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("case", [Case(50, lead=(2,)), Case(50, lead=(2,), is_blocks=True)],
-                         ids=_label)
+@pytest.mark.parametrize("case", SHARED, ids=_label)
 def test_linear_recurrence_shares_a_decay_of_length_one(case, engine):
-    arguments, _, states_bar = problem(case)
+    arguments, resets, states_bar = problem(case)
     decay = arguments["decay"][:1, :1]
-    states, gradients = value_and_pullback(arguments | {"decay": decay}, None, states_bar, engine)
+    states, gradients = value_and_pullback(arguments | {"decay": decay}, resets, states_bar, engine)
     full = arguments | {"decay": np.broadcast_to(decay, arguments["decay"].shape)}
-    assert_close(np.asarray(states), oracles.linear_recurrence(**full))
-    expected = oracles.linear_recurrence_gradients(states_bar, **full)
+    assert_close(np.asarray(states), oracles.linear_recurrence(**full, resets=resets))
+    expected = oracles.linear_recurrence_gradients(states_bar, **full, resets=resets)
     expected["decay"] = expected["decay"].sum(axis=(0, 1), keepdims=True)
     for name, gradient in gradients.items():
         assert_close(np.asarray(gradient), expected[name], name=name)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_linear_recurrence_copies_no_shared_block(engine):
+    arguments, _, _ = problem(SHARED[1])
+    decay = arguments["decay"][:1, :1]
+    run = jax.jit(functools.partial(linear_recurrence, engine=engine))
+    text = run.lower(decay, arguments["drive"]).as_text()
+    blocks = re.findall(r"tensor<((?:\d+x)*2x2)xf32>", text)
+    # The terms of a product of two blocks are the most; 51 steps' worth would be a copy for each.
+    assert max(np.prod([int(size) for size in shape.split("x")]) for shape in blocks) <= (
+        2 * decay.size
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

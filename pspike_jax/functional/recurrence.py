@@ -83,17 +83,21 @@ def apply_decay(decay: jax.Array, state: jax.Array) -> jax.Array:
     """Return decay times state, elementwise or block by block (ranks tell which)."""
     if decay.ndim == state.ndim:
         return decay * state
-    return jnp.sum(decay * state[..., None, :], axis=-1)
+    # Column by column: no array has a block for each step where one serves all.
+    return decay[..., 0] * state[..., :1] + decay[..., 1] * state[..., 1:]
 
 
 def _compose(earlier, later):
     decay1, drive1 = earlier
     decay2, drive2 = later
-    if decay1.ndim == drive1.ndim:
-        product = decay2 * decay1
-    else:
-        product = jnp.sum(decay2[..., :, :, None] * decay1[..., None, :, :], axis=-2)
+    product = _product(decay2, decay1, blocks=decay1.ndim > drive1.ndim)
     return product, apply_decay(decay2, drive1) + drive2
+
+
+def _product(later, earlier, blocks):
+    if not blocks:
+        return later * earlier
+    return jnp.sum(later[..., :, :, None] * earlier[..., None, :, :], axis=-2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -105,18 +109,14 @@ def _states(engine, decay, keep, drive, initial_state):
 
 
 def _scan(engine, decay, keep, drive, reverse):
-    single = drive.dtype in (jnp.float32, jnp.complex64)
-    shared = decay.shape[0] == 1 and decay.ndim == drive.ndim
-    if engine is Engine.ASSOCIATIVE and single and shared:
-        levels = max(drive.shape[0] - 1, 1).bit_length()
-        factors = binary_powers(decay[0].astype(jnp.complex64), levels)
-        factors = factors if jnp.iscomplexobj(drive) else factors.real
+    if engine is Engine.ASSOCIATIVE and decay.shape[0] == 1:
+        count = max(drive.shape[0] - 1, 1).bit_length()
+        factors = _squarings(decay[0], count, blocks=decay.ndim > drive.ndim)
         if reverse:
             keep = None if keep is None else keep[::-1]
             return _prefixes(factors, keep, drive[::-1])[::-1]
         return _prefixes(factors, keep, drive)
     if engine is Engine.ASSOCIATIVE:
-        decay = jnp.broadcast_to(decay, (drive.shape[0], *decay.shape[1:]))
         if keep is not None:
             decay = decay * keep.reshape(*keep.shape, *(1,) * (decay.ndim - keep.ndim))
         return jax.lax.associative_scan(_compose, (decay, drive), reverse=reverse)[1]
@@ -136,23 +136,39 @@ def _steps(decay, keep, drive, reverse):
     return jax.lax.scan(step, jnp.zeros_like(drive[0]), inputs, reverse=reverse)[1]
 
 
+def _squarings(decay, count, blocks):
+    """Return decay^(2^k) for k < count; numbers in single precision are rounded but once."""
+    if not blocks and decay.dtype in (jnp.float32, jnp.complex64):
+        powers = binary_powers(decay.astype(jnp.complex64), count)
+        return powers if jnp.iscomplexobj(decay) else powers.real
+    powers = [decay]
+    for _ in range(count - 1):
+        powers.append(_product(powers[-1], powers[-1], blocks))
+    return powers
+
+
 def _prefixes(factors, keep, drive):
     """Scan with one decay for all steps: the tree of `lax.associative_scan`, without the decays.
 
-    Products of decays inside the tree would lose digits at each doubling; `factors` are the
-    decay's powers 1, 2, 4, ... to full precision.
+    Products of decays inside the tree would be as many as steps, and lose digits at each doubling;
+    `factors` are the decay's powers 1, 2, 4, ...
     """
     length = drive.shape[0]
     if length == 1:
         return drive
     decay, half, passes = factors[0][None], length // 2, keep
-    decay_odd = decay_even = decay
+
+    def passed(states, keep):
+        states = apply_decay(decay, states)
+        return states if keep is None else keep * states
+
+    into_odd = into_even = None
     if keep is not None:
-        decay_odd, decay_even = decay * keep[1::2], decay * keep[2::2]
+        into_odd, into_even = keep[1::2], keep[2::2]
         passes = keep[: 2 * half : 2] * keep[1::2]
-    odd = drive[1::2] + decay_odd * drive[: 2 * half : 2]
+    odd = drive[1::2] + passed(drive[: 2 * half : 2], into_odd)
     odd = _prefixes(factors[1:], passes, odd)
-    even = drive[::2].at[1:].add(decay_even * odd[: (length - 1) // 2])
+    even = drive[::2].at[1:].add(passed(odd[: (length - 1) // 2], into_even))
     if length % 2:
         odd = jnp.pad(odd, [(0, 1)] + [(0, 0)] * (odd.ndim - 1))
     return jnp.stack([even, odd], axis=1).reshape(-1, *drive.shape[1:])[:length]
