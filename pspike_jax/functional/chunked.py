@@ -177,7 +177,7 @@ def chunk_responses(
         nearer = maps.read_ahead[:, :, size - rest :]
         last = jnp.einsum("hbm,hmi->hbi", behind, nearer, precision=_PRECISION)
         y = y.at[:, -1, :, :rest].add(last)
-    return apart(functools.partial(_from_chunks, length=length), word_of(before), y)
+    return _from_chunks(y, length)
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:
