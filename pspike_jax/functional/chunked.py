@@ -62,11 +62,11 @@ class Kind(NamedTuple):
     """What the engine needs to know of a kind of system; leaves of a system lead with features.
 
     Attributes:
-      maps: from a system to the maps of the chunks of a sequence.
+      maps: from a system, L and T to the maps of the chunks; T is L or a power of two.
       span: from a system and a number of steps to the transition over them, as in `ChunkMaps`.
     """
 
-    maps: Callable[[Any], ChunkMaps]
+    maps: Callable[[Any, int, int], ChunkMaps]
     span: Callable[[Any, int], jax.Array]
 
 
@@ -89,10 +89,12 @@ def evaluate_whole(
       y: (B, L, H) float32.
       final_state: (H, B, M) float32.
     """
+    length = u.shape[1]
+    size = chunk_length(length, resets is not None)
 
     def run(u, parts, resets):
         system, start = parts
-        return run_chunks(u, kind.maps(system), start, resets)[:2]
+        return run_chunks(u, kind.maps(system, length, size), start, resets)[:2]
 
     return by_features(run, u, (system, start), resets)
 
@@ -175,7 +177,7 @@ def chunk_responses(
         nearer = maps.read_ahead[:, :, size - rest :]
         last = jnp.einsum("hbm,hmi->hbi", behind, nearer, precision=_PRECISION)
         y = y.at[:, -1, :, :rest].add(last)
-    return apart(functools.partial(_from_chunks, length=length), word_of(before), y)
+    return _from_chunks(y, length)
 
 
 def toeplitz(causal: jax.Array, ahead: jax.Array | None = None) -> jax.Array:

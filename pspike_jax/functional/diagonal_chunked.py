@@ -8,7 +8,6 @@ from pspike_jax.functional.chunked import (
     ChunkMaps,
     Evaluate,
     Kind,
-    chunk_length,
     evaluate_whole,
     toeplitz,
 )
@@ -42,27 +41,21 @@ def chunked_ssm(
       final_state: (..., H, N) complex64.
     """
     batch, (length, features) = u.shape[:-2], u.shape[-2:]
-    size = chunk_length(length, resets is not None)
-
-    def maps(system):
-        Lambda_bar, B_bar, C = system
-        C = jnp.moveaxis(C, 1, 0) if C.ndim == 3 else C
-        return _diagonal_maps(Lambda_bar, B_bar, C, length, size)
-
-    kind = Kind(maps, lambda system, steps: as_reals(power(system[0], steps)))
     start = None
     if initial_state is not None:
         start = as_reals(initial_state.reshape(-1, *Lambda_bar.shape).swapaxes(0, 1))
     C = jnp.moveaxis(C, 0, 1) if C.ndim == 3 else C
     rows = None if resets is None else resets.reshape(-1, length)
     u = u.reshape(-1, length, features).astype(jnp.float32)
-    y, last = evaluate(kind, u, (Lambda_bar, B_bar, C), start, rows)
+    y, last = evaluate(DIAGONAL, u, (Lambda_bar, B_bar, C), start, rows)
     last = jax.lax.complex(*jnp.split(last.swapaxes(0, 1), 2, axis=-1))
     return y.reshape(*batch, length, features), last.reshape(*batch, *Lambda_bar.shape)
 
 
-def _diagonal_maps(Lambda_bar, B_bar, C, length, size):
-    """Return the maps of a diagonal system, complex states stored as reals."""
+def _maps(system, length, size):
+    """Return the maps of a system (Lambda_bar, B_bar, C), complex states stored as reals."""
+    Lambda_bar, B_bar, C = system
+    C = jnp.moveaxis(C, 1, 0) if C.ndim == 3 else C
     table = powers(Lambda_bar, size)  # (T, H, N)
     directions = C.reshape(-1, *B_bar.shape)
     kernels = jnp.einsum("thn,chn->cht", table, directions * B_bar[None], precision=_PRECISION)
@@ -82,12 +75,19 @@ def _diagonal_maps(Lambda_bar, B_bar, C, length, size):
         read=_real_readout(read),
         inject_ahead=inject_ahead,
         read_ahead=read_ahead,
-        transition=as_reals(power(Lambda_bar, size)),
+        transition=_span(system, size),
         error=error,
-        rest=as_reals(power(Lambda_bar, (length - 1) % size + 1)),
+        rest=_span(system, (length - 1) % size + 1),
     )
+
+
+def _span(system, steps):
+    return as_reals(power(system[0], steps))
 
 
 def _real_readout(rows):
     """Return (H, 2N, T) with which a state stored as reals gives Re(sum_n rows_n x_n)."""
     return jnp.concatenate([rows.real, -rows.imag], axis=-1).transpose(1, 2, 0)
+
+
+DIAGONAL = Kind(_maps, _span)

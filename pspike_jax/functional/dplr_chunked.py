@@ -24,7 +24,6 @@ from pspike_jax.functional.chunked import (
     ChunkMaps,
     Evaluate,
     Kind,
-    chunk_length,
     evaluate_whole,
     toeplitz,
 )
@@ -145,15 +144,12 @@ def chunked_dplr(
       y: (B, L, H) float32.
       final_state: (B, H, S) float32.
     """
-    length = u.shape[1]
     start = None if initial_state is None else initial_state.swapaxes(0, 1)
-    kind = Kind(lambda system: _dense_maps(system, length), _dense_span)
-    y, final_state = evaluate(kind, u.astype(jnp.float32), system, start, None)
+    y, final_state = evaluate(DENSE, u.astype(jnp.float32), system, start, None)
     return y, final_state.swapaxes(0, 1)
 
 
-def _dense_maps(system, length):
-    size = chunk_length(length)
+def _maps(system, length, size):
     increment, inject, read = system
     injected = _orbit(increment, inject, size)  # (H, T, S), rows B A^t
     transposed = increment.swapaxes(1, 2)
@@ -169,13 +165,13 @@ def _dense_maps(system, length):
         read_ahead=_orbit(transposed, read[:, 1], size)[:, ::-1].swapaxes(1, 2)
         if two_sided
         else None,
-        transition=_dense_span(system, size),
+        transition=_span(system, size),
         error=None,
-        rest=_dense_span(system, (length - 1) % size + 1),
+        rest=_span(system, (length - 1) % size + 1),
     )
 
 
-def _dense_span(system, steps):
+def _span(system, steps):
     identity = jnp.eye(system.increment.shape[-1], dtype=jnp.float32)
     return identity[None] + _power_increment(system.increment, steps)
 
@@ -208,3 +204,6 @@ def _power_increment(increment, exponent):
         if exponent:
             increment = _compose(increment, increment)
     return result
+
+
+DENSE = Kind(_maps, _span)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.chunk_states import advance
-from pspike_jax.functional.chunked import Kind, chunk_responses, run_chunks
+from pspike_jax.functional.chunked import Kind, chunk_length, chunk_responses, run_chunks
 from pspike_jax.functional.diagonal_chunked import chunked_ssm
 from pspike_jax.functional.dplr_chunked import RealSystem, chunked_dplr
 from pspike_jax.functional.feature_blocks import by_features
@@ -113,12 +113,14 @@ def _evaluate_part(
     u = u[:, ::-1] if reverse else u
 
     def from_zero(u, system, _):
-        y, *gains = run_chunks(u, kind.maps(system), None, None)
+        y, *gains = run_chunks(u, kind.maps(system, length, chunk_length(length)), None, None)
         return y, gains
 
     def with_states(y, parts, _):
         system, before, behind = parts
-        return y + chunk_responses(kind.maps(system), before, behind, length), None
+        # With about sqrt(l) chunks of as many steps, their states take hardly any memory.
+        maps = kind.maps(system, length, 2 ** (length.bit_length() // 2))
+        return y + chunk_responses(maps, before, behind, length), None
 
     y, (causal, ahead) = by_features(from_zero, u, system, None)
     rounds = (devices - 1).bit_length()
