@@ -235,7 +235,7 @@ class Trials:
         with small_disk(workdir.parent / "disk") as disk:
             workdir = disk / "run"
             workdir.mkdir()
-            room = rng.randrange(4, 400) << 10
+            room = rng.randrange(4, 300) << 10
             with (disk / "filler").open("wb") as filler:
                 filler.write(bytes(shutil.disk_usage(disk).free - room))
             self.refuse(self.start(workdir), "could not write", "No space left")

@@ -27,7 +27,7 @@ from fault_job import HEARTBEAT
 from fault_trials import POINTS, Failed, Process, Trials, expect, lines_of
 from records import write_record
 
-ROUNDS = 4  # of the trials that kill nothing at random
+ROUNDS = 2  # of the trials that kill nothing at random
 WAYS = (damage.truncate, damage.empty, damage.flip, damage.blank, None)
 DATA = ("manifest.json", "inputs.npy", "lengths.npy", "labels.npy")
 
