@@ -120,16 +120,19 @@ class Process:
 
 
 class Trials:
-    """What all trials share: the data, a run that nothing happens to, and one that was killed."""
+    """What all trials share: the data, a run that nothing happens to, and one that was killed.
 
-    def __init__(self, folder: pathlib.Path, rng: random.Random):
+    A trial is a method of (workdir, generator, ...): the folder does not exist yet, the generator
+    chooses where to strike and is consumed. It returns what happened, or raises Failed.
+    """
+
+    def __init__(self, folder: pathlib.Path):
         """Make the runs.
 
         Args:
           folder: for everything that is written.
-          rng: chooses where to strike; consumed.
         """
-        self.folder, self.rng, self.data = folder, rng, folder / "data"
+        self.folder, self.data = folder, folder / "data"
         fault_job.prepare(self.data)
         self.bits = self.end(self.start(folder / "whole"))
         self.lines = lines_of(folder / "whole")
@@ -166,28 +169,30 @@ class Trials:
         missing = [word for word in words if word not in said]
         expect(status == 1 and not missing, f"status {status}, nothing of {missing}: {said}")
 
-    def kill(self, workdir: pathlib.Path, point: str) -> str:
+    def kill(self, workdir: pathlib.Path, rng: random.Random, point: str) -> str:
         """Kill a run at a point, after a random step."""
         mark, times, seconds = POINTS[point]
         if mark == "restore":
             shutil.copytree(self.killed, workdir)
         process = self.start(workdir)
-        process.wait_for(mark, self.rng.randint(1, times))
+        process.wait_for(mark, rng.randint(1, times))
         if point == "between files of a save":
-            some = self.rng.randint(1, 12)
+            some = rng.randint(1, 12)
             while max(unsealed(workdir), default=0) < some:
                 expect(process.runs(), "it ended before a save was caught")
-        time.sleep(self.rng.uniform(0, seconds))
+        time.sleep(rng.uniform(0, seconds))
         process.kill()
         left = any(unsealed(workdir))
         self.resume(workdir)
         return "left a half-written checkpoint" if left else "left whole checkpoints alone"
 
-    def spoil_run(self, workdir: pathlib.Path, name: str, way: damage.Way | None) -> str:
+    def spoil_run(
+        self, workdir: pathlib.Path, rng: random.Random, name: str, way: damage.Way | None
+    ) -> str:
         """Damage or remove a file of a run that was killed; put it back where it is refused."""
         shutil.copytree(self.killed, workdir)
         path = workdir / name
-        before = damage.damage(path, way, self.rng)
+        before = damage.damage(path, way, rng)
         process = self.start(workdir)
         status, bits = process.finish()
         if status == 0:
@@ -199,22 +204,24 @@ class Trials:
         self.resume(workdir)
         return "refused by name, went on when it was put back"
 
-    def spoil_data(self, workdir: pathlib.Path, name: str, way: damage.Way | None) -> str:
+    def spoil_data(
+        self, workdir: pathlib.Path, rng: random.Random, name: str, way: damage.Way | None
+    ) -> str:
         """Damage or remove a file of the data of a run that was killed."""
         shutil.copytree(self.killed, workdir)
         data = shutil.copytree(self.data, workdir.parent / "data")
-        before = damage.damage(data / name, way, self.rng)
+        before = damage.damage(data / name, way, rng)
         self.refuse(self.start(workdir, data=data), name)
         (data / name).write_bytes(before)
         self.resume(workdir, data)
         return "refused by name, went on when it was put back"
 
-    def hide_data(self, workdir: pathlib.Path) -> str:
+    def hide_data(self, workdir: pathlib.Path, rng: random.Random) -> str:
         """Make the data vanish from under a run, which is then killed."""
         data = shutil.copytree(self.data, workdir.parent / "data")
         away = workdir.parent / "away"
         process = self.start(workdir, data=data)
-        process.wait_for("step", self.rng.randint(1, 20))
+        process.wait_for("step", rng.randint(1, 20))
         data.rename(away)
         process.wait_for("step", 5)  # mapped files outlive their names
         process.kill()
@@ -223,12 +230,12 @@ class Trials:
         self.resume(workdir, data)
         return "went on without it, refused to start, went on when it was back"
 
-    def fill_disk(self, workdir: pathlib.Path) -> str:
+    def fill_disk(self, workdir: pathlib.Path, rng: random.Random) -> str:
         """Let a run fill the disk that it is on."""
         with small_disk(workdir.parent / "disk") as disk:
             workdir = disk / "run"
             workdir.mkdir()
-            room = self.rng.randrange(4, 400) << 10
+            room = rng.randrange(4, 300) << 10
             with (disk / "filler").open("wb") as filler:
                 filler.write(bytes(shutil.disk_usage(disk).free - room))
             self.refuse(self.start(workdir), "could not write", "No space left")
@@ -236,9 +243,9 @@ class Trials:
             self.resume(workdir)
         return "ended with an error, went on when there was space"
 
-    def poison(self, workdir: pathlib.Path) -> str:
+    def poison(self, workdir: pathlib.Path, rng: random.Random) -> str:
         """Make the inputs of one batch not numbers."""
-        step = self.rng.randint(1, 40)
+        step = rng.randint(1, 40)
         process = self.start(workdir, NAN_AT_STEP=str(step))
         self.refuse(process, f"FloatingPointError: step {step}: the loss is nan")
         self.resume(workdir)

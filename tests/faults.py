@@ -10,6 +10,7 @@ folder of a trial that fails is kept. Filling a disk needs root, to mount one of
 
 import argparse
 import collections
+import concurrent.futures
 import os
 import pathlib
 import random
@@ -26,7 +27,7 @@ from fault_job import HEARTBEAT
 from fault_trials import POINTS, Failed, Process, Trials, expect, lines_of
 from records import write_record
 
-ROUNDS = 4  # of the trials that kill nothing at random
+ROUNDS = 2  # of the trials that kill nothing at random
 WAYS = (damage.truncate, damage.empty, damage.flip, damage.blank, None)
 DATA = ("manifest.json", "inputs.npy", "lengths.npy", "labels.npy")
 
@@ -56,11 +57,11 @@ class Pairs:
         expect(self.end(pair) == self.bits and len(self.bits) == 1, "other parameters")
         expect(lines_of(workdir) == self.lines, "other lines of metrics")
 
-    def delay(self, workdir: pathlib.Path, seconds: float | None) -> str:
+    def delay(self, workdir: pathlib.Path, rng: random.Random, seconds: float | None) -> str:
         """Stop one process at a random step, for some seconds or for ever."""
         pair = self.start(workdir)
-        late = self.trials.rng.randrange(2)
-        pair[late].wait_for("step", self.trials.rng.randint(1, 40))
+        late = rng.randrange(2)
+        pair[late].wait_for("step", rng.randint(1, 40))
         pair[late].send(signal.SIGSTOP)
         if seconds is not None:
             time.sleep(seconds)
@@ -83,27 +84,39 @@ def checkpoint_files(workdir: pathlib.Path) -> list[str]:
     return [str(path.relative_to(workdir)) for path in found]
 
 
-def plan(trials: Trials, kills: int) -> list[tuple[str, Callable[..., str], tuple]]:
-    """List what to do: (kind, function, arguments)."""
-    ways = lambda: trials.rng.choice(WAYS)
+def plan(trials: Trials, kills: int) -> list[tuple[str, Callable[..., str], list]]:
+    """List what to do: (kind, trial, its arguments)."""
     points = [list(POINTS)[number % len(POINTS)] for number in range(kills)]
-    listed = [(f"killed {point}", trials.kill, (point,)) for point in points]
-    for _ in range(ROUNDS):
-        for name in checkpoint_files(trials.killed):
-            listed.append(("file of a checkpoint damaged", trials.spoil_run, (name, ways())))
-        for name in ("config.json", "metrics.jsonl"):
-            listed.append((f"{name} damaged", trials.spoil_run, (name, ways())))
-        for name in DATA:
-            listed.append((f"data: {name} damaged", trials.spoil_data, (name, ways())))
-        listed.append(("data vanished", trials.hide_data, ()))
-        listed.append(("inputs not numbers", trials.poison, ()))
+    listed = [(f"killed {point}", trials.kill, [point]) for point in points]
+    for turn in range(ROUNDS):
+        way = lambda place: WAYS[(turn + place) % len(WAYS)]
+        for place, name in enumerate(checkpoint_files(trials.killed)):
+            kind = "a file of a checkpoint damaged"
+            listed.append((kind, trials.spoil_run, [name, way(place)]))
+        for place, name in enumerate(("config.json", "metrics.jsonl")):
+            listed.append((f"{name} damaged", trials.spoil_run, [name, way(place)]))
+        for place, name in enumerate(DATA):
+            listed.append(("a file of the data damaged", trials.spoil_data, [name, way(place)]))
+        listed.append(("the data vanished", trials.hide_data, []))
+        listed.append(("inputs not numbers", trials.poison, []))
         if os.getuid() == 0:
-            listed.append(("disk full", trials.fill_disk, ()))
+            listed.append(("disk full", trials.fill_disk, []))
     pairs = Pairs(trials)
     for seconds in (1, HEARTBEAT / 2, None, None):
-        kind = "one of two processes late" if seconds else "one of two processes stopped"
-        listed.append((kind, pairs.delay, (seconds,)))
+        kind = "one of two processes late" if seconds else "one of two processes silent"
+        listed.append((kind, pairs.delay, [seconds]))
     return listed
+
+
+def attempt(folder: pathlib.Path, seed: str, trial: Callable[..., str], arguments: list) -> str:
+    """Run a trial in a folder of its own, which stays if it fails; return what happened."""
+    place = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix="trial-"))
+    try:
+        outcome = trial(place / "run", random.Random(seed), *arguments)
+    except Failed as failure:
+        return f"FAILED in {place}: {failure}"
+    shutil.rmtree(place)
+    return outcome
 
 
 def main() -> None:
@@ -115,25 +128,28 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="folder for runs; it must not exist")
     parser.add_argument("--output", help="file of the record")
     parser.add_argument("--seed", type=int, default=0, help="of steps, moments and damages")
+    parser.add_argument("--jobs", type=int, default=1, help="how many trials at a time")
     asked = parser.parse_args()
     started, folder = time.monotonic(), pathlib.Path(asked.workdir).absolute()
     folder.mkdir(parents=True)
-    trials = Trials(folder, random.Random(asked.seed))
+    todo = plan(Trials(folder), asked.trials)
     seen, failures = collections.defaultdict(collections.Counter), []
-    for number, (kind, function, arguments) in enumerate(todo := plan(trials, asked.trials), 1):
-        place = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix="trial-"))
-        try:
-            outcome = function(place / "run", *arguments)
-            shutil.rmtree(place)
-        except Failed as failure:
-            outcome = "FAILED"
-            failures.append(f"{kind} {arguments} in {place}: {failure}")
-        seen[kind][outcome] += 1
-        print(f"{number} of {len(todo)}: {kind}: {outcome}", file=sys.stderr, flush=True)
-    counts = {kind: dict(outcomes) for kind, outcomes in seen.items()}
+    with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
+        coming = [
+            pool.submit(attempt, folder, f"{asked.seed} {number}", *trial)
+            for number, (_, *trial) in enumerate(todo)
+        ]
+        for number, (future, (kind, _, arguments)) in enumerate(zip(coming, todo)):
+            outcome = future.result()
+            if outcome.startswith("FAILED"):
+                failures.append(f"{number}, {kind} {arguments}: {outcome}")
+                outcome = "FAILED"
+            seen[kind][outcome] += 1
+            print(f"{number + 1} of {len(todo)}: {kind}: {outcome}", file=sys.stderr, flush=True)
     write_record(asked.output, started, {
         "seed": asked.seed, "killed_and_resumed": asked.trials, "trials": len(todo),
-        "outcomes": counts, "failures": failures,
+        "outcomes": {kind: dict(outcomes) for kind, outcomes in seen.items()},
+        "failures": failures,
     })
 
 

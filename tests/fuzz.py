@@ -51,6 +51,7 @@ def read_damaged(folder: pathlib.Path, loader: Loader, rng: random.Random) -> tu
         damage(damaged, way, rng)
         loader.sign(copy)
         with warnings.catch_warnings():
+            warnings.simplefilter("error")
             warnings.filterwarnings("ignore", "skipped the")
             loader.load(copy)
         outcome = "read"
@@ -58,11 +59,11 @@ def read_damaged(folder: pathlib.Path, loader: Loader, rng: random.Random) -> tu
         # What is wrong between whole files is said of their folder: a checkpoint, a prepared set.
         names = (damaged.name, *FOLDERS.intersection(damaged.parts))
         known = any(name in str(error) for name in names) or "state dict" in str(error)
-        outcome = "refused" if known else f"NOT NAMED: {error!r}"
+        outcome = "refused" if known else f"NOT NAMED: {error!r:.300}"
         if any(isinstance(cause, MemoryError) for cause in (error.__cause__, error.__context__)):
-            outcome = f"TOO LARGE: {error!r}"
+            outcome = f"TOO LARGE: {error!r:.300}"
     except Exception as error:
-        outcome = f"WRONG: {error!r}"
+        outcome = f"WRONG: {error!r:.300}"
     finally:
         shutil.rmtree(copy)
     return f"{way.__name__} {damaged.relative_to(copy)}", outcome

@@ -36,6 +36,7 @@ def write_record(path: str | None, started: float, content: dict[str, Any]) -> N
     text = json.dumps(record, indent=1) + "\n"
     print(text, end="")
     if path is not None:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(path).write_text(text)
     if content["failures"]:
         raise SystemExit(1)

@@ -108,7 +108,7 @@ def test_other_files_are_refused(tmp_path, rng):
     with pytest.raises(ValueError, match="269 series of .12. channels .* published are 270"):
         load_japanese_vowels(source_dir=str(tmp_path), seed=0)
     write_digits(tmp_path, rng, count=2999)
-    with pytest.raises(ValueError, match="2999, 2999"):
+    with pytest.raises(ValueError, match="2999,., .2999,."):
         load_spoken_digits(source_dir=str(tmp_path), seed=0)
 
 
@@ -117,6 +117,34 @@ def test_read_ts_names_the_line_that_is_wrong(tmp_path):
     path.write_text("@dimensions 2\n@data\n1,2:3,4:a\n1,x:3,4:b\n")
     with pytest.raises(ValueError, match="line 4"):
         read_ts(path)
+    for line in ("1,nan:3,4:b", "1"):
+        path.write_text(f"@data\n{line}\n")
+        with pytest.raises(ValueError, match="line 2: expected channels of finite numbers"):
+            read_ts(path)
     path.write_text("1,2:3,4:a\n")
     with pytest.raises(ValueError, match="no line '@data'"):
         read_ts(path)
+    path.write_bytes(b"\xff\n@data\n")
+    with pytest.raises(ValueError, match="one.ts: not a text file"):
+        read_ts(path)
+
+
+def test_vowels_of_another_speaker_are_refused(tmp_path, rng):
+    write_vowels(tmp_path, rng)
+    path = tmp_path / "JapaneseVowels_TEST.ts"
+    path.write_text(path.read_text().replace(":9\n", ":10\n"))
+    with pytest.raises(ValueError, match="TEST.ts: speakers .*'10'"):
+        load_japanese_vowels(source_dir=str(tmp_path), seed=0)
+
+
+@pytest.mark.parametrize("name, change, reason", [
+    ("y", lambda a: a.astype(float), "no array y"),
+    ("y", lambda a: a + 1, "a label that is not 0 to 9"),
+    ("X", lambda a: a * np.nan, "not a finite number"),
+])
+def test_spoken_digits_name_the_file_that_is_wrong(tmp_path, rng, name, change, reason):
+    frames, labels, lengths = write_digits(tmp_path, rng)
+    arrays = {"X": frames, "y": labels, "lengths": lengths}
+    np.savez(tmp_path / "digits.npz", **arrays | {name: change(arrays[name])})
+    with pytest.raises(ValueError, match=f"digits.npz: .*{reason}"):
+        load_spoken_digits(source_dir=str(tmp_path), seed=0)

@@ -198,17 +198,25 @@ def test_read_state_dict_asks_torch_for_tensors_only(monkeypatch, tmp_path):
         def numpy(self):
             return np.arange(3.0)
 
-    asked = {}
+    asked, large = {}, Tensor()
+    large.nbytes = 1 << 31
+    files = {"good": {"a": Tensor()}, "bad": {"epoch": 3}, "large": {"a": large}, "list": [1]}
 
     def load(path, **options):
         asked.update(options)
-        return {"a": Tensor()} if pathlib.Path(path).stem == "good" else {"epoch": 3}
+        return files[pathlib.Path(path).stem]
 
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
-    for name in ("good.pth", "bad.pt", "weights.bin"):
+    for name in ("good.pth", "bad.pt", "large.pt", "list.pt", "damaged.pth", "weights.bin"):
         (tmp_path / name).write_bytes(b"")
     np.testing.assert_array_equal(read_state_dict(tmp_path / "good.pth")["a"], [0, 1, 2])
-    assert asked["weights_only"] is True
+    assert asked["weights_only"] is True and asked["mmap"] is True
+    with pytest.raises(ValueError, match="damaged.pth: not a readable file of tensors .'damaged'"):
+        read_state_dict(tmp_path / "damaged.pth")
+    with pytest.raises(ValueError, match="large.pt: its tensors take more than 1,073,741,824 byt"):
+        read_state_dict(tmp_path / "large.pt")
+    with pytest.raises(ValueError, match="list.pt holds a list; expected a state dict"):
+        read_state_dict(tmp_path / "list.pt")
     with pytest.raises(ValueError, match="'epoch' is a int; expected a tensor"):
         read_state_dict(tmp_path / "bad.pt")
     with pytest.raises(ValueError, match="expected .npz, .pth or .pt"):

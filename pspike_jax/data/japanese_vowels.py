@@ -48,7 +48,10 @@ def load_japanese_vowels(*, source_dir: str, seed: int) -> Task:
                 f"{folder / file}: {len(series)} series of {sorted(shapes)} channels and at most "
                 f"{longest} frames; published are {EXAMPLES[name]} of {CHANNELS} and {LENGTH}"
             )
-        labels = [int(speaker) - 1 for speaker in speakers]
+        names = [str(number) for number in range(1, SPEAKERS + 1)]
+        if not set(speakers) <= set(names):
+            raise ValueError(f"{folder / file}: speakers {sorted(set(speakers))}, expected {names}")
+        labels = [names.index(speaker) for speaker in speakers]
         splits[name] = pad([one.T for one in series], np.asarray(labels, np.int32), LENGTH)
     train, validation = held_out(splits["train"].labels, VALIDATION_SHARE, seed=seed)
     train, validation = take(splits["train"], train), take(splits["train"], validation)
@@ -73,7 +76,10 @@ def read_ts(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; put the published .ts file there")
-    lines = [line.strip() for line in path.read_text().splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file ({error.reason})") from error
     if "@data" not in lines:
         raise ValueError(f"{path} has no line '@data'")
     first = lines.index("@data") + 1
@@ -83,8 +89,11 @@ def read_ts(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
             continue
         *channels, label = line.split(":")
         try:
-            series.append(np.array([channel.split(",") for channel in channels], np.float64))
+            one = np.array([channel.split(",") for channel in channels], np.float64)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
+        if one.ndim != 2 or not np.isfinite(one).all():
+            raise ValueError(f"{path}, line {number}: expected channels of finite numbers")
+        series.append(one)
         labels.append(label)
     return series, labels

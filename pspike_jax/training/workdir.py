@@ -103,7 +103,7 @@ def check_workdir(workdir: epath.Path, description: Mapping[str, Any]) -> None:
         raise FileNotFoundError(f"workdir {workdir} holds no run: there is no {CONFIG}")
     try:
         found = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, expected the description of a run") from error
     here, there = _flatten(description), _flatten({key: found.get(key) for key in description})
     differing = [
@@ -112,7 +112,7 @@ def check_workdir(workdir: epath.Path, description: Mapping[str, Any]) -> None:
         if here.get(key, "not set") != there.get(key, "not set") and not key.startswith(PLACE)
     ]
     if differing:
-        raise ValueError(f"workdir {workdir} belongs to another config; " + "; ".join(differing))
+        raise ValueError(f"{path} belongs to another config; " + "; ".join(differing))
 
 
 def _circumstances() -> dict[str, Any]:
