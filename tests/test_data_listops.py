@@ -213,6 +213,13 @@ def test_listops_source_names_the_damaged_line(tmp_path, row, reason):
         listops.listops_source(ListOpsSettings(min_length=1, max_length=7), tmp_path)
 
 
+def test_listops_source_names_a_file_that_lost_its_lines(tmp_path):
+    write_published(tmp_path, ["( [MAX 2 ) 9 ) ]\t9"])
+    (tmp_path / "basic_val.tsv").write_text("Source\tTarget\n")
+    with pytest.raises(ValueError, match="basic_val.tsv: no expressions"):
+        listops.listops_source(ListOpsSettings(min_length=1, max_length=7), tmp_path)
+
+
 @pytest.mark.parametrize("fields, reason", [
     ({"min_length": 0}, "got min_length=0"),
     ({"min_length": 30, "max_length": 31}, "min_length < max_length - 1"),

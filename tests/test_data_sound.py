@@ -132,6 +132,13 @@ def test_list_official_refuses_lists_that_do_not_match(tmp_path, rng, line, reas
         speech_commands.list_official(tmp_path)
 
 
+def test_list_official_refuses_a_list_that_lost_its_lines(tmp_path, rng):
+    write_speech(tmp_path, rng, clips=1)
+    (tmp_path / "validation_list.txt").write_text("\n")
+    with pytest.raises(ValueError, match="validation_list.txt: lists no clip"):
+        speech_commands.list_official(tmp_path)
+
+
 def test_list_official_names_a_missing_word_and_a_missing_list(tmp_path, rng):
     write_speech(tmp_path, rng, clips=1)
     (tmp_path / "testing_list.txt").unlink()

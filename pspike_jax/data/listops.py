@@ -122,6 +122,9 @@ def listops_source(
             for name, file in _FILES.items()
         }
         counts = {name: len(pairs) for name, pairs in rows.items()}
+        for name, count in counts.items():
+            if not count:
+                raise ValueError(f"{folder / _FILES[name]}: no expressions")
         differences = count_differences(PUBLISHED, counts)
         blocks = (_encode(pairs, settings.max_length) for pairs in rows.values())
         name = "listops (published files)"

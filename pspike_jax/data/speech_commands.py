@@ -143,6 +143,8 @@ def list_official(
             lines = path.read_text(encoding="ascii").split()
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not a list of clips ({error})") from error
+        if not lines:
+            raise ValueError(f"{path}: lists no clip")
         for number, line in enumerate(lines, 1):
             if line not in clips:
                 raise ValueError(f"{path}, line {number}: no clip {line} in {folder}")
