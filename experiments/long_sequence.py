@@ -1,6 +1,7 @@
 """Train on sequences of a million steps whose time is split over devices, here virtual ones.
 
-  python -m experiments.long_sequence --length=1048576 --devices=8 --output=long_sequence.json
+  python -m experiments.long_sequence --length=1048576 --devices=8 \
+      --output=experiments/results/checks/long_sequence.json
 
 Two classes of waves in noise, told apart by their period. The training step is compiled for one
 device and for all of them; what each device needs in memory must be its share of what one needs

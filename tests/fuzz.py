@@ -1,6 +1,6 @@
 """Damage files, thousands of them, and read each with its loader.
 
-  python tests/fuzz.py --files=2000 --output=experiments/results/fuzz.json
+  python tests/fuzz.py --files=2000 --output=experiments/results/checks/fuzz.json
 
 Each must end in a result of the announced shapes, or in a ValueError or FileNotFoundError that
 names the file: never in another exception, a crash, a hang, or an allocation of more than a GiB.

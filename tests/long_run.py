@@ -1,6 +1,6 @@
 """Train for many steps and watch the memory of the process.
 
-  python tests/long_run.py --steps=10000 --output=experiments/results/long_run.json
+  python tests/long_run.py --steps=10000 --output=experiments/results/checks/long_run.json
 
 What a step, a line of metrics, a validation or a checkpoint leaves behind would show as a slope.
 The first fifth of the run is warming up: compiling, and allocators that grow to what they need.
