@@ -1,6 +1,7 @@
 """Kill, damage, fill, hide, poison and delay a small run; see that it ends with the same bits.
 
-  python tests/faults.py --trials=100 --workdir=/tmp/faults --output=experiments/results/checks/faults.json
+  python tests/faults.py --trials=100 --workdir=/tmp/faults \
+      --output=experiments/results/checks/faults.json
 
 A trial spoils a run once, puts right what the error names, and starts the same command again. That
 must end with the parameters, statistics, optimizer state and lines of metrics of a run that nothing
