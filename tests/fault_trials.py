@@ -47,11 +47,12 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
 
 def unsealed(workdir: pathlib.Path) -> list[int]:
     """Count the files of each checkpoint that is being written, or that was cut short."""
-    return [
-        sum(path.is_file() for path in folder.rglob("*"))
-        for folder in (workdir / "checkpoints").glob("*")
-        if not (folder / "seal.json").exists()
-    ]
+    counts = []
+    with contextlib.suppress(FileNotFoundError):  # one is removed while it is looked at
+        for folder in (workdir / "checkpoints").glob("*"):
+            if not (folder / "seal.json").exists():
+                counts.append(sum(path.is_file() for path in folder.rglob("*")))
+    return counts
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 import damage
 from fault_job import HEARTBEAT
-from fault_trials import POINTS, Failed, Process, Trials, expect, lines_of
+from fault_trials import POINTS, Process, Trials, expect, lines_of
 from records import write_record
 
 ROUNDS = 2  # of the trials that kill nothing at random
@@ -114,8 +114,8 @@ def attempt(folder: pathlib.Path, seed: str, trial: Callable[..., str], argument
     place = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix="trial-"))
     try:
         outcome = trial(place / "run", random.Random(seed), *arguments)
-    except Failed as failure:
-        return f"FAILED in {place}: {failure}"
+    except Exception as failure:  # of the run, or of what watches it: the others go on
+        return f"FAILED in {place}: {failure!r}"
     shutil.rmtree(place)
     return outcome
 
