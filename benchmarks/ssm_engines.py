@@ -106,6 +106,12 @@ def gradient(model: Callable[..., Any]) -> Callable[..., Any]:
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
 
 
+LENGTHS = (1024, 4096, 16_384, 65_536)
+LAYERS = (
+    Shape(8, 2048, 128, 32),
+    Shape(16, 784, 400, 32),  # psMNIST
+    Shape(32, 64, 128, 8),  # the quickstart
+)
 PASSES = {"forward": forward, "forward+backward": gradient}
 
 
@@ -150,13 +156,7 @@ def affordable(names, last: Sequence[timing.Record], growth: float) -> list[str]
 
 def measure(quick: bool) -> list[timing.Record]:
     """Time all contenders against length, and in three layers of models."""
-    lengths = (9,) if quick else (1024, 4096, 16_384, 65_536)
-    sweep = [Shape(1, L, 4, 2) if quick else Shape(1, L, 64, 32) for L in lengths]
-    layers = [
-        Shape(8, 2048, 128, 32),
-        Shape(16, 784, 400, 32),  # psMNIST
-        Shape(32, 64, 128, 8),  # the quickstart
-    ]
+    sweep = [Shape(1, 9, 4, 2)] if quick else [Shape(1, L, 64, 32) for L in LENGTHS]
     records, last, names = [], [], list(contenders(sweep[0]))
     for before, shape in zip([None, *sweep], sweep):
         growth = 1 if before is None else shape.work / before.work
@@ -167,8 +167,8 @@ def measure(quick: bool) -> list[timing.Record]:
     if quick:
         shape = Shape(2, 9, 3, 2)
         return records + compare(shape, "forward", contenders(shape))
-    records += compare(layers[0], "forward", contenders(layers[0]), [matrix_product()])
-    for shape in layers:
+    records += compare(LAYERS[0], "forward", contenders(LAYERS[0]), [matrix_product()])
+    for shape in LAYERS:
         records += compare(shape, "forward+backward", contenders(shape))
     return records
 
@@ -201,7 +201,7 @@ def draw(records: Sequence[timing.Record]):
 
 
 def table_shapes(quick: bool) -> list[list[Shape]]:
-    """Return the shapes of the table, each list ordered by length."""
+    """Return the shapes of the table, among them the benchmark's; lists are ordered by length."""
     lengths = (1, 5) if quick else (1, 8, 64, 256, 1024, 2048, 4096, 16_384)
     # About 8,000 steps in a batch, as a training step has.
     series = lambda H, N, **flags: [
@@ -214,6 +214,8 @@ def table_shapes(quick: bool) -> list[list[Shape]]:
         series(128, 8, two_sided=True),
         series(128, 8, state_wanted=True),
         series(128, 8, shared=True),
+        [Shape(1, L, 64, 32) for L in LENGTHS],
+        *([shape] for shape in LAYERS),
     ]
 
 

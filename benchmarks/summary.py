@@ -203,6 +203,8 @@ CLAIMS = (
                   unit=" MB"),
         )
     ),
+    Claim("with `engine=\"fft\"`: share of the plain time", TRAIN, "train_step",
+          times("engine fft", "plain", **OFFICIAL), None, unit=""),
     Claim("its compile time", TRAIN, "train_step",
           field("compile_s", **STEP, layers=4), 10, True, " s"),
     Claim("compile time of 12 layers over 4", TRAIN, "train_step", depth, 1.3, True),

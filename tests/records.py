@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 
-from pspike_jax.training.workdir import source_commit
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.record import hardware  # noqa: E402
+from pspike_jax.training.workdir import source_commit  # noqa: E402
 
 
 def write_record(path: str | None, started: float, content: dict[str, Any]) -> None:

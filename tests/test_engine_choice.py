@@ -1,16 +1,20 @@
 """What `auto` runs: the table's fastest engine at the nearest shape, and its explanation."""
 
+import sys
+
+import jax.numpy as jnp
 import pytest
 
-from pspike_jax.functional import engine_choice, explain_engine
+from pspike_jax.functional import engine_choice, explain_engine, linear_ssm
 from pspike_jax.functional.engine import Engine
 
+linear_ssm_room = sys.modules["pspike_jax.functional.linear_ssm"]  # the function hides its module
 PLAIN = {"shared": False, "two_sided": False, "state_wanted": False}
 
 
-def row(length, seconds, features=128, state=8, **flags):
-    return {"platform": "cpu", "length": length, "features": features, "state": state, "batch": 1,
-            **PLAIN, **flags, "seconds": seconds, "measured": True}
+def row(length, seconds, features=128, state=8, batch=1, **flags):
+    return {"platform": "cpu", "length": length, "features": features, "state": state,
+            "batch": batch, **PLAIN, **flags, "seconds": seconds, "measured": True}
 
 
 @pytest.fixture
@@ -21,21 +25,26 @@ def table(monkeypatch):
         row(4096, {"fft": 9.0, "chunked": 3.0, "sequential": 50.0}),
         row(64, {"sequential": 1.0, "fft": 8.0}, state_wanted=True),
         row(512, {"fft": 1.0, "chunked": 1.04}),
+        row(64, {"fft": 30.0, "chunked": 20.0}, batch=32),
     ]
-    estimate = {"platform": "tpu", "length": 64, "features": 128, "state": 8, **PLAIN,
-                "engine": "chunked", "measured": False}
+    estimate = {"platform": "tpu", "length": 64, "features": 128, "state": 8, "batch": 1,
+                **PLAIN, "engine": "chunked", "measured": False}
     monkeypatch.setattr(engine_choice, "_table", lambda: {"cpu": rows, "tpu": [estimate]})
 
 
-@pytest.mark.parametrize("length, flags, engine", [
-    (70, {}, "fft"),
-    (60_000, {}, "chunked"),
-    (4096, {"state_wanted": True}, "sequential"),  # a row with the same flags before a nearer one
-    (512, {}, "chunked"),  # slower by less than the spread, and leaner
+@pytest.mark.parametrize("length, batch, flags, engine", [
+    (70, 1, {}, "fft"),
+    (70, 12, {}, "chunked"),
+    (60_000, 1, {}, "chunked"),
+    # A row with the same flags comes before a nearer one.
+    (4096, 1, {"state_wanted": True}, "sequential"),
+    (512, 1, {}, "chunked"),  # slower by less than the spread, and leaner
 ])
-def test_choose_engine_takes_the_fastest_at_the_nearest_shape(table, length, flags, engine):
-    assert engine_choice.choose_engine("cpu", length, 128, 8, **PLAIN | flags) is Engine(engine)
-    assert explain_engine(length, 128, 8, platform="cpu", **flags).startswith(f"{engine}: ")
+def test_choose_engine_takes_the_fastest_at_the_nearest_shape(table, length, batch, flags, engine):
+    chosen = engine_choice.choose_engine("cpu", length, 128, 8, batch, **PLAIN | flags)
+    assert chosen is Engine(engine)
+    text = explain_engine(length, 128, 8, batch=batch, platform="cpu", **flags)
+    assert text.startswith(f"{engine}: ")
 
 
 def test_explain_engine_names_the_measured_times(table):
@@ -54,6 +63,17 @@ def test_explain_engine_says_what_is_an_estimate(table):
 def test_explain_engine_names_what_does_not_fit(table, arguments, platform, message):
     with pytest.raises(ValueError, match=message):
         explain_engine(*arguments, platform=platform)
+
+
+def test_auto_goes_by_the_batch(table, monkeypatch):
+    asked = []
+    monkeypatch.setattr(linear_ssm_room, "choose_engine", lambda *sizes, **_: (
+        asked.append(sizes[1:]) or Engine.SEQUENTIAL
+    ))
+    system = (jnp.zeros((5, 2), jnp.complex64),) * 3
+    linear_ssm(jnp.zeros((3, 4, 7, 5)), *system)
+    linear_ssm(jnp.zeros((7, 5)), *system)
+    assert set(asked) == {(7, 5, 2, 12), (7, 5, 2, 1)}
 
 
 def test_committed_table_covers_every_platform_and_marks_estimates():

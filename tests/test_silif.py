@@ -11,7 +11,6 @@ import pspike_jax
 from pspike_jax import models
 from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.neurons import Firing
-from pspike_jax.functional.neurons.product import spike_product
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.silif import NEURONS
 
@@ -296,17 +295,6 @@ def test_poles_are_the_eigenvalues_of_the_neurons(rng):
     # Float32 coefficients; a square root near zero halves the digits.
     np.testing.assert_allclose(np.sort_complex(got[1]), np.sort_complex(expected), atol=1e-3)
     assert models.poles(*build("lif", rng, widths=(8, 4))) is None
-
-
-def test_spike_product_equals_the_product_of_arrays(rng):
-    spikes = jnp.asarray(2.0 * (rng.random((5, 3, 11)) < 0.4), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(11, 4)), jnp.float32)
-    got, pull = jax.vjp(lambda s, k: spike_product(s, k, 2.0), spikes, kernel)
-    expected, pull_expected = jax.vjp(lambda s, k: s @ k, spikes, kernel)
-    np.testing.assert_array_equal(got, expected)
-    for g, e in zip(pull(got), pull_expected(got)):
-        # Sums over 15 terms in another order.
-        np.testing.assert_allclose(g, e, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_keeps_a_share_and_scales_it(key):

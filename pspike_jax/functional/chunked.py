@@ -247,15 +247,19 @@ def _between(inputs, maps, start, segments):
         y = jnp.einsum("hkbm,hmi->hkbi", states, readout, precision=_PRECISION)
         return y if mask is None else jnp.where(mask[None], y, 0)
 
-    states, last = scan_chunks(
-        False, maps.transition, maps.error, drive(maps.inject, after), start, keep
-    )
+    def scan(reverse, drive, start):
+        return scan_chunks(reverse, maps.transition, maps.error, drive, start, keep)
+
     if maps.read_ahead is None:
+        states, last = scan(False, drive(maps.inject, after), start)
         return read(states, maps.read, before), last, None
-    ahead, first = scan_chunks(
-        True, maps.transition, maps.error, drive(maps.inject_ahead, before),
-        jnp.zeros_like(start), keep,
-    )
+    if segments is None:
+        both = drive(jnp.concatenate([maps.inject, maps.inject_ahead], axis=-1), None)
+        drives = jnp.split(both, 2, axis=-1)
+    else:
+        drives = drive(maps.inject, after), drive(maps.inject_ahead, before)
+    states, last = scan(False, drives[0], start)
+    ahead, first = scan(True, drives[1], jnp.zeros_like(start))
     if segments is not None:
         y = read(states, maps.read, before) + read(ahead, maps.read_ahead, after)
         return y, last, first

@@ -29,20 +29,24 @@ def _table() -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def nearest_row(platform: str, length: int, features: int, state: int, **flags: bool) -> dict:
+def nearest_row(
+    platform: str, length: int, features: int, state: int, batch: int, **flags: bool
+) -> dict[str, Any]:
     """Return the row of the table that decides; arguments as in `explain_engine`."""
+    sizes = {"length": length, "features": features, "state": state, "batch": batch}
 
     def distance(row):
-        sizes = (("length", length), ("features", features), ("state", state))
-        steps = sum(abs(math.log2(row[name] / size)) for name, size in sizes)
+        steps = sum(abs(math.log2(row[name] / size)) for name, size in sizes.items())
         return sum(row[flag] != flags[flag] for flag in _FLAGS), steps
 
     return min(_table()[platform], key=distance)
 
 
-def choose_engine(platform: str, length: int, features: int, state: int, **flags: bool) -> Engine:
+def choose_engine(
+    platform: str, length: int, features: int, state: int, batch: int, **flags: bool
+) -> Engine:
     """Return the engine that `auto` runs; arguments as in `explain_engine`."""
-    return _fastest(nearest_row(platform, length, features, state, **flags))
+    return _fastest(nearest_row(platform, length, features, state, batch, **flags))
 
 
 def _fastest(row):
@@ -60,6 +64,7 @@ def explain_engine(
     features: int,
     state: int,
     *,
+    batch: int = 1,
     shared: bool = False,
     two_sided: bool = False,
     state_wanted: bool = False,
@@ -71,6 +76,7 @@ def explain_engine(
       length: L, at least 1.
       features: H, at least 1.
       state: N, stored complex states of a feature, at least 1.
+      batch: examples, at least 1.
       shared: features share Lambda_bar.
       two_sided: C is (2, H, N).
       state_wanted: an initial state is given.
@@ -82,7 +88,8 @@ def explain_engine(
     Raises:
       ValueError: sizes below 1, or a platform that the table does not have.
     """
-    for name, size in (("length", length), ("features", features), ("state", state)):
+    sizes = {"length": length, "features": features, "state": state, "batch": batch}
+    for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be 1 or more, got {size}")
     if platform is None:
@@ -90,7 +97,7 @@ def explain_engine(
     if platform not in _table():
         raise ValueError(f"platform {platform!r} has no rows; the table has {sorted(_table())}")
     flags = {"shared": shared, "two_sided": two_sided, "state_wanted": state_wanted}
-    row = nearest_row(platform, length, features, state, **flags)
+    row = nearest_row(platform, **sizes, **flags)
     engine = _fastest(row).value
     if not row["measured"]:
         return (

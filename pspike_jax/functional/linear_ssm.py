@@ -5,6 +5,7 @@
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,8 @@ def linear_ssm(
 
 def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
     """Run the engine of the table, on whichever platform the program is lowered for."""
-    size = (u.shape[-2], *Lambda_bar.shape)
+    # An empty batch, as of a host without examples, is as good as one of 1.
+    size = (u.shape[-2], *Lambda_bar.shape, max(1, math.prod(u.shape[:-2])))
     flags = {
         "shared": shared,
         "two_sided": C.ndim == 3,

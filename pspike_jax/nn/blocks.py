@@ -94,6 +94,7 @@ class Block(nn.Module):
             "dt_min": config.dt_min,
             "dt_max": config.dt_max,
             "engine": config.engine,
+            "spiking": self._spiking,
             "name": name,
         }
         if config.parametrization == "dplr":
@@ -106,13 +107,19 @@ class Block(nn.Module):
         one_way_each = self.config.block == "paper" and self.config.bidirectional
         return not (self.config.causal or one_way_each)
 
+    @property
+    def _spiking(self) -> bool:
+        return self.mode.sampling == "spikes" or self.config.neuron == "lif"
+
     def mix_and_fuse(self, x, spikes, mask):
         """Return the block's output from its input and the spikes of its branches."""
         config = self.config
-        y = SpikeMixer(config.d_model, config.mixer, config.activation, name="mixer")(spikes)
+        mixer = SpikeMixer(
+            config.d_model, config.mixer, config.activation, self._spiking, name="mixer"
+        )
         norm = None if config.prenorm else config.norm
         fuse = ClampFuse(config.residual, config.dropout, norm, name="fuse")
-        return fuse(x, y, mask, self.mode.train)
+        return fuse(x, mixer(spikes), mask, self.mode.train)
 
 
 class PaperBlock(Block):

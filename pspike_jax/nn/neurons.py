@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 from pspike_jax.functional.neurons.neuron import Neuron, NeuronState, clamp
-from pspike_jax.functional.neurons.product import spike_product
+from pspike_jax.functional.packed_spikes import spike_product
 from pspike_jax.functional.neurons.recurrent import init_recurrent, without_diagonal
 from pspike_jax.functional.neurons.unroll import Firing, unroll
 from pspike_jax.functional.recurrence import linear_recurrence

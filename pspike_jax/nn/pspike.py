@@ -117,11 +117,13 @@ class SpikeMixer(nn.Module):
       features: H of the result.
       mixer: "dense", or "none" for the ablation without W, where directions are averaged.
       activation: name in `nn.dense.ACTIVATIONS`.
+      spiking: inputs are spikes, kept as bits for the backward pass; not in mean field.
     """
 
     features: int
     mixer: str
     activation: str
+    spiking: bool
 
     @nn.compact
     def __call__(self, spikes: tuple[jax.Array, ...]) -> jax.Array:
@@ -129,8 +131,9 @@ class SpikeMixer(nn.Module):
         if self.mixer == "none":
             return ACTIVATIONS[self.activation](sum(spikes) / len(spikes))
         joined = jnp.concatenate(spikes, axis=-1) if len(spikes) > 1 else spikes[0]
-        mixed = linear(self.features, joined.shape[-1], name="linear", dtype=joined.dtype)(joined)
-        return ACTIVATIONS[self.activation](mixed)
+        width, dtype = joined.shape[-1], joined.dtype
+        layer = linear(self.features, width, "linear", dtype, spiking=self.spiking)
+        return ACTIVATIONS[self.activation](layer(joined))
 
 
 class ClampFuse(nn.Module):

@@ -4,6 +4,8 @@
 is doubled here. Poles are stored as A_real = log(-Re A), which keeps them stable, and A_imag.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from pspike_jax.functional.initializers import (
     s4d_lin,
 )
 from pspike_jax.functional.linear_ssm import linear_ssm
+from pspike_jax.functional.packed_spikes import with_packed_spikes
 from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr, sequence_parallel_ssm
 from pspike_jax.nn.placement import over_time, time_parts
 
@@ -58,6 +61,7 @@ class DiagonalSSM(nn.Module):
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       engine: how the recurrence is evaluated; chunked where the mesh splits time.
+      spiking: inputs are spikes, kept as bits for the backward pass.
     """
 
     features: int
@@ -70,6 +74,7 @@ class DiagonalSSM(nn.Module):
     dt_min: float
     dt_max: float
     engine: Engine = Engine.AUTO
+    spiking: bool = False
 
     def setup(self):
         pairs, copies = self.d_state // 2, 1 if self.shared else self.features
@@ -121,7 +126,9 @@ class DiagonalSSM(nn.Module):
             y, state = linear_ssm(u, *system, initial_state=state, engine=self.engine)
             return _turned(y, reverse), state
 
-        return over_time(run, u, system, initial_state)
+        return _evaluate(lambda u, given: over_time(run, u, *given), self.spiking)(
+            u, (system, initial_state)
+        )
 
 
 class DPLRSSM(nn.Module):
@@ -142,6 +149,7 @@ class DPLRSSM(nn.Module):
       length: kernel length L that C~ belongs to; inputs are at most as long.
       engine: "chunked" (what "auto" takes, and all that can be where the mesh splits time), or
         "fft" for a convolution with the kernel.
+      spiking: inputs are spikes, kept as bits for the backward pass.
     """
 
     features: int
@@ -153,6 +161,7 @@ class DPLRSSM(nn.Module):
     dt_max: float
     length: int
     engine: Engine = Engine.AUTO
+    spiking: bool = False
 
     def setup(self):
         copies = 1 if self.shared else self.features
@@ -211,19 +220,28 @@ class DPLRSSM(nn.Module):
             raise ValueError(
                 f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
             )
+        D = self.D if self.skip else None
         if self.engine == Engine.FFT and initial_state is None and time_parts() == 1:
-            y = _turned(convolve(_turned(u, reverse), self.kernel()[..., :steps]), reverse)
-            final_state = None
+            run, system = self._convolve, self.kernel()[..., :steps]
         else:
-            y, final_state = self._chunked(u, initial_state, reverse)
-        if self.skip:
-            y = y + self.D[None, None] * u.astype(jnp.float32)
-        return y, final_state
+            Lambda, P, B, dt = self._continuous()
+            attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
+            run, system = self._chunked, unattuned(attuned, self.length)
 
-    def _chunked(self, u, initial_state, reverse):
-        Lambda, P, B, dt = self._continuous()
-        attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
-        start = None if initial_state is None else as_reals(initial_state)
+        def evaluate(u, given):
+            system, D, state = given
+            y, state = run(u, system, state, reverse)
+            return y if D is None else y + D[None, None] * u.astype(jnp.float32), state
+
+        return _evaluate(evaluate, self.spiking)(u, (system, D, initial_state))
+
+    @staticmethod
+    def _convolve(u, kernel, state, reverse):
+        return _turned(convolve(_turned(u, reverse), kernel), reverse), state
+
+    @staticmethod
+    def _chunked(u, system, state, reverse):
+        start = None if state is None else as_reals(state)
 
         def run(u, system, start, *, axis_name):
             if axis_name is not None:
@@ -233,8 +251,13 @@ class DPLRSSM(nn.Module):
             y, state = chunked_dplr(_turned(u, reverse), system, start)
             return _turned(y, reverse), state
 
-        y, final_state = over_time(run, u, unattuned(attuned, self.length), start)
+        y, final_state = over_time(run, u, system, start)
         return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
+
+
+def _evaluate(function, spiking):
+    """Return a function of inputs and the rest, which keeps inputs that are spikes as bits."""
+    return functools.partial(with_packed_spikes, function) if spiking else function
 
 
 def _turned(x, reverse):
