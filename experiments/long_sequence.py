@@ -8,19 +8,18 @@ device and for all of them; what each device needs in memory must be its share o
 alone, and 5 % at most. Then some steps are trained, on all devices.
 """
 
-import json
+import time
 from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
-from etils import epath
 from jax.sharding import Mesh
 
 import pspike_jax
+from experiments import checks
 from pspike_jax.data import Task, from_arrays, train_batch
 from pspike_jax.training import OptimizerSettings, TrainSettings, create_state, make_mesh
-from pspike_jax.training.files import write_whole
 from pspike_jax.training.metrics import mean
 from pspike_jax.training.plan import abstract_batch, device_memory
 from pspike_jax.training.sharding import shard_batch
@@ -71,7 +70,7 @@ def main(argv: list[str]) -> None:
     """Compare memory, then train."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    devices, length = DEVICES.value, LENGTH.value
+    started, devices, length = time.monotonic(), DEVICES.value, LENGTH.value
     jax.config.update("jax_num_cpu_devices", devices)
     model, task = pspike_jax.create_model(**MODEL), waves(length)
     optimizer = OptimizerSettings(learning_rate=1e-2)
@@ -88,7 +87,10 @@ def main(argv: list[str]) -> None:
         flush=True,
     )
     lines = train(step, create_state(model, task, settings, mesh), task, mesh)
-    record = {
+    failures = []
+    if part > limit:
+        failures.append(f"{part:,} bytes on a device, expected at most {limit:,}")
+    checks.keep(OUTPUT.value, ["-m", "experiments.long_sequence"], started, {
         "length": length,
         "devices": devices,
         "model": MODEL,
@@ -96,12 +98,8 @@ def main(argv: list[str]) -> None:
         "bytes_of_each_device": part,
         "limit": limit,
         "training": lines,
-        "jax": jax.__version__,
-    }
-    if OUTPUT.value is not None:
-        write_whole(epath.Path(OUTPUT.value), json.dumps(record, indent=1) + "\n")
-    if part > limit:
-        raise SystemExit(f"error: {part:,} bytes on a device, expected at most {limit:,}")
+        "failures": failures,
+    })
 
 
 if __name__ == "__main__":

@@ -9,7 +9,13 @@ from test_dplr import both, complex_normal, dense_step, random_arguments, readou
 import pspike_jax
 from pspike_jax.functional.convolution import convolve
 from pspike_jax.functional.dplr import dplr_kernel
-from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr, unattuned
+from pspike_jax.functional.dplr_chunked import (
+    RealSystem,
+    _inverse,
+    chunked_dplr,
+    real_bilinear_dplr,
+    unattuned,
+)
 
 quick_jit = jax.jit(lambda *a: run(*a[:-1], length=len(a[-1])))
 
@@ -95,6 +101,83 @@ def test_chunked_dplr_has_the_gradients_of_the_convolution(rng):
     for name, a, b in zip(("u", "Lambda", "P", "B", "C", "dt"), chunked, convolved):
         # The kernel's gradients are held to float64 within 1e-4 by tests/test_dplr.py.
         assert peak_error(a, b) < 1e-4, name
+
+
+def contraction(rng, H, S):
+    """Return A - I, (H, S, S), for transitions of norm 0.9 to 0.98 that mix all states."""
+    skew = rng.normal(size=(H, S, S))
+    turn = np.linalg.qr(np.eye(S) + 0.1 * (skew - skew.swapaxes(1, 2)))[0]
+    return rng.uniform(0.9, 0.98, (H, 1, 1)) * turn - np.eye(S)
+
+
+def dense_adjoint(y_bar, final_bar, u, increment, inject, read, start):
+    """Return values and gradients of a two-sided dense system by a float64 loop over steps.
+
+    Rows are states: x_t = x_{t-1} A + u_t b, z_t = z_{t+1} A + u_t b, y_t = c x_t + c' z_{t+1}.
+    """
+    A, (B, L, H) = increment + np.eye(increment.shape[-1]), u.shape
+    x, z = np.zeros((2, L + 1, *start.shape))
+    x[0] = start
+    step = lambda state, t: np.einsum("bhm,hmn->bhn", state, A) + u[:, t, :, None] * inject
+    for t in range(L):
+        x[t + 1] = step(x[t], t)
+    for t in reversed(range(L)):
+        z[t] = step(z[t + 1], t)  # z[L] = 0 stands behind the last step
+    y = np.einsum("tbhm,hm->bth", x[1:], read[:, 0]) + np.einsum("tbhm,hm->bth", z[1:], read[:, 1])
+    u_bar, A_bar, b_bar, c_bar = (np.zeros_like(a) for a in (u, A, inject, read))
+
+    def pull(adjoint, before, t):
+        u_bar[:, t] += np.sum(adjoint * inject, axis=-1)
+        b_bar[:] += np.einsum("bhm,bh->hm", adjoint, u[:, t])
+        A_bar[:] += np.einsum("bhm,bhn->hmn", before, adjoint)
+        return np.einsum("bhn,hmn->bhm", adjoint, A)
+
+    adjoint = final_bar
+    for t in reversed(range(L)):
+        g = y_bar[:, t, :, None]
+        c_bar[:, 0] += np.sum(g * x[t + 1], axis=0)
+        adjoint = pull(adjoint + g * read[:, 0], x[t], t)
+    start_bar, adjoint = adjoint, np.zeros_like(start)
+    for t in range(1, L):
+        g = y_bar[:, t - 1, :, None]
+        c_bar[:, 1] += np.sum(g * z[t], axis=0)
+        adjoint = pull(adjoint + g * read[:, 1], z[t + 1], t)
+    return (y, x[L]), (u_bar, A_bar, b_bar, c_bar, start_bar)
+
+
+@pytest.mark.parametrize("steps", [5, 150, 300])
+def test_chunked_dplr_has_the_gradients_of_a_float64_adjoint(rng, steps):
+    B, H, S = 2, 3, 6
+    normal = lambda *shape: np.float32(rng.normal(size=shape))
+    arguments = (
+        normal(B, steps, H), np.float32(contraction(rng, H, S)), normal(H, S), normal(H, 2, S),
+        normal(B, H, S),
+    )
+    cotangents = normal(B, steps, H), normal(B, H, S)
+
+    @jax.jit
+    def pull_back(arguments, cotangents):
+        run = lambda u, E, b, c, start: chunked_dplr(u, RealSystem(E, b, c), start)
+        values, pull = jax.vjp(run, *arguments)
+        return values, pull(cotangents)
+
+    got = jax.tree.leaves(pull_back(arguments, cotangents))
+    wide = [np.float64(a) for a in (*cotangents, *arguments)]
+    wanted = jax.tree.leaves(dense_adjoint(*wide))
+    names = ("y", "final", "u", "increment", "inject", "read", "start")
+    for name, g, w in zip(names, got, wanted, strict=True):
+        # The accuracy of the diagonal engine.
+        assert peak_error(g, w) < 1e-5, name
+
+
+def test_inverse_and_its_gradient_match_float64(rng):
+    """I - A for contractions A, as `unattuned` inverts; conditions up to 100."""
+    matrix, cotangent = -np.float32(contraction(rng, 4, 8)), np.float32(rng.normal(size=(4, 8, 8)))
+    inverse, pull = jax.vjp(_inverse, jnp.asarray(matrix))
+    wanted = np.linalg.inv(np.float64(matrix))
+    turned = wanted.swapaxes(1, 2)
+    assert peak_error(inverse, wanted) < 1e-5
+    assert peak_error(pull(cotangent)[0], -turned @ np.float64(cotangent) @ turned) < 1e-5
 
 
 def test_official_trains_in_blocks_of_features_as_by_convolution():

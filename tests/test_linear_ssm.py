@@ -48,7 +48,7 @@ CASES = (
 GOOD = Case(127, lead=(2,), skip=True, initial=True, decay=(0.9, 0.999))
 LONG = Case(16384, features=2, sides=2, skip=True, initial=True, decay=(0.9999, 1.0))
 LONG_SEGMENTS = Case(16383, features=2, initial=True, resets="some", decay=(0.9999, 1.0))
-LONGEST = Case(65536, features=1, initial=True, decay=(0.9999, 1.0))
+LONGEST = Case(65536, features=2, sides=2, skip=True, initial=True, decay=(0.9999, 1.0))
 
 LONG_RUNS = (*((LONG, engine) for engine in ENGINES), (LONGEST, "chunked"),
              *((LONG_SEGMENTS, engine) for engine in ("sequential", "associative", "chunked")))

@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import record, results_page, runs  # noqa: E402
+from experiments import checks, record, results_page, runs  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
 from experiments.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, write_run  # noqa: E402
@@ -180,3 +180,16 @@ def test_readme_shows_the_quickstart_as_recorded():
     kept, readme = results_page.read_records()["quickstart"], (ROOT / "README.md").read_text()
     content = record.summary("quickstart", kept)
     assert content in readme and record.fill(readme, "quickstart output", content) == readme
+
+
+def test_committed_checks_found_nothing_and_were_as_long_as_they_must():
+    kept = checks.read()
+    assert {name: record["failures"] for name, record in kept.items()} == dict.fromkeys(
+        checks.SENTENCES, []
+    )
+    assert kept["faults"]["killed_and_resumed"] >= 100
+    assert kept["fuzz"]["files"] >= 2000 and kept["long_run"]["steps"] >= 10_000
+    whole, devices = kept["long_sequence"]["bytes_of_one_device"], kept["long_sequence"]["devices"]
+    assert kept["long_sequence"]["bytes_of_each_device"] <= 1.05 * whole / devices
+    assert (kept["long_sequence"]["length"], devices) == (2**20, 8)
+    assert (checks.CHECKS / "README.md").read_text() == checks.page(kept)

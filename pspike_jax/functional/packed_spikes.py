@@ -35,12 +35,17 @@ def with_packed_spikes(
 
 def _packed_fwd(function, spikes, arguments, magnitude):
     row = jnp.full(spikes.shape[-1:], magnitude, spikes.dtype)
-    return function(spikes, arguments), (pack_bits(spikes != 0), row, arguments)
+    return function(spikes, arguments), (_bits(spikes), row, arguments)
+
+
+def _bits(spikes):
+    return pack_bits(spikes.astype(jnp.float32) != 0)  # comparisons are in float32 everywhere
 
 
 def _packed_bwd(function, magnitude, residuals, cotangent):
     # Unpacking waits for the cotangent; it could else run, and fill memory, in the forward pass.
-    (bits, row, arguments), cotangent = jax.lax.optimization_barrier((residuals, cotangent))
+    bits, row, arguments = residuals
+    bits, cotangent = jax.lax.optimization_barrier((bits, cotangent))
     spikes = jnp.where(unpack_bits(bits, (*bits.shape[:-1], *row.shape)), row, 0)
     return jax.vjp(function, spikes, arguments)[1](cotangent)
 
