@@ -115,7 +115,7 @@ def dense_adjoint(y_bar, final_bar, u, increment, inject, read, start):
 
     Rows are states: x_t = x_{t-1} A + u_t b, z_t = z_{t+1} A + u_t b, y_t = c x_t + c' z_{t+1}.
     """
-    A, (B, L, H) = increment + np.eye(increment.shape[-1]), u.shape
+    A, L = increment + np.eye(increment.shape[-1]), u.shape[1]
     x, z = np.zeros((2, L + 1, *start.shape))
     x[0] = start
     step = lambda state, t: np.einsum("bhm,hmn->bhn", state, A) + u[:, t, :, None] * inject
