@@ -15,7 +15,13 @@ from pspike_jax.functional.neurons import Firing, Neuron
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.inputs import check_inputs
 from pspike_jax.nn.backbone import SAMPLINGS
-from pspike_jax.nn.fields import check_choice, check_dropout, check_flag, check_threshold, check_whole
+from pspike_jax.nn.fields import (
+    check_choice,
+    check_dropout,
+    check_flag,
+    check_threshold,
+    check_whole,
+)
 from pspike_jax.nn.neurons import KERNELS, NORMS, READOUTS, LeakyReadout, NeuronLayer, readout_state
 
 # {model: (neuron, initial distribution of the products before it)}, as published.
