@@ -278,6 +278,23 @@ def test_eigenvalues_lie_inside_the_unit_circle_where_promised(name, rng):
     assert magnitude.max() > 1 - 1e-6 or name in ("lif", "cadlif")  # clamped far below
 
 
+@pytest.mark.parametrize("name", ["silif", "csilif"])
+def test_coefficients_and_their_gradients_are_finite_far_out(name):
+    """Where rates or steps by themselves overflow float32, their product may still be small."""
+    neuron, _ = NEURONS[name]
+    logarithms = dict(zip(
+        ("log_rate_u", "log_damping", "log_rate_w", "log_dt"),
+        jnp.meshgrid(*[jnp.asarray([-1e4, -120.0, -5.0, 120.0, 1e4])] * 4),
+    ))
+    params = {
+        key: jnp.ravel(logarithms.get(key, jnp.full((5,) * 4, 0.5)))
+        for key in neuron.init(jax.random.key(0), 1)
+    }
+    assert np.abs(neurons.eigenvalues(neuron, params)).max() < 1
+    total = lambda params: sum(jnp.sum(jnp.abs(c)) for c in neuron.coefficients(params))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total)(params)))
+
+
 @every_neuron
 def test_eigenvalues_lie_inside_the_unit_circle_at_the_start_or_are_free_to_leave(name, key):
     neuron, _ = NEURONS[name]

@@ -357,8 +357,11 @@ def test_refuses_what_does_not_fit(rng):
         ({"widths": (8, 0)}, "a width must be at least 1, not 0"),
         ({"section": 0}, "section must be at least 1"),
         ({"width": 3}, "did you mean 'widths'"),
+        ({"widths": 8}, "widths is 8; expected"),
+        ({"threshold": "1"}, "threshold is '1'; expected a number"),
+        ({"threshold": float("nan")}, "threshold must be finite, not nan"),
     ],
 )
 def test_create_model_names_the_wrong_field(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         pspike_jax.create_model("silif", **fields)

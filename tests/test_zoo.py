@@ -135,7 +135,7 @@ def test_create_model_names_the_nearest_known_name(name, preset, fields, message
         ({"norm": "rms"}, ValueError, "norm is 'rms'; expected one of 'batch', 'layer'"),
         ({"pool": "max"}, ValueError, "pool is 'max'; expected one of 'mean', 'last', 'none'"),
         ({"engine": "fast"}, ValueError, "engine is 'fast'; expected one of 'auto', 'sequential'"),
-        ({"init": "hippo"}, ValueError, "expected one of 'legs', 'lin', 'inv'"),
+        ({"init": "hippo"}, ValueError, "init is 'hippo'; expected one of 'legs', 'lin', 'inv'"),
         ({"documents": 3}, ValueError, "documents must be 1 or 2, not 3"),
         ({"documents": 2, "pool": "none"}, ValueError, "documents=2 compares pooled features"),
     ],

@@ -4,6 +4,8 @@ Hidden layers (product -> norm -> neurons -> dropout) and a leaky readout. One m
 kinds of neuron; the published size is two hidden layers of 512.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,13 @@ from pspike_jax.functional.neurons import Firing, Neuron
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.inputs import check_inputs
 from pspike_jax.nn.backbone import SAMPLINGS
-from pspike_jax.nn.fields import check_choice, check_dropout, check_flag, check_whole
+from pspike_jax.nn.fields import (
+    check_choice,
+    check_dropout,
+    check_flag,
+    check_threshold,
+    check_whole,
+)
 from pspike_jax.nn.neurons import KERNELS, NORMS, READOUTS, LeakyReadout, NeuronLayer, readout_state
 
 # {model: (neuron, initial distribution of the products before it)}, as published.
@@ -103,6 +111,8 @@ class SpikingNetwork(nn.Module):
             check_choice(name, getattr(self, name), allowed)
         if not isinstance(self.neuron, Neuron):
             raise TypeError(f"neuron is {self.neuron!r}; expected a functional.neurons.Neuron")
+        if not isinstance(self.widths, Sequence):
+            raise TypeError(f"widths is {self.widths!r}; expected the neurons of each hidden layer")
         if not self.widths:
             raise ValueError("widths are empty; expected one or more hidden layers")
         for width in self.widths:
@@ -113,6 +123,7 @@ class SpikingNetwork(nn.Module):
         for name in ("bidirectional", "detach_reset", "random_state"):
             check_flag(name, getattr(self, name))
         check_dropout(self.dropout)
+        check_threshold(self.threshold)
 
     def setup(self):
         firing = Firing(self.threshold, SURROGATES[self.surrogate], self.detach_reset)

@@ -103,7 +103,6 @@ class BlockConfig:
             "neuron": ("probabilistic", "lif"),
             "norm": ("batch", "layer"),
             "parametrization": ("diagonal", "dplr"),
-            "initializer": DIAGONAL_INITIALIZERS if diagonal else ("legs",),
             "noise_sharing": SAMPLERS,
             "surrogate": SURROGATES,
             "activation": ACTIVATIONS,
@@ -113,6 +112,7 @@ class BlockConfig:
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
+        check_choice("init", self.initializer, DIAGONAL_INITIALIZERS if diagonal else ("legs",))
         for name in ("d_model", "n_layers"):
             check_whole(name, getattr(self, name))
         for name in ("prenorm", "bidirectional", "causal", "residual", "shared_dynamics"):

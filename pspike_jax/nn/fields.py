@@ -1,5 +1,6 @@
 """Checks that models make of their fields, each an error that names the field and its value."""
 
+import math
 import numbers
 from typing import Any, Iterable
 
@@ -49,6 +50,13 @@ def check_dropout(rate: float) -> None:
     _check_real("dropout", rate)
     if not 0 <= rate < 1:
         raise ValueError(f"dropout must lie in [0, 1), not {rate}")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise unless the threshold is a finite number."""
+    _check_real("threshold", threshold)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, not {threshold}")
 
 
 def _check_real(name, value):

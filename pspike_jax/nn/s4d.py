@@ -56,10 +56,10 @@ class S4DConfig:
     def __post_init__(self):
         for name, allowed in {
             "norm": ("batch", "layer"),
-            "initializer": DIAGONAL_INITIALIZERS,
             "engine": tuple(engine.value for engine in Engine),
         }.items():
             check_choice(name, getattr(self, name), allowed)
+        check_choice("init", self.initializer, DIAGONAL_INITIALIZERS)
         for name in ("d_model", "n_layers"):
             check_whole(name, getattr(self, name))
         for name in ("prenorm", "causal", "shared_dynamics"):

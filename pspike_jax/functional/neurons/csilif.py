@@ -15,7 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.initializers import log_uniform_dt
-from pspike_jax.functional.neurons.neuron import EXPONENT_LIMITS, Membrane, Neuron, Params, clamp
+from pspike_jax.functional.neurons.neuron import (
+    Membrane,
+    Neuron,
+    Params,
+    clamp,
+    decay_exponent,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +50,10 @@ class CSiLIF(Neuron):
 
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
         """Return A (complex64) and b."""
-        dt = jnp.exp(params["log_dt"])
-        decay = clamp(jnp.exp(params["log_damping"]) * dt, *EXPONENT_LIMITS)
-        return jnp.exp(jax.lax.complex(-decay, params["frequency"] * dt)), params["b"]
+        decay = decay_exponent(params["log_damping"], params["log_dt"])
+        # Of a phase beyond 1e8 float32 holds no digit; an infinite one would have no cosine.
+        phase = params["frequency"] * jnp.exp(clamp(params["log_dt"], -60.0, 60.0))
+        return jnp.exp(jax.lax.complex(-decay, phase)), params["b"]
 
     def update(self, coefficients, membrane, spikes, reset, current) -> Membrane:
         """Subtract half a spike from the real part, rotate and shrink, add the input."""

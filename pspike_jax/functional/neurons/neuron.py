@@ -12,6 +12,7 @@ settings are equal neurons, so a neuron can be a static argument and a field of 
 
 import abc
 import dataclasses
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -94,6 +95,14 @@ def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
 # Range of x in decays exp(-x): float32 rounds exp(-x) to 1 below 6e-8, and 1 - exp(-x) to 1 above
 # 17, and so would leave the open interval that a parametrization promises.
 EXPONENT_LIMITS = (2.0**-22, 15.0)
+
+
+def decay_exponent(log_rate: jax.Array, log_dt: jax.Array) -> jax.Array:
+    """Return rate times step, kept within `EXPONENT_LIMITS`.
+
+    Logarithms are added and clamped first: no finite parameters overflow, here or backward.
+    """
+    return jnp.exp(clamp(log_rate + log_dt, *map(math.log, EXPONENT_LIMITS)))
 
 
 def initial_state(neuron: Neuron, batch_size: int, features: int) -> NeuronState:

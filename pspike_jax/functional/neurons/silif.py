@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.neurons.adlif import Adaptive
-from pspike_jax.functional.neurons.neuron import EXPONENT_LIMITS, Params, clamp
+from pspike_jax.functional.neurons.neuron import Params, clamp, decay_exponent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,8 @@ class SiLIF(Adaptive):
 
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
         """Return alpha, beta in (0, 1), a clamped to [0, 1] and b clamped to [0, 2]."""
-        dt = jnp.exp(params["log_dt"])
         alpha, beta = (
-            jnp.exp(-clamp(jnp.exp(params[name]) * dt, *EXPONENT_LIMITS))
+            jnp.exp(-decay_exponent(params[name], params["log_dt"]))
             for name in ("log_rate_u", "log_rate_w")
         )
         return alpha, beta, clamp(params["a"], 0.0, 1.0), clamp(params["b"], 0.0, 2.0)
