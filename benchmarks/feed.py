@@ -2,7 +2,7 @@
 
   python -m benchmarks.feed
 
-Each config trains for 20 steps, as the main job does it, at its own batch size, on a prepared set
+Each config trains for 12 steps, as the main job does it, at its own batch size, on a prepared set
 of random numbers in the stored form and shape of its data set. There are as many examples as the
 steps read, and what opening the set does not map is dropped from the memory of the system first,
 so batches are read from the disk. The model is the config's with one layer of 16 neurons: what a
@@ -36,7 +36,7 @@ CONFIGS = (
     "listops", "text", "retrieval", "image", "pathfinder", "pathx", "smnist", "psmnist", "sc10",
     "sc35", "shd", "ssc", "gsc",
 )
-STEPS = 20
+STEPS = 12
 LINES = 4
 GRAY = Scaling(255.0, np.array([0.48], np.float32), np.array([0.24], np.float32))
 
