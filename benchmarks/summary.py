@@ -153,6 +153,11 @@ def ties_per_draw(records: Sequence[dict[str, Any]]) -> float:
     return sum(r["ties"] for r in records) / sum(r["draws"] for r in records)
 
 
+def longest_wait(records: Sequence[timing.Record]) -> float:
+    """Return the largest share of a step that a config spends waiting for data, in percent."""
+    return 100 * max(r["waiting"] for r in records)
+
+
 STEP = {"model": "official", "contender": "pspike_jax"}
 OFFICIAL = {"model": "official", "layers": 4}
 PSMNIST = {"model": "psmnist"}
@@ -224,6 +229,8 @@ CLAIMS = (
     Claim("widest tie between modes of execution", "see `benchmarks/ties.py`", "ties",
           widest_tie, 1e-5, True, ""),
     Claim("ties per draw", "the same", "ties", ties_per_draw, None, unit=""),
+    Claim("share of a step spent waiting for data, at most", "13 configs, see `benchmarks/feed.py`",
+          "feed", longest_wait, 5, True, " %"),
 )
 
 

@@ -11,14 +11,12 @@ the uniform lies between the two probabilities, so that their difference bounds 
 """
 
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, logging
 
 import pspike_jax
 from benchmarks import timing
@@ -153,17 +151,5 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(argv: Sequence[str]) -> None:
-    """Count, print, and write ties.jsonl unless shapes are tiny."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    header, records = timing.machine(), measure(timing.QUICK.value)
-    print(table(records), end="")
-    default = None if timing.QUICK.value else timing.RESULTS
-    folder = pathlib.Path(timing.OUTPUT.value) if timing.OUTPUT.value else default
-    if folder is not None:
-        timing.write(folder, "ties", header, records)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    timing.main("ties", measure, tabulate=table)

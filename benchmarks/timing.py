@@ -264,19 +264,21 @@ def read(path: pathlib.Path) -> tuple[Record, list[Record]]:
 def report(
     name: str,
     measure_all: Callable[[bool], list[Record]],
-    draw: Callable[[list[Record]], Any],
+    draw: Callable[[list[Record]], Any] | None,
     *,
     quick: bool,
     folder: pathlib.Path | None,
+    tabulate: Callable[[Sequence[Record]], str] = table,
 ) -> None:
     """Run a benchmark and print its table; write its record and picture where a folder is given.
 
     Args:
       name: of the files.
       measure_all: from "tiny shapes?" to records.
-      draw: from records to a Matplotlib figure.
+      draw: from records to a Matplotlib figure; None for no picture.
       quick: tiny shapes.
       folder: made where there is none; None writes nothing.
+      tabulate: from records to lines of text.
     """
     header = machine()
     before = jax.config.read("jax_disable_most_optimizations")
@@ -286,17 +288,20 @@ def report(
         records = measure_all(quick)
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
-    print(f"{header}\n{table(records)}", end="", flush=True)
-    if folder is not None:
-        write(folder, name, header, records)
+    print(f"{header}\n{tabulate(records)}", end="", flush=True)
+    if folder is None:
+        return
+    write(folder, name, header, records)
+    if draw is not None:
         save_figure(draw(records), folder / f"{name}.png")
 
 
 def run(
     name: str,
     measure_all: Callable[[bool], list[Record]],
-    draw: Callable[[list[Record]], Any],
+    draw: Callable[[list[Record]], Any] | None,
     argv: Sequence[str],
+    tabulate: Callable[[Sequence[Record]], str] = table,
 ) -> None:
     """Run `report` as the command line says."""
     if argv[1:]:
@@ -305,11 +310,14 @@ def run(
     # Records of tiny shapes must not take the place of the committed ones by chance.
     default = None if QUICK.value else RESULTS
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else default
-    report(name, measure_all, draw, quick=QUICK.value, folder=folder)
+    report(name, measure_all, draw, quick=QUICK.value, folder=folder, tabulate=tabulate)
 
 
 def main(
-    name: str, measure_all: Callable[[bool], list[Record]], draw: Callable[[list[Record]], Any]
+    name: str,
+    measure_all: Callable[[bool], list[Record]],
+    draw: Callable[[list[Record]], Any] | None = None,
+    tabulate: Callable[[Sequence[Record]], str] = table,
 ) -> None:
     """Parse the command line and run a benchmark."""
-    app.run(lambda argv: run(name, measure_all, draw, argv))
+    app.run(lambda argv: run(name, measure_all, draw, argv, tabulate))

@@ -164,6 +164,15 @@ def test_cifar_source_names_the_damaged_file(tmp_path, rng, damage, reason):
         cifar.cifar_source(CifarSettings(), tmp_path)
 
 
+def test_cifar_source_says_which_file_lost_images(tmp_path, rng):
+    write_cifar(tmp_path, rng)
+    path = tmp_path / "data_batch_2.bin"
+    path.write_bytes(path.read_bytes()[: 7 * 3073])
+    differences = cifar.cifar_source(CifarSettings(), tmp_path).differences
+    assert len(differences) == 6  # of six files with ten images
+    assert "data_batch_2.bin: 7 examples, 10,000 were published" in differences
+
+
 def test_cifar_source_names_the_missing_files(tmp_path, rng):
     write_cifar(tmp_path, rng)
     (tmp_path / "data_batch_2.bin").unlink()

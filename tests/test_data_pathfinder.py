@@ -285,6 +285,7 @@ def test_pathfinder_source_reads_the_published_folders(tmp_path):
     ("resize", r"sample_3.png: \(16, 16\) pixels, expected \(32, 32\)"),
     ("metadata", r"1.npy, line 1: 'imgs/1 sample_1.png', expected folder, file"),
     ("binary", r"0.npy: not a text file"),
+    ("empty", r"1.npy: lists no image"),
     ("no metadata", r"metadata: no .npy files"),
 ])
 def test_pathfinder_source_names_the_damaged_file(tmp_path, damage, reason):
@@ -300,6 +301,8 @@ def test_pathfinder_source_names_the_damaged_file(tmp_path, damage, reason):
         (level / "metadata/1.npy").write_text("imgs/1 sample_1.png\n")
     elif damage == "binary":
         np.save(level / "metadata/0.npy", np.full(300, -1))
+    elif damage == "empty":
+        (level / "metadata/1.npy").write_text("")
     else:
         for path in (level / "metadata").iterdir():
             path.unlink()

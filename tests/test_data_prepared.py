@@ -243,6 +243,12 @@ def test_held_out_takes_the_same_share_of_every_class():
     np.testing.assert_array_equal(out, again[1])
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_held_out_refuses_to_leave_nothing(count):
+    with pytest.raises(ValueError, match=f"{count} examples, expected at least 2"):
+        held_out(np.zeros(count, int), 0.1, seed=0)
+
+
 def test_in_order_keeps_the_order_of_several_processes():
     assert list(in_order(abs, range(-50, 0), 2)) == list(range(50, 0, -1))
 

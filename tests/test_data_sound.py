@@ -53,6 +53,13 @@ def test_speech_source_keeps_only_full_clips_of_ten_words(speech):
     assert read == expected
 
 
+def test_speech_source_refuses_ten_words_without_a_full_clip(tmp_path):
+    for word in TEN_WORDS:
+        write_wav(tmp_path / word / "00.wav", np.ones(900))
+    with pytest.raises(ValueError, match=f"{tmp_path}: no clip of the ten words has 16,000"):
+        speech_commands.speech_source(SpeechSettings(words=10), tmp_path)
+
+
 def test_speech_source_standardizes_each_step_over_the_training_clips(speech):
     folder, _ = speech
     settings = SpeechSettings(words=10, standardize="per_step")

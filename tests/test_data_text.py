@@ -81,6 +81,9 @@ def test_text_source_names_a_damaged_review(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="3_7.txt: empty"):
         text.text_source(SETTINGS, tmp_path)
+    path.write_bytes(bytes(20))
+    with pytest.raises(ValueError, match="3_7.txt: damaged, it holds zero bytes"):
+        text.text_source(SETTINGS, tmp_path)
 
 
 def test_text_source_names_a_missing_folder(tmp_path):
@@ -147,6 +150,12 @@ def test_retrieval_source_says_where_a_file_ends_inside_a_line(tmp_path):
     source = retrieval.retrieval_source(RetrievalSettings(), tmp_path)
     assert source.counts["validation"] == 2
     assert source.differences[-1].startswith("new_aan_pairs.eval.tsv: its last line does not end")
+
+
+def test_retrieval_source_says_where_a_block_of_a_file_is_lost(tmp_path):
+    write_pairs(tmp_path, [*ROWS, "0.0\tP5\tP6\tab\t" + 512 * "\0"])
+    source = retrieval.retrieval_source(RetrievalSettings(), tmp_path)
+    assert source.differences[-1].startswith("new_aan_pairs.test.tsv: it holds a block of zeros")
 
 
 def test_retrieval_source_names_a_file_that_is_not_text(tmp_path):

@@ -22,6 +22,7 @@ FILES = {
     "test": ("test_batch.bin",),
 }
 PUBLISHED = {"train": 50_000, "test": 10_000}
+_PUBLISHED_IN_A_FILE = 10_000
 _RECORD = 1 + 3 * PIXELS
 _GRAY = (np.array([122.6 / 255], np.float32), np.array([61 / 255], np.float32))
 _COLOR = (
@@ -65,15 +66,14 @@ def cifar_source(
     Raises:
       FileNotFoundError, ValueError: files are missing or damaged.
     """
-    splits = (_read_files if settings.reader == "files" else _read_tfds)(source_dir)
+    splits, differences = (_read_files if settings.reader == "files" else _read_tfds)(source_dir)
     images, labels = splits["train"]
     train, validation = held_out(labels, 0.1, seed=settings.seed)
-    found = {name: len(labels) for name, (_, labels) in splits.items()}
     parts = ((images[train], labels[train]), (images[validation], labels[validation]))
     moments = _COLOR if settings.color else _GRAY
     return Source(
         name="image (CIFAR-10 in color)" if settings.color else "image (CIFAR-10 in gray)",
-        counts={"train": len(train), "validation": len(validation), "test": found["test"]},
+        counts={"train": len(train), "validation": len(validation), "test": len(splits["test"][1])},
         shape=(PIXELS, 3 if settings.color else 1),
         dtype="uint8",
         num_classes=10,
@@ -81,7 +81,7 @@ def cifar_source(
         blocks=(_block(*part, settings.color) for part in (*parts, splits["test"])),
         settings=dataclasses.asdict(settings),
         scaling=lambda images: Scaling(255.0, *moments),
-        differences=count_differences(PUBLISHED, found),
+        differences=differences,
     )
 
 
@@ -132,11 +132,12 @@ def _read_files(source_dir):
     missing = [name for files in FILES.values() for name in files if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}")
-    splits = {}
+    splits, found = {}, {}
     for split, names in FILES.items():
         images, labels = zip(*(read_batch(folder / name) for name in names))
+        found |= dict(zip(names, map(len, labels)))
         splits[split] = (np.concatenate(images), np.concatenate(labels))
-    return splits
+    return splits, count_differences(dict.fromkeys(found, _PUBLISHED_IN_A_FILE), found)
 
 
 def _read_tfds(source_dir):
@@ -146,7 +147,8 @@ def _read_tfds(source_dir):
         images = [example["image"].reshape(PIXELS, 3) for batch in batches for example in batch]
         labels = [example["label"] for batch in batches for example in batch]
         splits[name] = (np.array(images, np.uint8), np.array(labels, np.uint8))
-    return splits
+    found = {name: len(labels) for name, (_, labels) in splits.items()}
+    return splits, count_differences(PUBLISHED, found)
 
 
 def _block(images, labels, color):

@@ -157,7 +157,7 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: a line cannot be read, or names no image.
+      ValueError: a file is empty; a line cannot be read, or names no image.
     """
     folder = pathlib.Path(folder)
     files = sorted(folder.glob("metadata/*.npy"), key=lambda path: (len(path.stem), path.stem))
@@ -170,6 +170,8 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
             lines = file.read_text(encoding="ascii").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"{file}: not a text file of the published kind") from error
+        if not lines:
+            raise ValueError(f"{file}: lists no image")
         for number, line in enumerate(lines, 1):
             fields = line.split()
             if len(fields) < 4 or fields[3] not in ("0", "1"):

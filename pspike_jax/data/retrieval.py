@@ -7,6 +7,7 @@ identifiers and two texts, separated by tabs.
 
 import csv
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -25,6 +26,7 @@ PUBLISHED = {"train": 147_086, "validation": 18_090, "test": 17_437}
 _BLOCK = 500
 _LARGEST_FIELD = 1 << 26
 _END = "end of the file"
+_LOST = bytes(512)  # a sector of a disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +94,8 @@ def retrieval_source(
         blocks=blocks(),
         settings=dataclasses.asdict(settings),
         differences=count_differences(PUBLISHED, found) + [
-            f"{file}: its last line does not end, it may be truncated"
-            for file in FILES.values() if _is_cut(folder / file)
+            f"{file}: {damage}"
+            for file in FILES.values() for damage in _signs_of_damage(folder / file)
         ],
         notes=[f"vocabulary: {len(vocabulary)} tokens"],
     )
@@ -133,11 +135,15 @@ def read_pairs(path: str | os.PathLike):
     raise ValueError(f"{path}: truncated, a quotation does not end")
 
 
-def _is_cut(path):
-    """Tell whether a file ends inside a line."""
+def _signs_of_damage(path):
+    """Yield what a whole file would not have, though its lines can be read."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
+        if file.read() != b"\n":
+            yield "its last line does not end, it may be truncated"
+        file.seek(0)
+        if any(_LOST in piece for piece in iter(functools.partial(file.read, 1 << 24), b"")):
+            yield "it holds a block of zeros, it may be damaged"
 
 
 def _encode(pairs, vocabulary, length):

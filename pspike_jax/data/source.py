@@ -177,7 +177,12 @@ def held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
 
     Returns:
       The rows that stay and the rows held out, each in a random order.
+
+    Raises:
+      ValueError: there are too few examples for both.
     """
+    if len(labels) < 2:
+        raise ValueError(f"{len(labels)} examples, expected at least 2: some are held out")
     order = np.random.default_rng(seed).permutation(len(labels))
     classes, sizes = np.unique(labels, return_counts=True)
     quotas = np.floor(share * sizes).astype(np.int64)

@@ -218,6 +218,8 @@ def _ten_words_from_files(folder, processes):
     """Labels of the clips of full length, and a function from rows to blocks."""
     clips = list(_list_clips(folder, TEN_WORDS))
     full = [clip for clip in clips if _has_full_length(folder / clip)]
+    if not full:
+        raise ValueError(f"{folder}: no clip of the ten words has {LENGTH:,} samples")
     labels = np.array([TEN_WORDS.index(clip.split("/")[0]) for clip in full], np.int32)
 
     def read_rows(rows):

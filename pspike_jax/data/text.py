@@ -118,6 +118,8 @@ def _read_text(path):
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
     if not text:
         raise ValueError(f"{path}: empty")
+    if "\0" in text:  # a disk that lost a file may leave as many zeros
+        raise ValueError(f"{path}: damaged, it holds zero bytes")
     return text
 
 
