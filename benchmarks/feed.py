@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import config_dict
 
 from benchmarks import timing
 from experiments.experiment import build
@@ -115,8 +114,8 @@ def random_source(dataset: str, batch_size: int, steps: int) -> Source:
     return source
 
 
-def shrink(config: config_dict.ConfigDict, data_dir: str | os.PathLike, steps: int) -> None:
-    """Make a config's model tiny and its run short; batch and shapes stay."""
+def shrink(config: Any, data_dir: str | os.PathLike, steps: int) -> None:
+    """Make the model of a config (a ConfigDict) tiny and its run short; batch and shapes stay."""
     config.task.data_dir = os.fspath(data_dir)
     tiny = {"n_layers": 1, "d_model": 16, "d_state": 4}
     config.model.update({"widths": (16,)} if "widths" in config.model else tiny)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pspike_jax.interop import export_pspikessm, load_pspikessm
-from pspike_jax.nn.ssm import DPLRSSM
+from pspike_jax.nn.dplr_ssm import DPLRSSM
 
 FILES = [
     "pspikessm_bidirectional_noise.npz",

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from pspike_jax.nn.block_config import BlockConfig
 from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.dplr_ssm import DPLRSSM
 from pspike_jax.nn.lif import LIFReadout
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, Noise, SpikeMixer, SpikeSampler
-from pspike_jax.nn.ssm import DiagonalSSM, DPLRSSM
+from pspike_jax.nn.ssm import DiagonalSSM
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""The diagonal-plus-low-rank state space layer; see ssm.py for what layers have in common."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pspike_jax.functional.chunk_states import as_reals
+from pspike_jax.functional.convolution import convolve
+from pspike_jax.functional.discretization import discretize_bilinear_dplr
+from pspike_jax.functional.dplr import dplr_kernel, length_attuned
+from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr, unattuned
+from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.initializers import hippo_legs_nplr, log_uniform_dt
+from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr
+from pspike_jax.nn.placement import over_time, time_parts
+from pspike_jax.nn.ssm import as_pairs, complex_normal, from_pairs, of_spikes, turned
+
+
+class DPLRSSM(nn.Module):
+    """S4 (Gu et al. 2022): HiPPO-LegS, A = Lambda - P P*, bilinear, with a length-attuned readout.
+
+    Parameters keep the published parametrisation: dt = softplus(inv_dt), and C is the
+    length-attuned C~ = C (I - Abar^L) of the kernel length L. B starts as the published program
+    starts it, its imaginary part clipped to [-2, 2]: not quite the B of HiPPO-LegS.
+
+    Attributes:
+      features: H.
+      d_state: N, even.
+      shared: features share A, P and B (the published n_ssm = 1).
+      two_sided: a second kernel looks ahead; not causal.
+      skip: add D u.
+      dt_min: smallest initial step size.
+      dt_max: largest initial step size.
+      length: kernel length L that C~ belongs to; inputs are at most as long.
+      engine: "chunked" (what "auto" takes, and all that can be where the mesh splits time), or
+        "fft" for a convolution with the kernel.
+      spiking: inputs are spikes, kept as bits for the backward pass.
+    """
+
+    features: int
+    d_state: int
+    shared: bool
+    two_sided: bool
+    skip: bool
+    dt_min: float
+    dt_max: float
+    length: int
+    engine: Engine = Engine.AUTO
+    spiking: bool = False
+
+    def setup(self):
+        copies = 1 if self.shared else self.features
+        start = (np.tile(a, (copies, 1)) for a in hippo_legs_nplr(self.d_state))
+        Lambda, P, B = start
+        B = B.real + 1j * np.clip(B.imag, -2, 2)
+        self.A_real = self.param("A_real", lambda _: jnp.log(jnp.float32(-Lambda.real)))
+        self.A_imag = self.param("A_imag", lambda _: jnp.float32(-Lambda.imag))
+        self.P = self.param("P", lambda _: as_pairs(P))
+        self.B = self.param("B", lambda _: as_pairs(B))
+        self.inv_dt = self.param("inv_dt", self._initial_inv_dt)
+        self.C = self.param("C", self._initial_C)
+        if self.skip:
+            self.D = self.param("D", nn.initializers.normal(1.0), (self.features,))
+
+    def _initial_inv_dt(self, key):
+        dt = log_uniform_dt(key, (self.features,), self.dt_min, self.dt_max)
+        return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus
+
+    def _initial_C(self, key):
+        shape = (2 if self.two_sided else 1, self.features, self.d_state // 2, 2)
+        Lambda, P, B, dt = self._continuous()
+        A_bar, _ = discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)
+        C = from_pairs(complex_normal(key, shape))
+        return as_pairs(jnp.stack([length_attuned(c, A_bar, self.length) for c in C]))
+
+    def _continuous(self):
+        return continuous_dplr(self.A_real, self.A_imag, self.P, self.B, self.inv_dt)
+
+    def kernel(self) -> jax.Array:
+        """Return the kernel, (H, length) or two-sided (2, H, length) float32."""
+        Lambda, P, B, dt = self._continuous()
+        C = from_pairs(self.C)
+        C = C if self.two_sided else C[0]
+        return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
+
+    def __call__(
+        self, u: jax.Array, initial_state: jax.Array | None = None, reverse: bool = False
+    ):
+        """Run the SSM.
+
+        Args:
+          u: (B, L, H) real; L is at most `length` where a sequence is whole.
+          initial_state: (B, H, N/2) complex64, to carry on from, or None for a whole sequence.
+          reverse: run from the last step to the first.
+
+        Returns:
+          y: (B, L, H) float32.
+          final_state: (B, H, N/2) complex64; None where the engine is "fft", which has no states.
+
+        Raises:
+          ValueError: u is longer than the kernel.
+        """
+        steps = u.shape[-2]
+        if initial_state is None and steps > self.length:
+            raise ValueError(
+                f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
+            )
+        D = self.D if self.skip else None
+        if self.engine == Engine.FFT and initial_state is None and time_parts() == 1:
+            run, system = self._convolve, self.kernel()[..., :steps]
+        else:
+            Lambda, P, B, dt = self._continuous()
+            attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
+            run, system = self._chunked, unattuned(attuned, self.length)
+
+        def evaluate(u, given):
+            system, D, state = given
+            y, state = run(u, system, state, reverse)
+            return y if D is None else y + D[None, None] * u.astype(jnp.float32), state
+
+        return of_spikes(evaluate, self.spiking)(u, (system, D, initial_state))
+
+    @staticmethod
+    def _convolve(u, kernel, state, reverse):
+        return turned(convolve(turned(u, reverse), kernel), reverse), state
+
+    @staticmethod
+    def _chunked(u, system, state, reverse):
+        start = None if state is None else as_reals(state)
+
+        def run(u, system, start, *, axis_name):
+            if axis_name is not None:
+                return sequence_parallel_dplr(
+                    u, system, start, axis_name=axis_name, reverse=reverse
+                )
+            y, state = chunked_dplr(turned(u, reverse), system, start)
+            return turned(y, reverse), state
+
+        y, final_state = over_time(run, u, system, start)
+        return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
+
+
+def continuous_dplr(A_real, A_imag, P, B, inv_dt):
+    """Return Lambda, P, B, (H, N/2) complex64 each, and dt (H,), from a DPLR SSM's parameters."""
+    Lambda = jax.lax.complex(-jnp.exp(A_real), -A_imag)
+    # Features are tied in groups of equal size, as in the published program.
+    repeats = (inv_dt.shape[0] // Lambda.shape[0], 1)
+    tiled = (jnp.tile(a, repeats) for a in (Lambda, from_pairs(P), from_pairs(B)))
+    return (*tiled, jax.nn.softplus(inv_dt))
