@@ -172,13 +172,13 @@ def zero_order_hold(params):
     return jnp.exp(z), as_complex(params["B"]) * jnp.expm1(z) / poles
 
 
-def paper_logits(params, inputs, uniforms: Uniforms):
+def paper_logits(params, inputs, uniforms: Uniforms, ssm=fft_ssm):
     """Classify real inputs (B, L, F)."""
     x = dense(params["encoder"]["linear"], inputs)
     for layer, block in layers(params["backbone"]["blocks"]):
         normalized = normalize(x, block["norm"]["layer"], -1)
         s = spikes(affine(block["input"], normalized), uniforms(layer, 0))
-        y = fft_ssm(s, *zero_order_hold(block["ssm"]), 2 * as_complex(block["ssm"]["C"][0]))
+        y = ssm(s, *zero_order_hold(block["ssm"]), 2 * as_complex(block["ssm"]["C"][0]))
         s = spikes(affine(block["output"], y), uniforms(layer, 1))
         x = x + gelu(dense(block["mixer"]["linear"], s))
     return classify(params["head"], normalize(x, params["backbone"]["norm"]["layer"], -1))

@@ -39,7 +39,7 @@ ENGINES = ("chunked", "fft", "associative", "sequential")
 # kernel's exp(l log Lambda_bar) has a phase of hundreds of radian in float32.
 TOLERANCE = 1e-4
 TOO_LONG_S = 6.0  # a contender that will probably take longer is left out
-MOST_SCANNED = 4e7  # largest B L H N for associative scans, which keep many arrays of that size
+MOST_SCANNED = 4e7  # largest B L H N for scans that keep arrays of that size
 LOST = 5.0  # and one that was this many times slower than the fastest at a shorter length
 PRODUCT = 2048  # size of the matrix product that stands for the machine's rate
 
@@ -227,6 +227,8 @@ def table_rows(quick: bool) -> list[dict[str, Any]]:
         for before, shape in zip([None, *series], series):
             growth = 1 if before is None else shape.work / before.work
             names = affordable(names, last, growth)
+            if shape.work > MOST_SCANNED:
+                names = [name for name in names if name in ("chunked", "fft")]
             models = {name: by_engine(name) for name in names}
             last = compare(shape, "forward+backward", models, rounds=9, budget_s=1.0)
             seconds = {r["contender"]: r["median_s"] for r in last}

@@ -229,6 +229,11 @@ CLAIMS = (
     Claim("widest tie between modes of execution", "see `benchmarks/ties.py`", "ties",
           widest_tie, 1e-5, True, ""),
     Claim("ties per draw", "the same", "ties", ties_per_draw, None, unit=""),
+    *(
+        Claim("a batch from an ArrayRecord file over one from a memory map", where, "storage",
+              times("array_record", "memory map", data=name), None)
+        for name, where in (("psmnist", "psMNIST, batch 64"), ("sc10", "raw speech, batch 16"))
+    ),
     Claim("share of a step spent waiting for data, at most", "13 configs, see `benchmarks/feed.py`",
           "feed", longest_wait, 5, True, " %"),
 )

@@ -50,6 +50,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/r
 QUICK = flags.DEFINE_bool("quick", False, "Tiny shapes, to see that everything works.")
 MIN_ROUNDS = 3
 SAMPLE_SECONDS = 2e-3  # a sample of a faster program is the mean of several runs
+WARM_SECONDS = 0.1
 
 # What `measure` adds to a setting.
 MEASURED = (
@@ -165,9 +166,9 @@ def measure(
             break
         for program in programs:
             # What ran before decides which pages the process holds, up to half of the time of a
-            # short program that follows one of gigabytes: a run of its own comes between.
+            # short program that follows one of gigabytes: runs of its own come between.
             if once[program.name] < 1:
-                program.seconds(1)
+                program.seconds(1 + int(WARM_SECONDS / once[program.name]))
             times[program.name].append(program.seconds(repeats[program.name]))
     records = []
     for p in programs:

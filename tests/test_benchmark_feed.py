@@ -10,7 +10,7 @@ from data_writers import write_cifar, write_events, write_mnist, write_reviews, 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import feed, timing  # noqa: E402
+from benchmarks import feed, storage, timing  # noqa: E402
 from pspike_jax.data.catalog import CATALOG  # noqa: E402
 
 
@@ -80,3 +80,10 @@ def test_feed_trains_at_the_shape_of_the_config(tmp_path):
     step = record["data_s"] + record["compute_s"] + record["save_s"]
     assert record["waiting"] == pytest.approx(record["data_s"] / step, abs=1e-6)
     assert record["batch_s"] > 0 and [path.name for path in tmp_path.iterdir()] == ["feed.jsonl"]
+
+
+def test_batches_of_both_kinds_of_storage_are_equal():
+    pytest.importorskip("array_record.python.array_record_module")
+    records = storage.measure(quick=True)  # raises where they differ
+    assert [r["contender"] for r in records] == ["memory map", "array_record"]
+    assert records[1]["difference"] == 0 and "array_record" in storage.table(records)

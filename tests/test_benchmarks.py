@@ -48,6 +48,7 @@ def test_measure_takes_turns(monkeypatch):
     order = []
     monkeypatch.setattr(timing.Program, "run", lambda self: order.append(self.name))
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "WARM_SECONDS", 0.0)
     programs = [timing.Program(name, 0.0, 0, None, ()) for name in "ab"]
     records = timing.measure(programs, setting={"L": 1}, rounds=3)
     # The first turn tells how often to run; a short program runs once before it is timed.

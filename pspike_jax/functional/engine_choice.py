@@ -15,6 +15,7 @@ import jax
 
 from pspike_jax.functional.engine import Engine
 
+MARGIN = 1.08
 _FLAGS = ("shared", "two_sided", "state_wanted")
 # What platforms are called by `jax.lax.platform_dependent`, and in the table.
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
@@ -54,8 +55,9 @@ def _fastest(row):
         return Engine(row["engine"])
     seconds = row["seconds"]
     fastest = min(seconds, key=seconds.get)
-    # Within the spread of the measurement the chunked engine is preferred: it needs less memory.
-    chunked = seconds.get(Engine.CHUNKED.value, math.inf) <= 1.05 * seconds[fastest]
+    # About where they draw level the chunked engine is preferred: it needs less memory, and its
+    # forward pass alone, which the table does not have, is the faster one.
+    chunked = seconds.get(Engine.CHUNKED.value, math.inf) <= MARGIN * seconds[fastest]
     return Engine.CHUNKED if chunked else Engine(fastest)
 
 
@@ -108,7 +110,7 @@ def explain_engine(
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in order)
     marks = "".join(f", {flag}" for flag in _FLAGS if row[flag])
     return (
-        f"{engine}: the fastest (within 5 %) on {platform} at the nearest measured shape, "
+        f"{engine}: the fastest (within 8 %) on {platform} at the nearest measured shape, "
         f"L {row['length']}, H {row['features']}, N {row['state']}, batch {row['batch']}{marks} "
         f"({times}; forward and backward)"
     )
