@@ -41,6 +41,7 @@ TOLERANCE = 1e-4
 TOO_LONG_S = 6.0  # a contender that will probably take longer is left out
 MOST_SCANNED = 4e7  # largest B L H N for scans that keep arrays of that size
 LOST = 5.0  # and one that was this many times slower than the fastest at a shorter length
+BUDGET_S = 25.0  # of a shape: rounds with plain programs take seconds
 PRODUCT = 2048  # size of the matrix product that stands for the machine's rate
 
 
@@ -162,14 +163,16 @@ def measure(quick: bool) -> list[timing.Record]:
         growth = 1 if before is None else shape.work / before.work
         names = affordable(names, last, growth)
         models = contenders(shape)
-        last = compare(shape, "forward+backward", {n: models[n] for n in names if n in models})
+        own = {n: models[n] for n in names if n in models}
+        last = compare(shape, "forward+backward", own, budget_s=BUDGET_S)
         records += last
     if quick:
         shape = Shape(2, 9, 3, 2)
         return records + compare(shape, "forward", contenders(shape))
-    records += compare(LAYERS[0], "forward", contenders(LAYERS[0]), [matrix_product()])
+    records += compare(LAYERS[0], "forward", contenders(LAYERS[0]), [matrix_product()],
+                       budget_s=BUDGET_S)
     for shape in LAYERS:
-        records += compare(shape, "forward+backward", contenders(shape))
+        records += compare(shape, "forward+backward", contenders(shape), budget_s=BUDGET_S)
     return records
 
 

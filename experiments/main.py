@@ -19,7 +19,7 @@ from experiments.plan import plan_in_subprocess
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.files import run_folder, write_whole
-from pspike_jax.training.workdir import check_workdir, describe
+from pspike_jax.training.workdir import CONFIG as DESCRIPTION, check_workdir, describe
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with :VARIANT after its name for a variant."
@@ -46,15 +46,16 @@ def main(argv: list[str]) -> None:
     processes.start()
     try:
         workdir, experiment = run_folder(WORKDIR.value), build(config)
-    except (FileNotFoundError, ValueError) as error:  # missing data, or a wrong config
+        model, task, training = experiment.model, experiment.task, experiment.training
+        if MODE.value == "evaluate" or (workdir / DESCRIPTION).exists():
+            check_workdir(workdir, describe(model, task, training, config))
+    except (FileNotFoundError, ValueError) as error:  # no data, a wrong config, another's folder
         raise SystemExit(f"error: {error}") from error
-    model, task, training = experiment.model, experiment.task, experiment.training
     print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
     if MODE.value == "evaluate":
         judge(experiment, load(model, task, training, **where), workdir)
     elif (workdir / FINISHED).exists():
-        check_workdir(workdir, describe(model, task, training, config))
         print(f"{workdir} holds a finished run; nothing is left to do. Results: report.txt")
     else:
         profile = processes.profile_steps()

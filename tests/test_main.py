@@ -127,13 +127,13 @@ def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(tmp_path)
 
 def test_main_refuses_the_workdir_of_another_config(finished):
     before = contents(finished)
-    with pytest.raises(ValueError, match="training.seed is 0 there and 1 here"):
+    with pytest.raises(SystemExit, match="error: .*training.seed is 0 there and 1 here"):
         run(finished, "--config.training.seed=1")
     assert contents(finished) == before
 
 
 def test_main_does_not_evaluate_what_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(SystemExit, match="error: .*holds no run"):
         run(tmp_path / "nothing", "--mode=evaluate")
     assert not (tmp_path / "nothing").exists()
 
