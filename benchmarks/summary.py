@@ -28,13 +28,16 @@ LIMITS = {
     "`chunked` forward, in matrix products of 2,048": (
         "its products have 2 MFLOP a feature; XLA runs those on one core, the large one on both"
     ),
-    "`chunked` against `fft`": "the `fft` engine itself is 18 times ahead of the plain one",
+    "`chunked` against `fft`": "the `fft` engine itself is far ahead of the plain one",
     "training step, `official`: share of the plain time": (
-        "eight state space passes are about half of it; the rest are elementwise passes over "
-        "arrays of 8 MB, which the plain step has as well, and once more to recompute blocks"
+        "two thirds of it are the state spaces' chunks, whose products have 2 MFLOP a feature; XLA "
+        "runs those on one core, so that 1.4 of 2 cores are busy, where FFTs keep both so"
     ),
     "training step, `silif`, against a plain scan": (
         "both scan the same 250 steps, once more backward; what is saved is memory traffic"
+    ),
+    "P-SpikeSSM against SSM and LIF both stepped (paper: about 4x)": (
+        "a third of the step is the dense products of the mixers, which the stepped model has, too"
     ),
     "its compile time": (
         "loops over blocks of features are compiled for the forward pass, again for recomputing, "
