@@ -197,7 +197,7 @@ CLAIMS = (
               times("fft", "chunked", **LONG, L=L), bound)
         for L, bound in ((16_384, 1.5), (65_536, 2))
     ),
-    Claim("the engine of `auto` behind the fastest, at worst", "all shapes of the record",
+    Claim("the engine of `auto` behind the fastest other, at worst", "all shapes of the record",
           "ssm_engines", worst_choice, 10, True, " %"),
     Claim("for comparison: one program timed twice, at worst", "all shapes of the record",
           "ssm_engines", twice, None, unit=" %"),
