@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     try:
         workdir, experiment = run_folder(WORKDIR.value), build(config)
         model, task, training = experiment.model, experiment.task, experiment.training
-        if MODE.value == "evaluate" or (workdir / DESCRIPTION).exists():
+        begun = any((workdir / name).exists() for name in (DESCRIPTION, FINISHED))
+        if begun or MODE.value == "evaluate":
             check_workdir(workdir, describe(model, task, training, config))
     except (FileNotFoundError, ValueError) as error:  # no data, a wrong config, another's folder
         raise SystemExit(f"error: {error}") from error

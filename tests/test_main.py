@@ -85,7 +85,7 @@ def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeyp
     run(tmp_path, "--mode=evaluate")
     run(tmp_path)
     run(tmp_path)
-    assert calls == ["load", "judge", "fit", "judge", "check_workdir"]
+    assert calls == ["check_workdir", "load", "judge", "fit", "judge", "check_workdir"]
 
 
 def test_main_plans_for_other_devices():
