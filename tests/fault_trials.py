@@ -78,11 +78,12 @@ class Process:
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        self._errors = tempfile.TemporaryFile("w+")
-        self._popen = subprocess.Popen(
-            [sys.executable, str(JOB), *map(str, arguments)], cwd=ROOT, env=base | environment,
-            stdout=subprocess.PIPE, stderr=self._errors, text=True,
-        )
+        with tempfile.NamedTemporaryFile(dir=cache.parent, prefix="errors-", delete=False) as file:
+            self._errors = pathlib.Path(file.name)
+            self._popen = subprocess.Popen(
+                [sys.executable, str(JOB), *map(str, arguments)], cwd=ROOT, env=base | environment,
+                stdout=subprocess.PIPE, stderr=file, text=True,
+            )
 
     def wait_for(self, word: str, count: int) -> None:
         """Read marks until a word has come so often."""
@@ -102,8 +103,7 @@ class Process:
 
     def errors(self) -> str:
         """Return the end of what was written to standard error."""
-        self._errors.seek(0)
-        return self._errors.read()[-4000:]
+        return self._errors.read_text()[-4000:]
 
     def send(self, number: int) -> None:
         """Send a signal."""

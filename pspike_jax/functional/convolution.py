@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
+from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.powers import power, powers
 
 
@@ -70,6 +71,7 @@ def last_state(Lambda_bar: jax.Array, u: jax.Array) -> jax.Array:
     return jnp.sum(states * broadcast_to_rank(coarse, states.ndim), axis=-3)
 
 
+@jax.named_scope(Engine.FFT.scope)
 def convolve(u: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve by FFT: y_t = sum_j K_j u_{t-j}, plus sum_j K[1]_j u_{t+1+j} where K is two-sided.
 

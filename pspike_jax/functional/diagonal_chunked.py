@@ -11,11 +11,13 @@ from pspike_jax.functional.chunked import (
     evaluate_whole,
     toeplitz,
 )
+from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.powers import binary_power_error, power, powers
 
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
+@jax.named_scope(Engine.CHUNKED.scope)
 def chunked_ssm(
     u: jax.Array,
     Lambda_bar: jax.Array,

@@ -28,6 +28,7 @@ from pspike_jax.functional.chunked import (
     toeplitz,
 )
 from pspike_jax.functional.discretization import discretize_bilinear
+from pspike_jax.functional.engine import Engine
 
 
 class RealSystem(NamedTuple):
@@ -124,6 +125,7 @@ def _inverse_bwd(inverse, cotangent):
 _inverse.defvjp(_inverse_fwd, _inverse_bwd)
 
 
+@jax.named_scope(Engine.CHUNKED.scope)
 def chunked_dplr(
     u: jax.Array,
     system: RealSystem,

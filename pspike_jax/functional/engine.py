@@ -20,6 +20,11 @@ class Engine(str, enum.Enum):
     CHUNKED = "chunked"
     FFT = "fft"
 
+    @property
+    def scope(self) -> str:
+        """What compiled programs and profiles call the engine's operations."""
+        return f"engine_{self.value}"
+
 
 def parse_engine(engine: Engine | str) -> Engine:
     """Return the member that `engine` names.

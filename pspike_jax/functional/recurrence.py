@@ -75,7 +75,8 @@ def linear_recurrence(
     if initial_state.shape != expected:
         raise ValueError(f"initial_state has shape {initial_state.shape}; expected {expected}")
     decay, drive = jnp.moveaxis(decay, time_axis, 0), jnp.moveaxis(drive, time_axis, 0)
-    states = _states(engine, decay, keep, drive, initial_state.astype(dtype))
+    with jax.named_scope(engine.scope):
+        states = _states(engine, decay, keep, drive, initial_state.astype(dtype))
     return jnp.moveaxis(states, 0, time_axis)
 
 

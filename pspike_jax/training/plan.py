@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
+from pspike_jax.functional.engine import Engine
 from pspike_jax.training.checkpoints import LEAVES
 from pspike_jax.training.cost import count
 from pspike_jax.training.settings import TrainSettings
@@ -22,10 +23,6 @@ from pspike_jax.training.sharding import batch_shardings, check_batch_size, chec
 from pspike_jax.training.state import TrainState, compile_train_step, state_shapes
 from pspike_jax.training.window import leaf_paths
 
-# The file of the source that each engine's operations come from.
-ENGINE_FILES = {
-    "chunked": "chunked.py", "fft": "convolution.py", "associative or sequential": "recurrence.py",
-}
 PLATFORMS = ("cpu", "cuda", "tpu")  # where engines are looked up
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -144,7 +141,7 @@ def _engines(traced: Any) -> str:
     found = []
     for platform in PLATFORMS:
         text = traced.lower(lowering_platforms=(platform,)).as_text(debug_info=True)
-        names = [name for name, file in ENGINE_FILES.items() if f"functional/{file}" in text]
+        names = [engine.value for engine in Engine if engine.scope in text]
         found.append(f"on {platform} {', '.join(names) or 'none'}")
     return "; ".join(found)
 
