@@ -54,7 +54,8 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     """Write all records as Markdown.
 
     Args:
-      records: by name; those of `experiments.record`, and comparisons, which have their own page.
+      records: by name; those of `experiments.record`, and comparisons and searches, which
+        have pages of their own.
 
     Returns:
       The page.
@@ -62,9 +63,9 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [("experiment", "paper", "here", "gap", "conditions")]
     sections = []
     for name, record in records.items():
-        if "models" in record:
-            link = f"[{name}]({name}.md)"
-            rows.append((link, "none", "a table of its own", "", "models of equal size"))
+        if "seeds" not in record:
+            what = "models of equal size" if "models" in record else "short runs, validation alone"
+            rows.append((f"[{name}]({name}.md)", "none", "a table of its own", "", what))
             continue
         rows.append((f"[{name}](#{name})", *_compared(record), _conditions_in_short(record)))
         sections.append(_section(name, record))

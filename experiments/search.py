@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
         "versions": {one: importlib.metadata.version(one) for one in packages},
         "runs": results,
     }
-    command = f"python -m experiments.search --config={asked} --workdir={workdir} --name={name}"
+    command = f"python -m experiments.search --config={asked} --workdir=runs/{name} --name={name}"
     record["command"] = command
     write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
     write_whole(RESULTS / f"{name}.md", page(name, command, results))
