@@ -55,8 +55,9 @@ def keep(path: str | None, program: Sequence[str], started: float, content: Mapp
     text = json.dumps(record, indent=1) + "\n"
     print(text, end="")
     if path is not None:
-        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        pathlib.Path(path).write_text(text)
+        file = pathlib.Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)
     if content["failures"]:
         raise SystemExit(1)
 
