@@ -241,6 +241,7 @@ class Checkpoints:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
         folder = self._folder(entry)
         try:
+            _check_variables(ocp.metadata(folder / "state").metadata, shapes)
             loaded = ocp.load(folder / "state", shapes)
         except Exception as error:  # of many types, for files are whole but somebody else's
             raise ValueError(f"{folder} does not hold such a state: {error}") from error
@@ -321,6 +322,27 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
             yield from _files(path)
         else:
             yield path
+
+
+def _check_variables(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise one error for all variables that differ; Orbax would stop at one, amid its reading."""
+    found, expected = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path(
+                {name: tree[name] for name in ("params", "batch_stats")}
+            )
+        }
+        for tree in (saved, wanted)
+    )
+    differ = [name for name in found | expected if found.get(name) != expected.get(name)]
+    if differ:
+        raise ValueError(
+            "\n  ".join(
+                f"{name} has shape {found.get(name)}; expected {expected.get(name)}"
+                for name in differ
+            )
+        )
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
