@@ -173,7 +173,8 @@ def begin(task, mesh):
 def run(task, mesh, seed=0, steps=STEPS):
     """Train; return each step's sums, and the first batch statistics."""
     state, advance = begin(task, mesh)
-    state = jax.tree.map(jnp.copy, state).replace(key=jax.random.key(seed))
+    key = jax.device_put(jax.random.key(seed), state.key.sharding)  # elsewhere: another program
+    state = jax.tree.map(jnp.copy, state).replace(key=key)
     measured, statistics = [], None
     for step in range(steps):
         batch = train_batch(task.train, seed=seed, step=step, batch_size=16)
