@@ -1,12 +1,18 @@
 """Test set-up: eight virtual CPU devices, strict promotion, keys that never repeat."""
 
 import itertools
+import os
 import pathlib
 import zlib
 
-import jax
-import numpy as np
-import pytest
+# Half of the suite's time is compilation: programs are compiled quickly, here and in processes that
+# tests start. The second lane of .ci/run compiles as users do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -96,12 +96,8 @@ def keyed_noise(model, key, samplers, example_ids, steps):
 
 
 def compiled(function, *arguments):
-    """Compile a function for arguments like these, with LLVM's optimiser off.
-
-    Half of the compile time goes there, and these programs run for microseconds.
-    """
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+    """Compile a function for arguments like these."""
+    return jax.jit(function).lower(*arguments).compile()
 
 
 def check_noise(aux, noise, samplers):

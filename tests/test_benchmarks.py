@@ -4,7 +4,6 @@ import json
 import pathlib
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,16 +96,8 @@ def test_sampling_agrees_with_the_plain_sampler(tmp_path):
     assert {r["contender"] for r in records} == {*sampling.SAMPLERS, "linear_ssm, auto"}
 
 
-@pytest.fixture
-def fast_compiles():
-    """LLVM's optimizer off: half of a compile time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("name", ["official", "paper"])
-def test_plain_training_step_has_the_loss_and_gradient_of_the_model(name, fast_compiles):
+def test_plain_training_step_has_the_loss_and_gradient_of_the_model(name):
     length = 16
     model, variables, inputs, labels = train_step.make(
         name, 2, length, n_layers=1, d_model=4, d_state=4

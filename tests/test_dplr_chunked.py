@@ -1,5 +1,7 @@
 """Chunked DPLR systems against a dense float64 recurrence, and the kernel by Cauchy sums."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,10 +187,15 @@ def test_official_trains_in_blocks_of_features_as_by_convolution():
     key = jax.random.key(0)
     tokens = jax.random.randint(key, (8, 512), 0, 18)
 
+    create = functools.partial(
+        pspike_jax.create_model, "pspikessm", preset="official", d_model=96, n_layers=1, l_max=512
+    )
+    rngs = {"params": key, "spikes": key, "dropout": key}
+    variables = jax.jit(create(engine="fft").init)(rngs, tokens)
+    params = variables.pop("params")
+
     def gradient(engine):
-        model = pspike_jax.create_model(
-            "pspikessm", preset="official", d_model=96, n_layers=1, l_max=512, engine=engine
-        )
+        model = create(engine=engine)
 
         def loss(params, rest, noise_key):
             rngs = {"spikes": noise_key, "dropout": noise_key}
@@ -198,8 +205,6 @@ def test_official_trains_in_blocks_of_features_as_by_convolution():
             )
             return jnp.sum(jnp.sin(logits)), new
 
-        variables = jax.jit(model.init)({"params": key, "spikes": key, "dropout": key}, tokens)
-        params = variables.pop("params")
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, variables, key)
 
     (loss, _), gradients = gradient("chunked")

@@ -94,9 +94,12 @@ def problem(case):
     return arguments, resets, (y_bar, _complex(rng, *case.lead, H, N))
 
 
-# Most of these programs run once on few numbers: LLVM's optimizations would be most of the time.
-# The long sequences are compiled as users compile them.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# The long sequences are compiled as users compile them; see conftest.py.
+AS_USERS = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
 
 
 def value_and_pullback(arguments, resets, cotangents, engine):
@@ -110,8 +113,8 @@ def value_and_pullback(arguments, resets, cotangents, engine):
 
 @functools.lru_cache
 def computed(case, engine):
-    compile_ = jax.jit if (case, engine) in LONG_RUNS else quick_jit
-    run = compile_(functools.partial(value_and_pullback, engine=engine))
+    options = AS_USERS if (case, engine) in LONG_RUNS else None
+    run = jax.jit(functools.partial(value_and_pullback, engine=engine), compiler_options=options)
     return jax.device_get(run(*problem(case)))
 
 
@@ -227,7 +230,7 @@ def bfloat16_problem():
 
 @functools.lru_cache
 def bfloat16_computed(engine):
-    run = quick_jit(functools.partial(value_and_pullback, engine=engine))
+    run = jax.jit(functools.partial(value_and_pullback, engine=engine))
     return jax.device_get(run(*bfloat16_problem()))
 
 
@@ -304,7 +307,7 @@ def test_linear_ssm_rejects_an_unknown_engine():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_linear_ssm_splits_when_the_state_is_carried(engine):
     arguments, _, _ = problem(GOOD)
-    run = quick_jit(functools.partial(linear_ssm, engine=engine))
+    run = jax.jit(functools.partial(linear_ssm, engine=engine))
     head, carried = run(**arguments | {"u": arguments["u"][:, :64]})
     tail, last = run(**arguments | {"u": arguments["u"][:, 64:], "initial_state": carried})
     y, final_state = oracles.linear_ssm(**arguments)
@@ -323,7 +326,7 @@ def test_linear_ssm_is_causal_by_gradient(engine):
     def outputs(u):
         return linear_ssm(u, **fixed, engine=engine)[0][:, 0]
 
-    jacobian = np.asarray(quick_jit(jax.jacrev(outputs))(arguments["u"])[..., 0])
+    jacobian = np.asarray(jax.jit(jax.jacrev(outputs))(arguments["u"])[..., 0])
     # A matrix product or a scan never adds a later input; an FFT leaks its rounding.
     leak = 1e-6 * np.max(np.abs(jacobian)) if engine in ("fft", "chunked") else 0.0
     assert np.max(np.abs(np.triu(jacobian, 1))) <= leak
@@ -342,7 +345,7 @@ def test_linear_ssm_resets_cut_gradients_in_both_directions(engine):
         return linear_ssm(u, **fixed, initial_state=initial_state, resets=resets,
                           engine=engine)[0][:, 0]
 
-    jacobians = quick_jit(jax.jacrev(outputs, argnums=(0, 1)))(
+    jacobians = jax.jit(jax.jacrev(outputs, argnums=(0, 1)))(
         arguments["u"], arguments["initial_state"])
     by_u, by_state = (np.asarray(j) for j in jacobians)
     by_u = by_u[..., 0]
@@ -362,7 +365,7 @@ def test_linear_ssm_vmaps_over_parameters(engine):
     def system(arguments):
         return linear_ssm(**arguments, engine=engine)
 
-    y, final_state = quick_jit(jax.vmap(system))(stacked)
+    y, final_state = jax.jit(jax.vmap(system))(stacked)
     for i in range(2):
         single = {name: a[i] for name, a in stacked.items()}
         expected_y, expected_state = oracles.linear_ssm(**single)

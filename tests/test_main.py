@@ -1,6 +1,7 @@
 """The main job: from a config to pictures, unknown keys by name, finished runs left alone."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,11 +20,14 @@ from experiments.configs import quickstart  # noqa: E402
 from experiments.experiment import build  # noqa: E402
 
 CONFIG = f"--config={ROOT}/experiments/configs/quickstart.py:smoke"
+PRECISION = "--config.model.precision=bfloat16"
 
 
 def run(workdir, *arguments):
-    argv = ["main", CONFIG, f"--workdir={workdir}", "--mode=train", *arguments]
+    argv = ["main", CONFIG, PRECISION, f"--workdir={workdir}", "--mode=train", *arguments]
     flags.FLAGS.unparse_flags()
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, name)  # of an earlier run
     # ml_collections looks for --config.KEY in sys.argv, and loads files by a deprecated call.
     with mock.patch.object(sys, "argv", argv), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
@@ -31,12 +35,24 @@ def run(workdir, *arguments):
     main.main(["main"])
 
 
+def command(*arguments):
+    """Run the program as a user does, on as many devices as `run`."""
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.main", CONFIG, *arguments], cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"}, capture_output=True, text=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a smoke run that ended."""
-    workdir = tmp_path_factory.mktemp("smoke")
-    run(workdir)
-    return workdir
+    """The folder of a smoke run that ended, in bfloat16, profiled, beside its compiled programs."""
+    folder = tmp_path_factory.mktemp("smoke")
+    done = command(
+        PRECISION, f"--workdir={folder / 'run'}", "--profile_steps=3,4",
+        f"--compile_cache={folder / 'cache'}",
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
 
 
 def contents(workdir):
@@ -89,10 +105,8 @@ def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeyp
 
 
 def test_main_plans_for_other_devices():
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", CONFIG, "--mode=plan", "--plan_devices=8",
-         "--config.mesh.fsdp=2", "--config.mesh.model=2"],
-        cwd=ROOT, capture_output=True, text=True,
+    done = command(
+        "--mode=plan", "--plan_devices=8", "--config.mesh.fsdp=2", "--config.mesh.model=2"
     )
     assert done.returncode == 0, done.stderr
     for part in (
@@ -109,19 +123,12 @@ def test_main_plans_for_other_devices():
         assert part in done.stdout, done.stdout
 
 
-def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
-         "--config.model.precision=bfloat16", "--profile_steps=3,4",
-         f"--compile_cache={tmp_path / 'cache'}"],
-        cwd=ROOT, capture_output=True, text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-    assert list((tmp_path / "cache").iterdir())
-    described = json.loads((tmp_path / "run" / "config.json").read_text())
+def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(finished):
+    assert list((finished / "profile").rglob("*.xplane.pb"))
+    assert list((finished.parent / "cache").iterdir())
+    described = json.loads((finished / "config.json").read_text())
     assert described["model"]["precision"] == "bfloat16"
-    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
     assert all(line["time/compute"] > 0 and line["time/save"] >= 0 for line in lines)
 
 
@@ -205,10 +212,6 @@ def test_quickstart_refuses_an_unknown_variant():
 
 
 def test_main_exits_with_an_error_status(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.main", CONFIG, f"--workdir={tmp_path / 'run'}",
-         "--config.model.d_state=3"],
-        cwd=ROOT, capture_output=True, text=True,
-    )
+    done = command(f"--workdir={tmp_path / 'run'}", "--config.model.d_state=3")
     assert done.returncode != 0 and "d_state must be even" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,6 @@ from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import abstract_state, compile_train_step
 
 BATCH = ("data", "fsdp")
-QUICK = {"xla_backend_optimization_level": 0}  # these programs run once
 
 
 def mesh_of(**sizes):
@@ -81,7 +80,7 @@ def test_sequence_parallel_ssm_matches_a_float64_loop(rng, sizes, length, sides,
     arguments, cotangents = problem(rng, length, sides)
     run = split_ssm(mesh_of(**sizes), reverse)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def outputs_and_gradients(arguments, cotangents):
         outputs, pull_back = jax.vjp(run, arguments)
         return outputs, pull_back(cotangents)[0]
@@ -111,7 +110,7 @@ def test_what_parts_send_does_not_grow_with_time(rng):
         arguments, cotangents = problem(rng, length, sides=2)
         pull_back = lambda a, c: jax.vjp(split_ssm(mesh_of(sequence=4)), a)[1](c)
         program = jax.jit(pull_back).lower(arguments, cotangents)
-        return collectives(program.compile(compiler_options=QUICK))
+        return collectives(program.compile())
 
     short = sent(4 * 150)
     # Two directions, two passes, one hop and two rounds of the prefix each: 12 states of 3 x 4 x 4.
@@ -152,7 +151,7 @@ def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
             return loss(variables, u)
 
     both = (0, 1)
-    run = lambda f: jax.jit(jax.grad(f, argnums=both, has_aux=True), compiler_options=QUICK)
+    run = lambda f: jax.jit(jax.grad(f, argnums=both, has_aux=True))
     u_split = jax.device_put(u, jax.NamedSharding(mesh, PartitionSpec(BATCH, "sequence", "model")))
     (found, found_u), y = run(on_the_mesh)(variables, u_split)
     (expected, expected_u), expected_y = run(loss)(variables, u)
@@ -183,7 +182,7 @@ def make_task(length, **changes):
 
 def compile_step(task, mesh):
     state, batch = abstract_state(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
-    return compile_train_step(state, mesh).lower(state, batch).compile(compiler_options=QUICK)
+    return compile_train_step(state, mesh).lower(state, batch).compile()
 
 
 SPLIT = {"data": 2, "sequence": 4}

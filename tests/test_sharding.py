@@ -23,7 +23,7 @@ from pspike_jax.training.sharding import (
     shard_batch,
     state_shardings,
 )
-from pspike_jax.training.state import abstract_state, compile_train_step
+from pspike_jax.training.state import compile_train_step
 
 STEPS = 20
 
@@ -167,13 +167,14 @@ MODEL = pspike_jax.create_model(
 def begin(task, mesh):
     """Return a state of step 0 of a model of the zoo, and its compiled step."""
     state = create_state(MODEL, task, SETTINGS, mesh)
-    return state, compile_train_step(state, mesh)
+    batch = shard_batch(train_batch(task.train, seed=0, step=0, batch_size=16), mesh)
+    return state, compile_train_step(state, mesh).lower(state, batch).compile()
 
 
 def run(task, mesh, seed=0, steps=STEPS):
     """Train; return each step's sums, and the first batch statistics."""
     state, advance = begin(task, mesh)
-    key = jax.device_put(jax.random.key(seed), state.key.sharding)  # elsewhere: another program
+    key = jax.device_put(jax.random.key(seed), state.key.sharding)
     state = jax.tree.map(jnp.copy, state).replace(key=key)
     measured, statistics = [], None
     for step in range(steps):
@@ -245,14 +246,8 @@ def test_state_is_split_over_model_and_fsdp(task):
 
 
 def test_fsdp_sends_parameters_and_no_activations(task):
-    mesh = make_mesh(fsdp=2, devices=jax.devices()[:2])
-    state = abstract_state(MODEL, task, SETTINGS, mesh)
-    batch = {
-        "inputs": jax.ShapeDtypeStruct((16, 8, 2), jnp.float32),
-        "lengths": jax.ShapeDtypeStruct((16,), jnp.int32),
-        "labels": jax.ShapeDtypeStruct((16,), jnp.int32),
-    }
-    program = compile_train_step(state, mesh).lower(state, batch).compile().as_text()
+    _, advance = begin(task, make_mesh(fsdp=2, devices=jax.devices()[:2]))
+    program = advance.as_text()
     sent = re.findall(r"= \w+\[([\d,]*)\]\S* all-(?:gather|to-all)\(", program)
     sizes = {math.prod(map(int, shape.split(","))) for shape in sent if shape}
     # The largest stack of parameters, C of both layers, has 2 x 4 x 2 x 2 numbers; mixers 2 x 4 x
