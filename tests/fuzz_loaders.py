@@ -29,10 +29,10 @@ from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.models.zoo import create_model
 from pspike_jax.nn.backbone import config_fields
 from pspike_jax.nn.block_config import BlockConfig
-from pspike_jax.training import checkpoints as checkpoints_module
 from pspike_jax.training import create_state
-from pspike_jax.training.checkpoints import SEAL, Checkpoints
+from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.files import read_lines
+from pspike_jax.training.seals import SEAL, fingerprints
 from pspike_jax.training.state import abstract_state
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
@@ -162,7 +162,7 @@ def sign_checkpoints(folder):
         seal = read_json(path)
         if isinstance(seal, dict):
             seal.pop("checksum", None)
-            seal["files"] = checkpoints_module._fingerprints(path.parent)
+            seal["files"] = fingerprints(path.parent)
             path.write_text(json.dumps(seal | {"checksum": prepared.checksum(seal)}))
 
 

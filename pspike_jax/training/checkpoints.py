@@ -11,12 +11,10 @@ seal, removes what the policy does not keep, and says which checkpoint all of th
 """
 
 import concurrent.futures
-import hashlib
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,17 +22,15 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from pspike_jax.data.prepared import checksum
 from pspike_jax.training import metrics
 from pspike_jax.training.distributed import agree, is_primary, meet
 from pspike_jax.training.files import write_whole
+from pspike_jax.training.seals import SEAL, find_damage, make_seal, read_seal
 from pspike_jax.training.state import TrainState
 
 LEAVES = ("step", "params", "batch_stats", "opt_state", "key")
 LOG = "metrics.jsonl"
-SEAL = "seal.json"
 UNFINISHED = "-unfinished"
-_KINDS = {"step": int, "scores": dict, "window": dict | None, "files": dict}  # of a seal
 
 
 class Entry(NamedTuple):
@@ -159,7 +155,7 @@ class Checkpoints:
         if entry is None:
             return None
         folder = self._folder(entry)
-        window = _read_seal(folder)["window"]
+        window = read_seal(folder)["window"]
         sums = jax.tree.map(np.float64, window, is_leaf=lambda value: isinstance(value, list))
         return Restored(self._restore(entry, like), folder / LOG, sums)
 
@@ -188,7 +184,7 @@ class Checkpoints:
         code = -1
         if is_primary():
             for entry in candidates:
-                damage = self._damage(entry)
+                damage = find_damage(self._folder(entry), *entry)
                 if damage is None:
                     code = 2 * entry.step + entry.finished
                     break
@@ -202,9 +198,7 @@ class Checkpoints:
             if is_primary():
                 folder = self._folder(entry)
                 write_whole(folder / LOG, log)
-                seal["files"] = _fingerprints(folder)
-                seal["checksum"] = checksum(seal)
-                write_whole(folder / SEAL, json.dumps(seal, indent=1))
+                write_whole(folder / SEAL, make_seal(folder, seal))
         if is_primary():
             self._prune()
 
@@ -220,22 +214,8 @@ class Checkpoints:
 
     def _seals(self) -> dict[Entry, dict[str, Any]]:
         """Return the seals that can be read; their files are not looked at."""
-        seals = {entry: _read_seal(self._folder(entry)) for entry in self._entries()}
+        seals = {entry: read_seal(self._folder(entry)) for entry in self._entries()}
         return {entry: seal for entry, seal in seals.items() if seal is not None}
-
-    def _damage(self, entry: Entry) -> str | None:
-        """Say what is wrong with a checkpoint, or None if it is whole."""
-        folder = self._folder(entry)
-        seal = _read_seal(folder)
-        if seal is None:
-            return f"it was cut short, {folder / SEAL} is missing or unreadable"
-        if (seal["step"], seal["window"] is None) != entry:
-            return f"{folder / SEAL} is that of another checkpoint"
-        found = _fingerprints(folder)
-        for name, expected in seal["files"].items():
-            if found.get(name) != expected:
-                return f"{folder / name} is missing, cut short or changed"
-        return None
 
     def _restore(self, entry: Entry, like: TrainState) -> TrainState:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
@@ -293,35 +273,6 @@ def _by_merit(seals: Mapping[Entry, Mapping[str, Any]]) -> list[Entry]:
     return sorted(
         scores, key=lambda entry: (-scores[entry]["accuracy"], scores[entry]["loss"], entry)
     )
-
-
-def _read_seal(folder: epath.Path) -> dict[str, Any] | None:
-    try:
-        seal = json.loads((folder / SEAL).read_text())
-        whole = seal.pop("checksum") == checksum(seal)
-        whole = whole and all(isinstance(seal[name], kind) for name, kind in _KINDS.items())
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None
-    return seal if whole else None
-
-
-def _fingerprints(folder: epath.Path) -> dict[str, list]:
-    """Return the size and SHA-256 of every file of a checkpoint, by its path inside."""
-    found = {}
-    for path in _files(folder):
-        if path.name != SEAL:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                found[path.relative_to(folder).as_posix()] = [file.tell(), digest]
-    return found
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path
 
 
 def _check_variables(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
