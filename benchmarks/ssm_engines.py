@@ -41,7 +41,8 @@ TOLERANCE = 1e-4
 TOO_LONG_S = 6.0  # a contender that will probably take longer is left out
 MOST_SCANNED = 4e7  # largest B L H N for scans that keep arrays of that size
 LOST = 5.0  # and one that was this many times slower than the fastest at a shorter length
-BUDGET_S = 25.0  # of a shape: rounds with plain programs take seconds
+# Of a shape: rounds with plain programs take seconds, and gigabytes.
+CAREFUL = {"budget_s": 25.0, "min_rounds": 5, "sample_s": 0.3, "warm_s": 0.5}
 PRODUCT = 2048  # size of the matrix product that stands for the machine's rate
 
 
@@ -164,15 +165,14 @@ def measure(quick: bool) -> list[timing.Record]:
         names = affordable(names, last, growth)
         models = contenders(shape)
         own = {n: models[n] for n in names if n in models}
-        last = compare(shape, "forward+backward", own, budget_s=BUDGET_S)
+        last = compare(shape, "forward+backward", own, **({} if quick else CAREFUL))
         records += last
     if quick:
         shape = Shape(2, 9, 3, 2)
         return records + compare(shape, "forward", contenders(shape))
-    records += compare(LAYERS[0], "forward", contenders(LAYERS[0]), [matrix_product()],
-                       budget_s=BUDGET_S)
+    records += compare(LAYERS[0], "forward", contenders(LAYERS[0]), [matrix_product()], **CAREFUL)
     for shape in LAYERS:
-        records += compare(shape, "forward+backward", contenders(shape), budget_s=BUDGET_S)
+        records += compare(shape, "forward+backward", contenders(shape), **CAREFUL)
     return records
 
 

@@ -21,8 +21,8 @@ A benchmark module has a function that measures, one that draws, and two lines a
 `python -m benchmarks.NAME --output=DIR` then prints a table and writes DIR/NAME.jsonl and
 DIR/NAME.png, by default to benchmarks/results; `--quick` runs tiny shapes in seconds and prints the
 table alone. The first line of the file describes the machine; each other line is a record of one
-contender in one setting. Programs take turns in every round, so that what else a machine does
-strikes all alike, and `ratio` compares within rounds.
+contender in one setting. Programs take turns in every round, forth and back, so that what else a
+machine does, and what a program leaves behind, strikes all alike; `ratio` compares within rounds.
 """
 
 import collections
@@ -48,9 +48,6 @@ from pspike_jax.training.workdir import source_commit
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/results if not set.")
 QUICK = flags.DEFINE_bool("quick", False, "Tiny shapes, to see that everything works.")
-MIN_ROUNDS = 3
-SAMPLE_SECONDS = 2e-3  # a sample of a faster program is the mean of several runs
-WARM_SECONDS = 0.1
 
 # What `measure` adds to a setting.
 MEASURED = (
@@ -142,6 +139,9 @@ def measure(
     differences: Mapping[str, float] | None = None,
     rounds: int = 15,
     budget_s: float = 10.0,
+    min_rounds: int = 3,
+    sample_s: float = 2e-3,
+    warm_s: float = 0.1,
 ) -> list[Record]:
     """Time programs by turns.
 
@@ -150,7 +150,10 @@ def measure(
       setting: what the records say of the shapes.
       differences: from `check_agreement`.
       rounds: most rounds, in each of which every program runs.
-      budget_s: no further round starts after these seconds, but MIN_ROUNDS are made.
+      budget_s: no further round starts after these seconds, but `min_rounds` are made.
+      min_rounds: fewest rounds.
+      sample_s: seconds of a sample; that of a faster program is the mean of several runs.
+      warm_s: seconds that a program runs before it is timed, unless it takes more than one.
 
     Returns:
       A record for each program: the setting, "contender", "compile_s", "temp_bytes", "rounds_s"
@@ -158,17 +161,18 @@ def measure(
       first program) and, where given, "difference".
     """
     once = {p.name: p.seconds(1) for p in programs}
-    repeats = {name: max(1, int(SAMPLE_SECONDS / seconds)) for name, seconds in once.items()}
+    repeats = {name: max(1, int(sample_s / seconds)) for name, seconds in once.items()}
     times = collections.defaultdict(list)
     start = time.perf_counter()
     for count in range(rounds):
-        if count >= MIN_ROUNDS and time.perf_counter() - start > budget_s:
+        if count >= min_rounds and time.perf_counter() - start > budget_s:
             break
-        for program in programs:
+        for program in programs[:: -1 if count % 2 else 1]:
             # What ran before decides which pages the process holds, up to half of the time of a
-            # short program that follows one of gigabytes: runs of its own come between.
+            # short program that follows one of gigabytes: runs of its own come between, and
+            # another neighbour in the next round.
             if once[program.name] < 1:
-                program.seconds(1 + int(WARM_SECONDS / once[program.name]))
+                program.seconds(1 + int(warm_s / once[program.name]))
             times[program.name].append(program.seconds(repeats[program.name]))
     records = []
     for p in programs:

@@ -46,12 +46,10 @@ def test_check_agreement_names_who_differs(wrong):
 def test_measure_takes_turns(monkeypatch):
     order = []
     monkeypatch.setattr(timing.Program, "run", lambda self: order.append(self.name))
-    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0)
-    monkeypatch.setattr(timing, "WARM_SECONDS", 0.0)
     programs = [timing.Program(name, 0.0, 0, None, ()) for name in "ab"]
-    records = timing.measure(programs, setting={"L": 1}, rounds=3)
+    records = timing.measure(programs, setting={"L": 1}, rounds=3, sample_s=0, warm_s=0)
     # The first turn tells how often to run; a short program runs once before it is timed.
-    assert order == list("ab") + 3 * list("aabb")
+    assert order == [*"ab", *"aabb", *"bbaa", *"aabb"]
     assert [len(r["rounds_s"]) for r in records] == [3, 3]
 
 
