@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import (  # noqa: E402
+    engine_choice,
     sampling,
     ssm_engines,
     stream,
@@ -66,7 +67,7 @@ def check_report(name, measure, draw, folder):
     for record in records:
         assert record["q1_s"] <= record["median_s"] <= record["q3_s"]
         assert record["temp_bytes"] >= 0 and record["compile_s"] > 0
-    assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert draw is None or (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     return records
 
 
@@ -78,6 +79,30 @@ def test_ssm_engines_agree_with_plain_programs(tmp_path, monkeypatch):
         assert [r["contender"] for r in timing.select(records, **{"pass": passes})] == names
     # The tolerance that long sequences need hides nothing here.
     assert max(r["difference"] for r in records[1:] if "difference" in r) < 1e-5
+
+
+def test_engine_choice_keeps_what_comes_near_the_fastest(monkeypatch):
+    seconds = {"auto": 9.0, "chunked": 2.0, "fft": 1.0, "associative": 2.1, "sequential": 1.9}
+    timed = []
+
+    def compare(shape, passes, models, **how):
+        timed.append((list(models), how))
+        return [{"contender": name, "median_s": seconds[name]} for name in models]
+
+    monkeypatch.setattr(engine_choice, "compare", compare)
+    records = engine_choice.measure(False)
+    near = ["auto", "chunked", "fft", "sequential"]
+    assert timed[:2] == [(list(seconds), engine_choice.FEW), (near, engine_choice.MANY)]
+    assert timed[-4:-2] == [  # psMNIST: no scans
+        (["auto", "chunked", "fft"], engine_choice.FEW),
+        (["auto", "chunked", "fft"], engine_choice.MANY),
+    ]
+    assert len(records) == sum(len(names) for names, how in timed if how == engine_choice.MANY)
+
+
+def test_engine_choice_runs_and_agrees(tmp_path):
+    records = check_report("engine_choice", engine_choice.measure, None, tmp_path)
+    assert records[0]["contender"] == "auto" and len(records) > 1
 
 
 def test_engine_table_replaces_the_rows_of_its_platform(tmp_path):
