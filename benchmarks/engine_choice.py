@@ -4,7 +4,8 @@
 
 The shapes are those of ssm_engines.py. All engines run a few times; those that need more than NEAR
 times the time of the fastest are left out, the others take turns ROUNDS times. Scans of large
-problems, tens of times slower in the record of ssm_engines, are not tried.
+problems are not tried: they keep gigabytes, and `sequential` is tens of times slower there in the
+record of ssm_engines.
 """
 
 from collections.abc import Iterator
