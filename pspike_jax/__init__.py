@@ -14,7 +14,7 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 import importlib
 
 from pspike_jax import data, functional, interop
-from pspike_jax.models import create_model, list_models
+from pspike_jax.models import create_model, describe_model, list_models
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "create_model",
     "data",
+    "describe_model",
     "functional",
     "interop",
     "list_models",

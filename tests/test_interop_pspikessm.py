@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pspike_jax.interop import export_pspikessm, load_pspikessm
-from pspike_jax.nn.dplr_ssm import DPLRSSM
+from pspike_jax.nn import DPLRSSM
 
 FILES = [
     "pspikessm_bidirectional_noise.npz",
@@ -59,7 +59,7 @@ def test_output_and_block_outputs_match_the_program(recorded):
     arrays, meta, module, variables, noise = recorded
     y, aux = run(module, variables, arrays["input"], noise, meta["train"], capture=True)
     np.testing.assert_allclose(y, arrays["output"], **VALUES)
-    for layer, block_output in enumerate(aux["output"]["block_output"]):
+    for layer, block_output in enumerate(aux["block_output"]):
         np.testing.assert_allclose(block_output, arrays[f"block_output/{layer}"], **VALUES)
 
 
@@ -77,8 +77,8 @@ def test_kernels_match_the_program(recorded):
         length=meta["length"],
     )
     for name, branch in (("kernel", "ssm"), ("kernel_reverse", "ssm_reverse")):
-        for layer in range(meta["n_layers"] if branch in variables["params"]["blocks"] else 0):
-            params = jax.tree.map(lambda a: a[layer], variables["params"]["blocks"][branch])
+        for layer in range(meta["n_layers"] if branch in variables["params"]["backbone"]["blocks"] else 0):
+            params = jax.tree.map(lambda a: a[layer], variables["params"]["backbone"]["blocks"][branch])
             kernel = ssm.apply({"params": params}, method="kernel")
             np.testing.assert_allclose(kernel, arrays[f"{name}/{layer}"], **VALUES)
 
@@ -161,9 +161,9 @@ def test_load_lists_every_problem_at_once(change, count, messages, golden):
 
 
 @pytest.mark.parametrize("shape", [(50, 10), (2, 50, 9), (1, 2, 50, 10)])
-def test_backbone_names_the_shape_that_it_expects(shape, golden):
+def test_blocks_name_the_shape_that_they_expect(shape, golden):
     _, module, variables, _ = load(golden("pspikessm_unidirectional_threshold.npz"))
-    with pytest.raises(ValueError, match=r"expected \(B, L, 10\)"):
+    with pytest.raises(ValueError, match=r"expected \(B, L, (F|10)\)"):
         module.apply(variables, np.zeros(shape, np.float32), noise=0.5)
 
 

@@ -41,14 +41,15 @@ def recorded(request):
         state_dict, neuron=MODELS[meta["neuron"]], normalization=meta["normalization"]
     )
     states = under(arrays, "initial_state/")
-    states = [states[str(number)] for number in range(len(states))] or None
+    states = [states[str(number)] for number in range(len(states))]
+    state = given_state(module, states, len(arrays["input"])) if states else None
 
     def loss(params, inputs):
         (output, aux), _ = module.apply(
             variables | {"params": params},
             inputs,
             train=meta["train"],
-            initial_state=states,
+            state=state,
             capture=True,
             mutable=["batch_stats"],
         )
@@ -62,13 +63,22 @@ def recorded(request):
     )
 
 
+def given_state(module, states, batch):
+    """Return a model's state with recorded arrays, in the order in which they were drawn."""
+    state = module.resting_state(batch)
+    wanted, tree = jax.tree.flatten((state["layers"], state["head"]["u"]))
+    parts = [jnp.asarray(part, zero.dtype) for part, zero in zip(states, wanted, strict=True)]
+    layers, u = jax.tree.unflatten(tree, parts)
+    return state | {"layers": layers, "head": state["head"] | {"u": u}}
+
+
 def under(arrays, prefix):
     """Return the entries whose names start with a prefix, without it."""
     return {name[len(prefix):]: a for name, a in arrays.items() if name.startswith(prefix)}
 
 
 def test_spikes_are_those_of_the_authors(recorded):
-    spikes = [array for site in recorded.aux.values() for array in site["spike_array"]]
+    spikes = [array for site in recorded.aux["sites"].values() for array in site["spike_array"]]
     shapes = under(recorded.arrays, "spikes_shape/")
     for number, got in enumerate(spikes):
         expected = recorded.arrays[f"spikes/{number}"]
@@ -127,7 +137,7 @@ def tiny_state_dict(rng, *, recurrent=False, directions=1):
 def test_recurrent_and_bidirectional_weights_are_told_by_names_and_shapes(rng):
     state_dict = tiny_state_dict(rng, recurrent=True, directions=2)
     module, variables = load_silif(state_dict, neuron="rlif", normalization="layernorm")
-    assert module.bidirectional and module.widths == (4, 5)
+    assert module.config.bidirectional and module.config.widths == (4, 5)
     np.testing.assert_array_equal(
         variables["params"]["layers_1"]["recurrent"], state_dict["snn.1.V.weight"]
     )

@@ -5,6 +5,7 @@ export maps gradients as well as values.
 """
 
 import collections
+import dataclasses
 import logging
 import re
 from typing import Any, Mapping
@@ -13,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pspike_jax.interop.tensors import check_entries
-from pspike_jax.models.pspikessm import PRESETS
-from pspike_jax.nn.backbone import PSpikeBackbone, config_fields
-from pspike_jax.nn.block_config import BlockConfig
+from pspike_jax.models.pspikessm import PRESETS, PSpikeConfig, PSpikeSSM
 from pspike_jax.nn.fields import check_whole
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ _DIRECTIONS = {"C": 0}
 
 def load_pspikessm(
     state_dict: Mapping[str, np.ndarray], *, prenorm: bool, norm: str, residual: bool, length: int
-) -> tuple[PSpikeBackbone, dict]:
+) -> tuple[PSpikeSSM, dict]:
     """Build the backbone that a state dict of the released program describes.
 
     Sizes, directions and tying are read off the shapes. Parameters that the program never uses
@@ -51,7 +50,8 @@ def load_pspikessm(
       length: L, the kernel length that C~ is attuned to.
 
     Returns:
-      module: `module.apply(variables, x, noise=...)` gives (y, aux).
+      module: its blocks alone, without encoder and head: `module.apply(variables, x, noise=...)`
+        gives (y (B, L, H), aux).
       variables: {"params", and "batch_stats" with batch norm}.
 
     Raises:
@@ -75,14 +75,14 @@ def load_pspikessm(
     check_entries(state_dict, shapes, problems)
     if dead:
         _LOG.warning("dropped %d entries that the program never uses: %s", len(dead), dead)
-    return PSpikeBackbone(config), _variables(state_dict, config, entries)
+    return PSpikeSSM(config=config), _variables(state_dict, config, entries)
 
 
-def export_pspikessm(module: PSpikeBackbone, params: Mapping) -> dict[str, np.ndarray]:
+def export_pspikessm(module: PSpikeSSM, params: Mapping) -> dict[str, np.ndarray]:
     """Name and shape parameters, or their gradients, as the released program does.
 
     Args:
-      module: from `load_pspikessm`, or any backbone with preset `official`'s order of operations.
+      module: from `load_pspikessm`, or any model with preset `official`'s order of operations.
       params: the collection "params" of its variables, or a gradient of the same structure.
 
     Returns:
@@ -101,9 +101,9 @@ def export_pspikessm(module: PSpikeBackbone, params: Mapping) -> dict[str, np.nd
     return exported
 
 
-def _read_config(state_dict, prenorm, norm, residual, length) -> BlockConfig:
+def _read_config(state_dict, prenorm, norm, residual, length) -> PSpikeConfig:
     numbers = [int(m[1]) for m in (re.match(r"layers\.(\d+)\.", name) for name in state_dict) if m]
-    fields = {name: PRESETS["official"][name] for name in config_fields()} | {
+    fields = {
         "d_model": _size(state_dict, _FEATURES),
         "d_state": 2 * _size(state_dict, _PAIRS),
         "n_layers": max(numbers, default=0) + 1,
@@ -114,8 +114,12 @@ def _read_config(state_dict, prenorm, norm, residual, length) -> BlockConfig:
         "norm": norm,
         "residual": residual,
         "l_max": length,
+        "vocab_size": None,
+        "encoder": "none",
+        "head": "none",
+        "pool": "none",
     }
-    return BlockConfig(**fields)
+    return dataclasses.replace(PRESETS["official"], **fields)
 
 
 def _size(state_dict, axes: dict[str, int]) -> int:
@@ -141,14 +145,14 @@ def _is_dead(name: str, config) -> bool:
     return block is not None and bool(re.fullmatch(_DEAD[config.bidirectional], block[1]))
 
 
-def _entries(config: BlockConfig) -> dict[str, tuple[str, tuple[str, ...], tuple, int | None]]:
+def _entries(config: PSpikeConfig) -> dict[str, tuple[str, tuple[str, ...], tuple, int | None]]:
     """Return {name in the program: (collection, path here, shape there, layer or None)}."""
     entries = {}
     for layer in range(config.n_layers):
         for name, (collection, path, shape) in _block_entries(config).items():
-            entries[f"layers.{layer}.{name}"] = (collection, ("blocks", *path), shape, layer)
+            entries[f"layers.{layer}.{name}"] = (collection, ("backbone", "blocks", *path), shape, layer)
     if config.prenorm:
-        for name, (collection, path, shape) in _norm_entries(config, ("norm",)).items():
+        for name, (collection, path, shape) in _norm_entries(config, ("backbone", "norm")).items():
             entries[name] = (collection, path, shape, None)
     return entries
 

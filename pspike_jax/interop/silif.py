@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,7 @@ def load_silif(
     inputs, (*widths, num_classes), bidirectional = _read_sizes(arrays)
     module = create_model(
         neuron,
-        num_classes=num_classes,
+        num_outputs=num_classes,
         widths=tuple(widths),
         norm=NORMS[normalization],
         dropout=0.0,
@@ -140,11 +141,11 @@ def authors_activity(
       Firing rates and synaptic operations.
     """
     batch, length, _ = inputs.shape
-    hidden = [jnp.asarray(n) for site in aux.values() for n in site["neuron_spikes"]]
+    hidden = [jnp.asarray(n) for site in aux["sites"].values() for n in site["neuron_spikes"]]
     # Their program takes any value above 0.9 for one spike, as behind dropout.
     rates = [jnp.mean(jnp.where(inputs > 0.9, 1, inputs), axis=(0, 1))]
     rates += [spikes / (batch * length) for spikes in hidden]
-    sizes = (*module.widths, module.num_classes)
+    sizes = (*module.config.widths, module.config.num_outputs)
     counts = [jnp.sum(inputs != 0), *map(jnp.sum, hidden)]
     synops = sum(count * size for count, size in zip(counts, sizes)) / batch
     return Activity(jnp.concatenate(rates), synops)
@@ -152,24 +153,24 @@ def authors_activity(
 
 def _entries(module) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Yield (collection, path here, name there) of every array of a network."""
-    hidden = len(module.widths)
+    hidden = len(module.config.widths)
     for i in range(hidden + 1):
-        layer, there = (f"layers_{i}" if i < hidden else "integrator"), f"snn.{i}"
-        yield "params", (layer, "input", "kernel"), f"{there}.W.weight"
-        if module.norm != "none":
-            norm = (layer, "input", "norm")
+        layer, there = (("backbone", f"layers_{i}") if i < hidden else ("head",)), f"snn.{i}"
+        yield "params", (*layer, "input", "kernel"), f"{there}.W.weight"
+        if module.config.norm != "none":
+            norm = (*layer, "input", "norm")
             yield "params", (*norm, "scale"), f"{there}.norm.weight"
             yield "params", (*norm, "bias"), f"{there}.norm.bias"
-        if module.norm == "batch":
+        if module.config.norm == "batch":
             yield "batch_stats", (*norm, "mean"), f"{there}.norm.running_mean"
             yield "batch_stats", (*norm, "var"), f"{there}.norm.running_var"
         if i == hidden:
-            yield "params", (layer, "alpha"), f"{there}.alpha"
+            yield "params", (*layer, "alpha"), f"{there}.alpha"
             return
-        for here, name in _PARAMETERS[type(module.neuron)].items():
-            yield "params", (layer, "neuron", here), f"{there}.{name}"
-        if module.neuron.recurrent:
-            yield "params", (layer, "recurrent"), f"{there}.V.weight"
+        for here, name in _PARAMETERS[type(module.config.neuron)].items():
+            yield "params", (*layer, "neurons", "neuron", here), f"{there}.{name}"
+        if module.config.neuron.recurrent:
+            yield "params", (*layer, "neurons", "recurrent"), f"{there}.V.weight"
 
 
 def _read_sizes(arrays):
@@ -195,7 +196,8 @@ def _read_sizes(arrays):
 def _check(arrays, module, entries, inputs):
     """Raise one error that lists every entry that does not fit the module."""
     x = jax.ShapeDtypeStruct((1, 1, inputs), jnp.float32)
-    flat = flax.traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), x))
+    boxed = jax.eval_shape(module.init, jax.random.key(0), x)
+    flat = flax.traverse_util.flatten_dict(nn.meta.unbox(boxed))
     shapes = {}
     for collection, here, there in entries:
         shape = flat[(collection, *here)].shape

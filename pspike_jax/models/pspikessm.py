@@ -1,109 +1,221 @@
 """P-SpikeSSM (Bal & Sengupta, ICLR 2025): probabilistic spiking neurons on state space models.
 
-encoder -> blocks (sample -> SSM -> sample -> mix -> fuse) -> pool -> classifier. The preset
-`paper` is what the paper describes, `official` what the released program computes.
+encoder -> blocks (sample -> SSM -> sample -> mix -> fuse) -> pool -> linear. The preset `paper` is
+what the paper describes, `official` what the released program computes, see
+`models.pspikessm_official`. `lif_ssm` is the paper's baseline: the same blocks, their spikes made
+by leaky integrate-and-fire neurons.
 """
 
-from pspike_jax.models.classifier import SequenceClassifier
-from pspike_jax.nn.backbone import PSpikeBackbone, config_fields
-from pspike_jax.nn.block_config import BlockConfig
+import dataclasses
+import functools
 
-_COMMON = {
-    "num_classes": 10,
-    "d_model": 128,
-    "d_state": 16,
-    "n_layers": 4,
-    "bidirectional": False,
-    "neuron": "probabilistic",
-    "residual": True,
-    "dropout": 0.0,
-    "surrogate": "clamp_straight_through",
-    "activation": "gelu",
-    "mixer": "dense",
-    "pool": "mean",
-    "documents": 1,
-    "precision": "float32",
-    "dt_min": 1e-3,
-    "dt_max": 1e-1,
-    "engine": "auto",
-    "remat": "block",
-    "initializer": "legs",
-}
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-PRESETS = {
-    "paper": _COMMON
-    | {
-        "block": "paper",
-        "vocab_size": None,
-        "norm": "layer",
-        "prenorm": True,
-        "causal": True,
-        "shared_dynamics": False,
-        "parametrization": "diagonal",
-        "noise_sharing": "independent",
-        "l_max": None,
-    },
-    # The ListOps configuration of the released program.
-    "official": _COMMON
-    | {
-        "block": "official",
-        "vocab_size": 18,
-        "norm": "batch",
-        "prenorm": False,
-        "bidirectional": True,
-        "causal": False,
-        "shared_dynamics": True,
-        "parametrization": "dplr",
-        "noise_sharing": "official",
-        "l_max": 2048,
-    },
-}
+from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.models.config import Config, option
+from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
+from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.nn.block import Block, Pass, Stack
+from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.fields import check_choice, check_state_size, check_step_sizes
+from pspike_jax.nn.mixers import MIXERS
+from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
+from pspike_jax.nn.norm import Normalization
+from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
+from pspike_jax.nn.sites import SITES
+
+NORMS = ("batch", "layer")
+DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
 
 
-# The paper's baseline: the same SSM, its spikes made by leaky integrate-and-fire neurons.
-LIF_PRESETS = {"paper": PRESETS["paper"] | {"neuron": "lif", "surrogate": "boxcar"}}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PSpikeConfig(Config):
+    """Fields of P-SpikeSSM and lif_ssm."""
+
+    block: str = option(
+        "paper", "order of operations", choices=("paper", "official")
+    )
+    neuron: str = option("probabilistic", "what makes spikes", choices=SITES)
+    d_model: int = option(128, "features H: neurons of a layer")
+    d_state: int = option(16, "N, real state size of one neuron, even")
+    n_layers: int = option(4, "number of blocks")
+    norm: str = option("layer", "normalization of a block", choices=NORMS)
+    prenorm: bool = option(True, "normalise the input of a block rather than its output")
+    bidirectional: bool = option(False, "a second branch with its own SSM, reversed in time in 'paper'")
+    causal: bool = option(True, "kernels look back only")
+    residual: bool = option(True, "add a block's input to its output")
+    dropout: float = option(0.0, "rate", low=0, high=1, ends="[)")
+    shared_dynamics: bool = option(False, "features share A, B (and P); dt and C stay their own")
+    parametrization: str = option("diagonal", "kind of sequence mixer", choices=MIXERS)
+    initializer: str = option("legs", "starting poles; 'dplr' has 'legs' alone", choices=DIAGONAL_INITIALIZERS)
+    noise_sharing: str = option("independent", "a uniform for each sampler, or the program's two", choices=SAMPLERS)
+    surrogate: str = option("clamp_straight_through", "backward rule of a spike", choices=SURROGATES)
+    activation: str = option("gelu", "after the mixer across neurons", choices=ACTIVATIONS)
+    mixer: str = option("dense", "across neurons", choices=("dense", "none"))
+    dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
+    dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
+    l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
+    engine: str = option("auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine])
+    remat: str = option("block", "what the backward pass computes again: nothing, or blocks", choices=("none", "block"))
+
+    def check(self) -> None:
+        """Raise ValueError where fields do not fit together."""
+        super().check()
+        check_state_size(self.d_state)
+        check_step_sizes(self.dt_min, self.dt_max)
+        if self.parametrization == "dplr":
+            check_choice("engine", self.engine, [engine.value for engine in DPLR_ENGINES])
+            check_choice("initializer", self.initializer, ("legs",))
+            if self.l_max is None:
+                raise ValueError("l_max is None; 'dplr' needs it, the longest input in steps")
+        if self.block == "paper" and self.bidirectional and self.causal:
+            raise ValueError("bidirectional=True reads the future; it needs causal=False")
+        if self.block == "official" and self.neuron != "probabilistic":
+            raise ValueError(f"neuron={self.neuron!r} belongs to block='paper'")
+
+    @property
+    def samplers(self) -> dict[str, int]:
+        """Index of the uniform that each site compares with."""
+        return SAMPLERS[self.noise_sharing][self.bidirectional]
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether a mixer looks both ways; the two of the paper's block look one way each."""
+        return not self.causal and not (self.block == "paper" and self.bidirectional)
+
+    def fan_out(self, site: str) -> int:
+        """Additions of one spike: N real numbers of each state, or H neurons behind the mixer."""
+        if site.startswith("input"):
+            return self.d_state * (2 if self.two_sided else 1)
+        return self.d_model if self.mixer == "dense" else 1
 
 
-class PSpikeSSM(SequenceClassifier):
-    """A classifier made of probabilistic spiking state space blocks.
+class PaperBlock(Block):
+    """The block of the paper: p = clamp(a Re(C h) + b) straight from the state.
 
-    Attributes: those of `SequenceClassifier`, then those of `nn.block_config.BlockConfig`.
+    Attributes:
+      config: the model's.
     """
 
-    block: str
-    neuron: str
-    d_model: int
-    d_state: int
-    n_layers: int
-    norm: str
-    prenorm: bool
-    bidirectional: bool
-    causal: bool
-    residual: bool
-    dropout: float
-    shared_dynamics: bool
-    parametrization: str
-    initializer: str
-    noise_sharing: str
-    surrogate: str
-    activation: str
-    mixer: str
-    dt_min: float
-    dt_max: float
-    l_max: int | None
-    engine: str
-    remat: str
+    config: PSpikeConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, state: dict | None, ctx: Pass):
+        """Run one block, as `nn.block` says."""
+        config = self.config
+        drive = x
+        if config.prenorm:
+            drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
+        before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
+        spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
+
+        def fire(name, drive):
+            s, final[name], sites[name] = self._site(name)(drive, before.get(name), ctx)
+            return s.astype(x.dtype)
+
+        for branch in ("", "_reverse") if config.bidirectional else ("",):
+            s = fire("input" + branch, drive)
+            if ctx.mask is not None:
+                s = jnp.where(ctx.mask[..., None], s, 0)
+            name = "ssm" + branch
+            mixer = self._mixer(name, spiking)
+            y, final[name] = mixer(s, before.get(name), ctx, reverse=bool(branch))
+            macs += mixer.macs_per_step
+            spikes.append(fire("output" + branch, y))
+        mix = SpikeMixer(config.d_model, config.mixer, config.activation, spiking, name="mixer")
+        norm = None if config.prenorm else config.norm
+        fuse = ClampFuse(config.residual, config.dropout, norm, name="fuse")
+        x = fuse(x, mix(tuple(spikes)), ctx.mask, ctx.train)
+        return x, final, {"sites": sites, "macs": {"state": macs}}
+
+    @nn.nowrap
+    def _site(self, name, **kwargs):
+        return SITES[self.config.neuron](self.config, name, **kwargs)
+
+    @nn.nowrap
+    def _mixer(self, name, spiking, **kwargs):
+        config = self.config
+        how = {"two_sided": config.two_sided, "skip": False, "spiking": spiking}
+        return MIXERS[config.parametrization](config, name=name, **how, **kwargs)
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> dict:
+        """Return {branch: state of its mixer, site: state of its neurons}."""
+        branches = ("", "_reverse") if self.config.bidirectional else ("",)
+        state = {}
+        for branch in branches:
+            mixer = self._mixer("ssm" + branch, False, parent=None)
+            state["ssm" + branch] = mixer.zero_state(batch_size)
+            for site in ("input" + branch, "output" + branch):
+                state[site] = self._site(site, parent=None).zero_state(batch_size)
+        return state
+
+
+class PSpikeSSM(SequenceModel):
+    """P-SpikeSSM, or the same network with other neurons; see the module docstring."""
+
+    config: PSpikeConfig
 
     @property
-    def config(self) -> BlockConfig:
-        """The fields that concern the blocks, checked."""
-        return BlockConfig(**{name: getattr(self, name) for name in config_fields()})
+    def samplers(self) -> int:
+        """Kinds of uniforms that a block draws."""
+        if self.config.neuron != "probabilistic":
+            return 0
+        return 1 + max(self.config.samplers.values())
 
     @property
-    def stochastic(self) -> bool:
-        """Whether a pass draws noise."""
-        return self.neuron == "probabilistic"
+    def supports(self) -> frozenset[str]:
+        """What the model can do, see `SequenceModel`."""
+        config = self.config
+        found = {"pairs"} if config.pool != "none" else set()
+        if config.neuron == "probabilistic":
+            found.add("sequence")
+        if config.causal and config.documents == 1:
+            found.add("streaming")
+            if config.parametrization == "diagonal" and config.neuron == "probabilistic":
+                found |= {"resets", "dt"}
+        return frozenset(found)
 
-    def make_backbone(self) -> PSpikeBackbone:
-        """Return the backbone."""
-        return PSpikeBackbone(self.config)
+    @nn.nowrap
+    def make_backbone(self) -> Stack:
+        """Return the blocks, and a final norm where blocks normalise their inputs."""
+        config = self.config
+        block = {"paper": PaperBlock, "official": OfficialBlock}[config.block]
+        return Stack(
+            functools.partial(block, config),
+            config.n_layers,
+            config.remat,
+            norm=config.norm if config.prenorm else None,
+            masked_norm=config.block == "paper",
+        )
+
+    @nn.nowrap
+    def poles(self, params) -> jax.Array:
+        """Return the poles of all layers, of second branches behind those of first ones."""
+        blocks, names = params["backbone"]["blocks"], ("ssm", "ssm_reverse")
+        make = functools.partial(MIXERS[self.config.parametrization], self.config)
+        mixer = make(two_sided=False, skip=False, spiking=False, parent=None)
+        found = [mixer.poles(blocks[name]) for name in names if name in blocks]
+        return jnp.concatenate(found, axis=1)
+
+
+PRESETS = {
+    "paper": PSpikeConfig(),
+    # The ListOps configuration of the released program.
+    "official": PSpikeConfig(
+        block="official",
+        vocab_size=18,
+        norm="batch",
+        prenorm=False,
+        bidirectional=True,
+        causal=False,
+        shared_dynamics=True,
+        parametrization="dplr",
+        noise_sharing="official",
+        l_max=2048,
+    ),
+}
+LIF_PRESETS = {"paper": PSpikeConfig(neuron="lif", surrogate="boxcar")}

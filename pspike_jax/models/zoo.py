@@ -1,59 +1,176 @@
 """The models by name."""
 
+import dataclasses
 import difflib
-
-import flax.linen as nn
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from pspike_jax.models import pspikessm, s4d, silif
+from pspike_jax.models.config import Config, field_types
+from pspike_jax.models.sequence import SequenceModel
 
-# {model: (class, {preset: fields}, default preset)}
-MODELS = {
-    "pspikessm": (pspikessm.PSpikeSSM, pspikessm.PRESETS, "paper"),
-    "lif_ssm": (pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS, "paper"),
-    "s4d": (s4d.S4D, s4d.PRESETS, "s4d"),
-} | {
-    name: (silif.SpikingNetwork, presets, "default") for name, presets in silif.PRESETS.items()
+
+class Family(NamedTuple):
+    """What the zoo knows of a model.
+
+    Attributes:
+      model: its class.
+      presets: configurations by name; the first is the default.
+      kind: "classifier" for sequence models of any objective, "latent" for models with an
+        objective of their own.
+    """
+
+    model: type[SequenceModel]
+    presets: Mapping[str, Config]
+    kind: str = "classifier"
+
+
+MODELS: dict[str, Family] = {
+    "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
+    "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
+    "s4d": Family(s4d.S4D, s4d.PRESETS),
+    **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
-# A module's `init` is its method, so that field goes by another name inside.
-ATTRIBUTES = {"init": "initializer"}
+
+class Field(NamedTuple):
+    """A field of a model's configuration.
+
+    Attributes:
+      name: as `create_model` takes it.
+      kind: its type.
+      default: in the default preset.
+      choices: names that it may be, or None.
+      meaning: what it is.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    choices: tuple[str, ...] | None
+    meaning: str
 
 
-def list_models() -> tuple[str, ...]:
-    """Return the names that `create_model` knows."""
-    return tuple(sorted(MODELS))
+class Description(NamedTuple):
+    """What a model is made from; printed, it is a table.
+
+    Attributes:
+      name: of the model.
+      summary: the first line of its file.
+      kind: as in `Family`.
+      supports: what it can do beside whole sequences, see `SequenceModel.supports`.
+      presets: {preset: fields that differ from the default preset}.
+      fields: of its configuration.
+    """
+
+    name: str
+    summary: str
+    kind: str
+    supports: tuple[str, ...]
+    presets: dict[str, dict[str, Any]]
+    fields: tuple[Field, ...]
+
+    def __str__(self) -> str:
+        rows = [(f.name, str(f.default), f.kind, f.meaning + _choices(f)) for f in self.fields]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{self.name}: {self.summary}", f"supports: {', '.join(self.supports) or '-'}"]
+        lines += [f"preset {name}: {fields or 'defaults'}" for name, fields in self.presets.items()]
+        for row in rows:
+            start = "  ".join(text.ljust(width) for text, width in zip(row, widths))
+            lines.append(f"  {start}  {row[3]}")
+        return "\n".join(lines)
 
 
-def create_model(name: str, preset: str | None = None, **fields) -> nn.Module:
+def _choices(field: Field) -> str:
+    return "" if field.choices is None else f" ({', '.join(field.choices)})"
+
+
+def list_models(supports: str | None = None, kind: str | None = None) -> tuple[str, ...]:
+    """Return the names that `create_model` knows.
+
+    Args:
+      supports: only models whose default preset supports this, as `SequenceModel.supports` names
+        it, for example "streaming" or "resets".
+      kind: only models of this kind, see `Family`.
+    """
+    return tuple(
+        name
+        for name, family in sorted(MODELS.items())
+        if kind in (None, family.kind)
+        and (supports is None or supports in create_model(name).supports)
+    )
+
+
+def create_model(name: str, preset: str | None = None, **fields) -> SequenceModel:
     """Build a model of the zoo.
 
     Args:
       name: one of `list_models()`.
-      preset: a set of defaults of this model; None takes its first.
-      **fields: fields of the model's class, in place of the preset's.
+      preset: a configuration of this model; None takes its first.
+      **fields: fields in place of the preset's; `describe_model` lists them.
 
     Returns:
-      A Flax module; see the model's class for its call.
+      A Flax module, see `SequenceModel` for its call.
 
     Raises:
-      ValueError: unknown model, preset or field, with the nearest known name; fields that do not
-        fit together.
+      TypeError, ValueError: unknown model, preset or field, with the nearest known name; values
+        that do not fit.
+
+    Example:
+      >>> model = create_model("pspikessm", num_outputs=3, d_model=32, n_layers=2)
     """
-    model_class, presets, default = MODELS[_known("model", name, MODELS)]
-    defaults = presets[_known("preset", default if preset is None else preset, presets)]
-    public = {attribute: field for field, attribute in ATTRIBUTES.items()}
-    known = [public.get(attribute, attribute) for attribute in defaults]
-    fields = {
-        ATTRIBUTES.get(_known(f"field of {name}", field, known), field): value
-        for field, value in fields.items()
+    family = MODELS[_known("model", name, MODELS)]
+    presets = family.presets
+    preset = next(iter(presets)) if preset is None else preset
+    config = presets[_known(f"preset of {name}", preset, presets)]
+    known = [field.name for field in dataclasses.fields(config)]
+    for field in fields:
+        _known(f"field of {name}", field, known)
+    return family.model(dataclasses.replace(config, **fields))
+
+
+def describe_model(name: str) -> Description:
+    """Say what a model is made from.
+
+    Args:
+      name: one of `list_models()`.
+
+    Returns:
+      Its fields with defaults, choices and meanings, its presets, and what it supports.
+
+    Raises:
+      ValueError: unknown model, with the nearest known name.
+    """
+    family = MODELS[_known("model", name, MODELS)]
+    default = next(iter(family.presets.values()))
+    kinds = field_types(type(default))
+    fields = tuple(
+        Field(
+            name=field.name,
+            kind=getattr(kinds[field.name], "__name__", str(kinds[field.name])),
+            default=getattr(default, field.name),
+            choices=field.metadata["choices"],
+            meaning=field.metadata["meaning"],
+        )
+        for field in dataclasses.fields(default)
+    )
+    presets = {
+        preset: {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(default, field.name)
+        }
+        for preset, config in family.presets.items()
     }
-    model = model_class(**defaults | fields)
-    model.check()
-    return model
+    model = family.model(default)
+    summary = (type(model).__doc__ or "").splitlines()[0]
+    return Description(name, summary, family.kind, tuple(sorted(model.supports)), presets, fields)
 
 
-def _known(kind: str, name: str, known) -> str:
+def _known(kind: str, name: str, known: Iterable[str]) -> str:
+    known = tuple(known)
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    raise ValueError(f"unknown {kind} {name!r}; did you mean {near[0]!r}?")
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
+    raise ValueError(f"unknown {kind} {name!r}; {hint}")

@@ -1,17 +1,26 @@
 """Flax (Linen) modules: they own parameters and call `pspike_jax.functional`."""
 
-from pspike_jax.nn.backbone import PSpikeBackbone
-from pspike_jax.nn.block_config import BlockConfig
-from pspike_jax.nn.pspike import ClampFuse, SpikeMixer, SpikeSampler
-from pspike_jax.nn.dplr_ssm import DPLRSSM
-from pspike_jax.nn.ssm import DiagonalSSM
+from pspike_jax.nn.block import Block, Chain, Pass, Stack, whole_sequences
+from pspike_jax.nn.mixers import MIXERS, DPLRSSM, DiagonalSSM
+from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
+from pspike_jax.nn.roles import GROUPS, Role, role
+from pspike_jax.nn.sites import SITES, NeuronSite, SpikeSampler
 
 __all__ = [
-    "BlockConfig",
+    "Block",
+    "Chain",
     "ClampFuse",
     "DPLRSSM",
     "DiagonalSSM",
-    "PSpikeBackbone",
+    "GROUPS",
+    "MIXERS",
+    "NeuronSite",
+    "Pass",
+    "Role",
+    "SITES",
     "SpikeMixer",
     "SpikeSampler",
+    "Stack",
+    "role",
+    "whole_sequences",
 ]

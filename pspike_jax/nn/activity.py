@@ -1,4 +1,4 @@
-"""What a layer of neurons did, counted: the record that models return in `aux`."""
+"""What a layer of neurons did, counted: the record that models return in `aux["sites"]`."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def activity(
     spikes: jax.Array, p: jax.Array, active: jax.Array, mask: jax.Array | None, fan_out: int
 ) -> dict[str, jax.Array]:
-    """Count what neurons did over the valid steps; the first two axes may change places.
+    """Count what neurons did over the valid steps.
 
     Args:
       spikes: (B, L, H).
@@ -19,10 +19,9 @@ def activity(
     Returns:
       spikes: number of spikes; probability: sum of p; steps: number of valid (example, step)
       pairs; neurons: H; fan_out; neuron_spikes: (H,) spikes of each neuron; surrogate: number of
-      elements with a non-zero surrogate derivative. Sums are float32, sizes int32.
+      elements with a non-zero surrogate derivative. All are float32: products of sizes overflow
+      integers of 32 bits.
     """
-    rows, columns, features = spikes.shape
-    steps = jnp.int32(rows * columns) if mask is None else jnp.sum(mask.astype(jnp.int32))
 
     def per_neuron(values):
         values = values.astype(jnp.float32)
@@ -34,9 +33,17 @@ def activity(
         "spikes": jnp.sum(neuron_spikes),
         # The one count with a gradient: a penalty on firing acts through it.
         "probability": jnp.sum(per_neuron(p)),
-        "steps": steps,
-        "neurons": jnp.int32(features),
-        "fan_out": jnp.int32(fan_out),
+        "steps": valid_steps(spikes, mask),
+        "neurons": jnp.float32(spikes.shape[-1]),
+        "fan_out": jnp.float32(fan_out),
         "neuron_spikes": neuron_spikes,
         "surrogate": jnp.sum(per_neuron(active)),
     }
+
+
+def valid_steps(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Return the number of valid steps of x (B, L, ...), float32."""
+    if mask is None:
+        # Not a product of sizes: under export they may be symbols.
+        return jnp.asarray(x.shape[0], jnp.float32) * jnp.asarray(x.shape[1], jnp.float32)
+    return jnp.sum(mask.astype(jnp.float32))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pspike_jax.functional.packed_spikes import spike_product
+from pspike_jax.nn.roles import role
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -23,6 +24,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "relu": jax.nn.relu,
     "identity": lambda x: x,
+}
+
+# U(-1, 1) / sqrt(fan_in), PyTorch's default, and Xavier's uniform distribution.
+KERNELS = {
+    "linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "xavier": nn.initializers.xavier_uniform(),
 }
 
 
@@ -41,8 +48,12 @@ def linear(
     return nn.Dense(
         features,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        bias_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
+        kernel_init=role(KERNELS["linear"], ("inputs", "features"), "decay"),
+        bias_init=role(
+            lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
+            ("features",),
+            "no_decay",
+        ),
         dot_general=_spikes_first if spiking else None,
         name=name,
     )

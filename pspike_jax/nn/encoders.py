@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.nn.dense import linear
+from pspike_jax.nn.roles import role
 
 
 class Encoder(nn.Module):
@@ -24,9 +25,42 @@ class Encoder(nn.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Encode (B, L) int or (B, L, F) float inputs as (B, L, H)."""
         if self.vocab_size is not None:
-            normal = nn.initializers.normal(1.0)
+            normal = role(nn.initializers.normal(1.0), ("tokens", "features"), "decay")
             embed = nn.Embed(
                 self.vocab_size, self.d_model, self.dtype, embedding_init=normal, name="embed"
             )
             return embed(inputs)
         return linear(self.d_model, inputs.shape[-1], name="linear", dtype=self.dtype)(inputs)
+
+    @nn.nowrap
+    def macs_per_step(self, inputs: jax.Array) -> int:
+        """Return multiply-accumulates of one step: none where a table is looked up."""
+        return 0 if self.vocab_size is not None else self.d_model * inputs.shape[-1]
+
+
+class InputFeatures(nn.Module):
+    """Take inputs as they are; tokens become spikes on lines of their own.
+
+    Attributes:
+      vocab_size: number of tokens; None for real inputs.
+      dtype: of the result.
+      features: H that inputs must have, or None for any number.
+    """
+
+    vocab_size: int | None
+    dtype: jnp.dtype = jnp.float32
+    features: int | None = None
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Return (B, L, F)."""
+        if self.features not in (None, self.vocab_size or inputs.shape[-1]):
+            raise ValueError(f"inputs have shape {inputs.shape}; expected (B, L, {self.features})")
+        if self.vocab_size is not None:
+            return jax.nn.one_hot(inputs, self.vocab_size, dtype=self.dtype)
+        return inputs.astype(self.dtype)
+
+    @nn.nowrap
+    def macs_per_step(self, inputs: jax.Array) -> int:
+        """Return 0: there is no arithmetic."""
+        del inputs
+        return 0

@@ -4,7 +4,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.nn.roles import role
+
 EPSILON = 1e-5
+ONES = role(nn.initializers.ones, ("features",), "no_decay")
+ZEROS = role(nn.initializers.zeros, ("features",), "no_decay")
+
+
+def layer_norm(name: str | None = None) -> nn.LayerNorm:
+    """Return a layer norm computed in float32, as PyTorch's."""
+    return nn.LayerNorm(
+        EPSILON, jnp.float32, scale_init=ONES, bias_init=ZEROS, use_fast_variance=False, name=name
+    )
 
 
 class Normalization(nn.Module):
@@ -31,8 +42,7 @@ class Normalization(nn.Module):
           (B, L, H) float32.
         """
         if self.kind == "layer":
-            norm = nn.LayerNorm(EPSILON, jnp.float32, use_fast_variance=False, name="layer")
-            return norm(x)
+            return layer_norm("layer")(x)
         affine = BatchAffine(self.momentum, name="batch")(x, mask, train)
         gain, shift = (jax.lax.broadcast_to_rank(a, x.ndim) for a in affine)
         return x.astype(jnp.float32) * gain + shift
@@ -53,10 +63,10 @@ class BatchAffine(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Return gain and shift, (H,) float32, that normalize x (..., H) where mask (...) holds."""
         features = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features)
+        scale = self.param("scale", ONES, features, jnp.float32)
+        bias = self.param("bias", ZEROS, features, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         if train:
             mean, var, count = _moments(x.astype(jnp.float32), mask)
             if not self.is_initializing():

@@ -1,113 +1,15 @@
-"""The parts of P-SpikeSSM: sampling spikes, mixing them across neurons, fusing with the residual.
+"""The parts of P-SpikeSSM behind its samplers: mixing spikes across neurons, fusing the result.
 
 Bal & Sengupta, "P-SpikeSSM: Harnessing Probabilistic Spiking State Space Models for Long-Range
 Dependency Tasks", ICLR 2025.
 """
 
-from typing import Callable
-
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.noise import uniforms
-from pspike_jax.functional.sampling import expected_firing, sample_spikes
-from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.activity import activity
 from pspike_jax.nn.dense import ACTIVATIONS, linear
 from pspike_jax.nn.norm import Normalization
-
-
-@flax.struct.dataclass
-class Noise:
-    """Where the uniforms of a pass come from: a key, one number, or arrays.
-
-    Attributes:
-      key: threefry key of the whole pass, or None.
-      example_ids: (B,) int, names of the examples.
-      steps: (L,) int, time steps since the start of the sequence.
-      number: scalar that replaces every uniform, or None.
-      arrays: tuple of (B, L, H) uniforms, one for each sampler of this layer, or None.
-    """
-
-    key: jax.Array | None
-    example_ids: jax.Array
-    steps: jax.Array
-    number: jax.Array | None = None
-    arrays: tuple[jax.Array, ...] | None = None
-
-    def uniforms(self, layer: jax.Array, sampler: int, features: int) -> jax.Array:
-        """Return the (B, L, H) uniforms, or the number, that a sampler compares with."""
-        if self.number is not None:
-            return self.number
-        if self.arrays is not None:
-            return self.arrays[sampler]
-        return uniforms(
-            self.key,
-            layer=layer,
-            sampler=sampler,
-            example_ids=self.example_ids,
-            steps=self.steps,
-            features=features,
-        )
-
-
-class SpikeSampler(nn.Module):
-    """Turn a real drive into spikes: p = clamp(scale drive + shift, 0, 1), fire iff p > u.
-
-    Attributes:
-      features: H.
-      sampling: "spikes", or "mean" for p in place of spikes (mean field).
-      surrogate: name in `functional.SURROGATES`.
-      fan_out: operations that one spike triggers, for the activity record.
-      affine: own scale and shift; without, the drive itself is clamped.
-      capture: add the full spike and probability arrays to the record.
-    """
-
-    features: int
-    sampling: str
-    surrogate: str
-    fan_out: int
-    affine: bool = True
-    capture: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        drive: jax.Array,
-        noise: jax.Array | None,
-        mask: jax.Array | None,
-        norm: Callable[[jax.Array], jax.Array] | None = None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Sample spikes.
-
-        Args:
-          drive: (B, L, H).
-          noise: uniforms (B, L, H) or a number; unused in mean field.
-          mask: (B, L) bool, the steps that count as activity; all if None.
-          norm: applied between the affine map and the clamp, as the released program does.
-
-        Returns:
-          spikes: (B, L, H) in {0, 1}, or probabilities in mean field.
-          activity: counts over valid steps, see `nn.activity`.
-        """
-        if self.affine:
-            scale = self.param("scale", nn.initializers.ones, (self.features,))
-            shift = self.param("shift", nn.initializers.zeros, (self.features,))
-            drive = scale[None, None] * drive + shift[None, None]
-        if norm is not None:
-            drive = norm(drive)
-        p = expected_firing(drive)
-        slope = SURROGATES[self.surrogate]
-        if self.sampling == "mean":
-            spikes, threshold = p, 0.5
-        else:
-            spikes, threshold = sample_spikes(drive, noise=noise, surrogate=slope), noise
-        record = activity(spikes, p, slope(drive, threshold) != 0, mask, self.fan_out)
-        if self.capture:
-            record |= {"spike_array": spikes, "probability_array": p}
-        return spikes, record
 
 
 class SpikeMixer(nn.Module):

@@ -1,4 +1,4 @@
-"""The diagonal-plus-low-rank state space layer; see ssm.py for what layers have in common."""
+"""The diagonal-plus-low-rank state space layer; see diagonal.py for what layers have in common."""
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,18 @@ from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr,
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.initializers import hippo_legs_nplr, log_uniform_dt
 from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr
+from pspike_jax.nn.block import Pass
+from pspike_jax.nn.mixers.diagonal import (
+    as_pairs,
+    complex_normal,
+    from_pairs,
+    of_spikes,
+    skip_parameter,
+    state_macs,
+    turned,
+)
 from pspike_jax.nn.placement import over_time, time_parts
-from pspike_jax.nn.ssm import as_pairs, complex_normal, from_pairs, of_spikes, turned
+from pspike_jax.nn.roles import Role, role
 
 
 class DPLRSSM(nn.Module):
@@ -54,14 +64,19 @@ class DPLRSSM(nn.Module):
         start = (np.tile(a, (copies, 1)) for a in hippo_legs_nplr(self.d_state))
         Lambda, P, B = start
         B = B.real + 1j * np.clip(B.imag, -2, 2)
-        self.A_real = self.param("A_real", lambda _: jnp.log(jnp.float32(-Lambda.real)))
-        self.A_imag = self.param("A_imag", lambda _: jnp.float32(-Lambda.imag))
-        self.P = self.param("P", lambda _: as_pairs(P))
-        self.B = self.param("B", lambda _: as_pairs(B))
-        self.inv_dt = self.param("inv_dt", self._initial_inv_dt)
-        self.C = self.param("C", self._initial_C)
+        axes = ("features", "state")
+        pairs = (*axes, "parts")
+        dynamics = lambda value, axes: lambda _: Role(value(), axes, "dynamics")
+        log_rate = lambda: jnp.log(jnp.float32(-Lambda.real))
+        self.A_real = self.param("A_real", dynamics(log_rate, axes))
+        self.A_imag = self.param("A_imag", dynamics(lambda: jnp.float32(-Lambda.imag), axes))
+        self.P = self.param("P", dynamics(lambda: as_pairs(P), pairs))
+        self.B = self.param("B", dynamics(lambda: as_pairs(B), pairs))
+        step = role(self._initial_inv_dt, ("features",), "step_size")
+        self.inv_dt = self.param("inv_dt", step)
+        self.C = self.param("C", role(self._initial_C, (None, *pairs), "readout"))
         if self.skip:
-            self.D = self.param("D", nn.initializers.normal(1.0), (self.features,))
+            self.D = skip_parameter(self)
 
     def _initial_inv_dt(self, key):
         dt = log_uniform_dt(key, (self.features,), self.dt_min, self.dt_max)
@@ -85,29 +100,35 @@ class DPLRSSM(nn.Module):
         return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
 
     def __call__(
-        self, u: jax.Array, initial_state: jax.Array | None = None, reverse: bool = False
+        self,
+        u: jax.Array,
+        state: jax.Array | None = None,
+        ctx: Pass | None = None,
+        *,
+        reverse: bool = False,
     ):
         """Run the SSM.
 
         Args:
           u: (B, L, H) real; L is at most `length` where a sequence is whole.
-          initial_state: (B, H, N/2) complex64, to carry on from, or None for a whole sequence.
+          state: (B, H, N/2) complex64, to carry on from, or None for a whole sequence.
+          ctx: the pass, without resets and dt.
           reverse: run from the last step to the first.
 
         Returns:
           y: (B, L, H) float32.
-          final_state: (B, H, N/2) complex64; None where the engine is "fft", which has no states.
+          state: (B, H, N/2) complex64; None where the engine is "fft", which has no states.
 
         Raises:
           ValueError: u is longer than the kernel.
         """
         steps = u.shape[-2]
-        if initial_state is None and steps > self.length:
+        if state is None and steps > self.length:
             raise ValueError(
                 f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
             )
         D = self.D if self.skip else None
-        if self.engine == Engine.FFT and initial_state is None and time_parts() == 1:
+        if self.engine == Engine.FFT and state is None and time_parts() == 1:
             run, system = self._convolve, self.kernel()[..., :steps]
         else:
             Lambda, P, B, dt = self._continuous()
@@ -119,7 +140,28 @@ class DPLRSSM(nn.Module):
             y, state = run(u, system, state, reverse)
             return y if D is None else y + D[None, None] * u.astype(jnp.float32), state
 
-        return of_spikes(evaluate, self.spiking)(u, (system, D, initial_state))
+        return of_spikes(evaluate, self.spiking)(u, (system, D, state))
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> jax.Array:
+        """Return the state before the first step."""
+        return jnp.zeros((batch_size, self.features, self.d_state // 2), jnp.complex64)
+
+    @property
+    def macs_per_step(self) -> int:
+        """Multiply-accumulates of one step, counted in diagonal form."""
+        return state_macs(self.features, self.d_state, self.two_sided)
+
+    @staticmethod
+    def poles(params: dict[str, jax.Array]) -> jax.Array:
+        """Return the eigenvalues (layers, H, N) of the transitions, from stacked parameters."""
+
+        def transition(*layer):
+            Lambda, P, B, dt = continuous_dplr(*layer)
+            return discretize_bilinear_dplr(Lambda, P, P.conj(), B, dt)[0]
+
+        arrays = (params[name] for name in ("A_real", "A_imag", "P", "B", "inv_dt"))
+        return jnp.linalg.eigvals(jax.vmap(transition)(*arrays))
 
     @staticmethod
     def _convolve(u, kernel, state, reverse):

@@ -1,0 +1,194 @@
+"""What all families share: a pass, a block, and the one scan that stacks blocks.
+
+A block maps (x, state, ctx) to (x, state, aux):
+  x      (B, L, H), the residual stream
+  state  a pytree of any shapes, before and after the steps of x; None before a whole sequence
+  ctx    the `Pass`
+  aux    {"sites": {site: activity}, "losses": {name: scalar}, "macs": {name: number}}, each part
+         there where it has something to say; macs are multiply-accumulates of one valid step
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from pspike_jax.functional.noise import uniforms
+from pspike_jax.nn.norm import Normalization
+from pspike_jax.nn.placement import place
+
+
+@flax.struct.dataclass
+class Pass:
+    """Everything that is the same for all layers of one pass over a batch.
+
+    Attributes:
+      key: threefry key of all noise of the pass; None where nothing is drawn.
+      example_ids: (B,) int, names of the examples for the noise; (B, L) where rows are packed.
+      steps: (L,) int, time steps since the start of the sequence; (B, L) where rows are packed.
+      lengths: (B,) int, valid steps of each row, or None where all are.
+      mask: (B, L) bool, the valid steps, or None where all are.
+      resets: (B, L) bool, steps at which states start anew, or None.
+      dt: (B, L) float, time since the step before, in units of the model's step; None for 1.
+      number: scalar in the place of every uniform, or None.
+      arrays: tuple of uniforms (B, L, H), one for each sampler of the layer, or None; in a pass
+        over several layers they have a leading layer axis.
+      layer: () int, index of the layer.
+      train: batch statistics and dropout.
+      sampling: "spikes", or "mean" for probabilities in place of spikes.
+      capture: record full arrays.
+    """
+
+    key: jax.Array | None
+    example_ids: jax.Array
+    steps: jax.Array
+    lengths: jax.Array | None = None
+    mask: jax.Array | None = None
+    resets: jax.Array | None = None
+    dt: jax.Array | None = None
+    number: jax.Array | None = None
+    arrays: tuple[jax.Array, ...] | None = None
+    layer: jax.Array | int = 0
+    train: bool = flax.struct.field(pytree_node=False, default=False)
+    sampling: str = flax.struct.field(pytree_node=False, default="spikes")
+    capture: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def uniforms(self, sampler: int, features: int) -> jax.Array:
+        """Return the (B, L, H) uniforms, or the number, that a sampler of this layer compares with."""
+        if self.number is not None:
+            return self.number
+        if self.arrays is not None:
+            return self.arrays[sampler]
+        return uniforms(
+            self.key,
+            layer=self.layer,
+            sampler=sampler,
+            example_ids=self.example_ids,
+            steps=self.steps,
+            features=features,
+        )
+
+
+def whole_sequences(x: jax.Array, lengths: jax.Array | None = None, **fields) -> Pass:
+    """Return a pass over whole sequences, for layers that are run by themselves.
+
+    Args:
+      x: (B, L, H); gives B and L.
+      lengths: (B,) int, valid steps of each row; all if None.
+      **fields: further fields of the pass.
+    """
+    batch, length = x.shape[:2]
+    mask = None if lengths is None else jnp.arange(length)[None, :] < lengths[:, None]
+    common = {"key": None, "example_ids": jnp.arange(batch), "steps": jnp.arange(length)}
+    return Pass(lengths=lengths, mask=mask, **common | fields)
+
+
+class Block(nn.Module):
+    """One layer of a model, as the module docstring says; families write `__call__`."""
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> Any:
+        """Return the state before the first step of a stream."""
+        raise NotImplementedError(f"{type(self).__name__} does not stream")
+
+
+class Stack(nn.Module):
+    """Equal blocks under one scan: parameters have a leading layer axis, compile time is flat.
+
+    Attributes:
+      make_block: makes the block, given its name; a class with its fields bound.
+      n_layers: number of blocks.
+      remat: "none", or "block" to recompute a block's values in the backward pass.
+      norm: kind of a norm after the last block, see `Normalization`; None for none.
+      masked_norm: whether that norm's batch statistics leave padding out.
+    """
+
+    make_block: Callable[..., Block]
+    n_layers: int
+    remat: str = "block"
+    norm: str | None = None
+    masked_norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, state: Any, ctx: Pass) -> tuple[jax.Array, Any, dict]:
+        """Run all blocks; state and sites of aux are stacked over layers."""
+
+        def body(block, x, per_layer):
+            layer, arrays, state = per_layer
+            x, state, aux = block(place(x), state, ctx.replace(layer=layer, arrays=arrays))
+            if ctx.capture:
+                aux = aux | {"block_output": x}
+            return place(x), (state, jax.tree.map(jnp.asarray, aux))
+
+        if self.remat == "block":
+            body = nn.remat(body, prevent_cse=False)
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.n_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        per_layer = (jnp.arange(self.n_layers), ctx.arrays, state)
+        x, (state, aux) = scan(self.make_block(name="blocks"), x, per_layer)
+        if self.norm is not None:
+            mask = ctx.mask if self.masked_norm else None
+            x = Normalization(self.norm, name="norm")(x, mask, ctx.train)
+        for part in ("losses", "macs"):
+            aux[part] = {name: jnp.sum(each) for name, each in aux.get(part, {}).items()}
+        return x, state, aux
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> Any:
+        """Return the state of all blocks before the first step, stacked over layers."""
+        one = self.make_block(parent=None).zero_state(batch_size)
+        return jax.tree.map(lambda a: jnp.zeros((self.n_layers, *a.shape), a.dtype), one)
+
+
+class Chain(nn.Module):
+    """Blocks that differ, one after the other: layers of different widths.
+
+    Attributes:
+      make_blocks: makes each block, given its name.
+      remat: as in `Stack`.
+    """
+
+    make_blocks: tuple[Callable[..., Block], ...]
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, state: Any, ctx: Pass) -> tuple[jax.Array, Any, dict]:
+        """Run all blocks; the state is a list, sites of layer i are called SITE_i.
+
+        Where all layers have one width their sites are stacked, as those of a `Stack`.
+        """
+        run = lambda block, *args: block(*args)
+        if self.remat == "block":
+            run = nn.remat(run, prevent_cse=False)
+        states, records, aux = [], [], {"losses": {}, "macs": {}}
+        for i, make_block in enumerate(self.make_blocks):
+            before = None if state is None else state[i]
+            arrays = None if ctx.arrays is None else tuple(array[i] for array in ctx.arrays)
+            layer = ctx.replace(layer=i, arrays=arrays)
+            x, after, one = run(make_block(name=f"layers_{i}"), x, before, layer)
+            states.append(after)
+            records.append(jax.tree.map(lambda a: jnp.asarray(a)[None], one.get("sites", {})))
+            for part in ("losses", "macs"):
+                for name, value in one.get(part, {}).items():
+                    aux[part][name] = aux[part].get(name, 0.0) + value
+        return x, states, aux | {"sites": _join(records)}
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> list[Any]:
+        """Return the states of all blocks before the first step."""
+        return [make(parent=None).zero_state(batch_size) for make in self.make_blocks]
+
+
+def _join(records: list[dict]) -> dict:
+    shapes = [jax.tree.map(jnp.shape, record) for record in records]
+    if all(shape == shapes[0] for shape in shapes):
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *records)
+    return {f"{site}_{i}": each for i, sites in enumerate(records) for site, each in sites.items()}

@@ -1,0 +1,36 @@
+"""Sequence mixers: what carries information over time, one file a kind.
+
+A mixer maps (u (B, L, H), state, ctx) to (y (B, L, H) float32, state), and has `zero_state` and
+`macs_per_step`. `MIXERS` builds each kind from a model's configuration, so that any block can have
+any of them; a builder takes the configuration, whether the mixer looks both ways, adds a skip D u,
+and reads spikes, and what every module takes.
+"""
+
+from pspike_jax.nn.mixers.diagonal import DiagonalSSM
+from pspike_jax.nn.mixers.dplr import DPLRSSM
+
+
+def _diagonal(config, **how) -> DiagonalSSM:
+    return DiagonalSSM(
+        initializer=config.initializer, train_B=True, **_common(config), **how
+    )
+
+
+def _dplr(config, **how) -> DPLRSSM:
+    return DPLRSSM(length=config.l_max, **_common(config), **how)
+
+
+def _common(config):
+    return {
+        "features": config.d_model,
+        "d_state": config.d_state,
+        "shared": config.shared_dynamics,
+        "dt_min": config.dt_min,
+        "dt_max": config.dt_max,
+        "engine": config.engine,
+    }
+
+
+MIXERS = {"diagonal": _diagonal, "dplr": _dplr}
+
+__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM"]
