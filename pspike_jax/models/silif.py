@@ -4,6 +4,7 @@ Hidden layers (product -> norm -> neurons -> dropout) and a leaky readout. One m
 kinds of neuron; the published size is two hidden layers of 512.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -126,13 +127,14 @@ class SpikingNetwork(nn.Module):
         check_threshold(self.threshold)
 
     def setup(self):
-        firing = Firing(self.threshold, SURROGATES[self.surrogate], self.detach_reset)
+        firing = Firing(SURROGATES[self.surrogate], self.detach_reset)
+        neuron = dataclasses.replace(self.neuron, threshold=self.threshold)
         # A recurrent spike also reaches every other neuron of its layer.
         feedback = [width - 1 if self.neuron.recurrent else 0 for width in self.widths]
         following = [*self.widths[1:], self.num_classes]
         self.layers = [
             NeuronLayer(
-                neuron=self.neuron,
+                neuron=neuron,
                 features=width,
                 fan_out=following[i] + feedback[i],
                 firing=firing,

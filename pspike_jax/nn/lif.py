@@ -10,8 +10,7 @@ from pspike_jax.nn.placement import refuse_split_time
 
 # With decays in this range and this threshold a drive of variance 1 makes 10 to 25 % of the
 # neurons fire, so that gradients flow from the first step on.
-NEURON = LIF((0.1, 0.9))
-THRESHOLD = 0.5
+NEURON = LIF((0.1, 0.9), threshold=0.5)
 
 
 class LIFReadout(nn.Module):
@@ -51,8 +50,8 @@ class LIFReadout(nn.Module):
             {"alpha": self.param("alpha", lambda key: NEURON.init(key, self.features)["alpha"])}
         )
         currents = (scale[None, None] * drive + shift[None, None]).swapaxes(0, 1)
-        state = initial_state(NEURON, len(drive), self.features) if state is None else state
-        firing = Firing(THRESHOLD, SURROGATES[self.surrogate])
+        state = initial_state(NEURON, drive.shape[0], self.features) if state is None else state
+        firing = Firing(SURROGATES[self.surrogate])
         spikes, active, state = unroll(NEURON, coefficients, currents, state, firing=firing)
         spikes = spikes.swapaxes(0, 1).astype(drive.dtype)
         record = activity(spikes, spikes, active.T[..., None], mask, self.fan_out)

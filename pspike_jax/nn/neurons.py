@@ -6,10 +6,11 @@ import jax.numpy as jnp
 
 from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
+from pspike_jax.functional.neurons.firing import Firing
 from pspike_jax.functional.neurons.neuron import Neuron, NeuronState, clamp
 from pspike_jax.functional.packed_spikes import spike_product
 from pspike_jax.functional.neurons.recurrent import init_recurrent, without_diagonal
-from pspike_jax.functional.neurons.unroll import Firing, unroll
+from pspike_jax.functional.neurons.unroll import unroll
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.activity import activity
 from pspike_jax.nn.heads import last_valid
@@ -86,7 +87,7 @@ class NeuronLayer(nn.Module):
       neuron: the kind of neuron.
       features: H.
       fan_out: operations that one spike triggers, for the activity record.
-      firing: threshold and backward pass.
+      firing: what the backward pass does.
       norm: as in `InputCurrent`.
       dropout: as in `InputCurrent`.
       spikes: as in `InputCurrent`.
@@ -214,7 +215,7 @@ class LeakyReadout(nn.Module):
 def leak_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw decays per step uniformly from LIF's range; the key is consumed."""
     low, high = ALPHA_LIMITS
-    return jax.random.uniform(key, shape, minval=low, maxval=high)
+    return jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
 
 
 def readout_state(readout: str, batch_size: int, num_classes: int) -> dict[str, jax.Array]:
