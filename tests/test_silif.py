@@ -222,7 +222,8 @@ def test_fields_of_firing_reach_the_neurons():
     fields = {"threshold": 2.0, "surrogate": "arctan", "detach_reset": True}
     model = pspike_jax.create_model("lif", widths=(4, 4), section=7, **fields)
     for layer in model.bind({}).layers:
-        assert layer.firing == Firing(2.0, SURROGATES["arctan"], True)
+        assert layer.neuron.threshold == 2.0
+        assert layer.firing == Firing(SURROGATES["arctan"], True)
         assert layer.section == 7
 
 

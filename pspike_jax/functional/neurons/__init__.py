@@ -3,6 +3,7 @@
 from pspike_jax.functional.neurons.adlif import CONSTRAINED, AdLIF
 from pspike_jax.functional.neurons.bracketing import Bracketed, bracketed_lif
 from pspike_jax.functional.neurons.csilif import CSiLIF
+from pspike_jax.functional.neurons.firing import Firing, fire
 from pspike_jax.functional.neurons.lif import LIF
 from pspike_jax.functional.neurons.neuron import (
     Neuron,
@@ -20,7 +21,7 @@ from pspike_jax.functional.neurons.recurrent import (
 from pspike_jax.functional.neurons.resonate_and_fire import ResonateAndFire
 from pspike_jax.functional.neurons.silif import SiLIF
 from pspike_jax.functional.neurons.stability import eigenvalues, subthreshold_transition
-from pspike_jax.functional.neurons.unroll import Firing, default_section, step, unroll
+from pspike_jax.functional.neurons.unroll import default_section, step, unroll
 
 __all__ = [
     "CONSTRAINED",
@@ -40,6 +41,7 @@ __all__ = [
     "default_section",
     "draw_initial_state",
     "eigenvalues",
+    "fire",
     "init_recurrent",
     "initial_state",
     "step",

@@ -15,7 +15,7 @@ import math
 import jax
 
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
-from pspike_jax.functional.neurons.neuron import Membrane, Neuron, Params, clamp
+from pspike_jax.functional.neurons.neuron import Membrane, Neuron, Params, clamp, draw_uniform
 
 Limits = tuple[float, float]
 
@@ -57,7 +57,7 @@ class AdLIF(Adaptive):
         """Draw each coefficient uniformly between its limits; the key is consumed."""
         keys = jax.random.split(key, 4)
         return {
-            name: jax.random.uniform(key, (features,), minval=low, maxval=high)
+            name: draw_uniform(key, features, low, high)
             for key, (name, (low, high)) in zip(keys, self._limits().items())
         }
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from pspike_jax.functional.neurons.lif import LIF
 from pspike_jax.functional.neurons.neuron import NeuronState
-from pspike_jax.functional.neurons.unroll import Firing, unroll
+from pspike_jax.functional.neurons.unroll import unroll
 
 
 class Bracketed(NamedTuple):
@@ -98,11 +98,9 @@ def bracketed_lif(
 
     def scan(chosen):
         """Scan the chosen sequences, and put what comes out in its place."""
-        neuron = LIF()
+        neuron = LIF(threshold=threshold)
         before = NeuronState((start[0][None, chosen],), start[1][None, chosen])
-        fired, _, after = unroll(
-            neuron, (alpha[chosen],), currents[:, None, chosen], before, firing=Firing(threshold)
-        )
+        fired, _, after = unroll(neuron, (alpha[chosen],), currents[:, None, chosen], before)
         found = spikes.at[:, chosen].set(fired[:, 0])
         return found, last.at[chosen].set(after.membrane[0][0])
 

@@ -19,8 +19,10 @@ from pspike_jax.functional.neurons.neuron import (
     Membrane,
     Neuron,
     Params,
+    add_real,
     clamp,
     decay_exponent,
+    draw_uniform,
 )
 
 
@@ -45,7 +47,7 @@ class CSiLIF(Neuron):
             "log_damping": jnp.full((features,), math.log(0.5), jnp.float32),
             "frequency": jnp.full((features,), math.pi, jnp.float32),
             "log_dt": jnp.log(log_uniform_dt(dt_key, (features,), self.dt_min, self.dt_max)),
-            "b": jax.random.uniform(b_key, (features,)),
+            "b": draw_uniform(b_key, features, 0.0, 1.0),
         }
 
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
@@ -58,8 +60,8 @@ class CSiLIF(Neuron):
     def update(self, coefficients, membrane, spikes, reset, current) -> Membrane:
         """Subtract half a spike from the real part, rotate and shrink, add the input."""
         (A, b), (u,) = coefficients, membrane
-        return (A * (u - 0.5 * reset) + b * current,)
+        return (add_real(A * add_real(u, -0.5 * reset), b * current),)
 
-    def drive(self, membrane: Membrane) -> jax.Array:
-        """Return 2 Re(u)."""
-        return 2 * membrane[0].real
+    def drive(self, coefficients, membrane) -> jax.Array:
+        """Return 2 Re(u) less the threshold."""
+        return 2 * membrane[0].real - self.threshold

@@ -1,13 +1,15 @@
-"""What a reset-based neuron is: parameters, coefficients, and one update of its membrane.
+"""What a reset-based neuron is: parameters, coefficients, one update of its membrane, its drive.
 
-A neuron has membrane variables (u, or u and w) and fires where its drive exceeds a threshold:
+A neuron has membrane variables (u, or u and w) and fires where its drive is positive:
 
-  membrane_t = update(membrane_{t-1}, spikes_{t-1}, current_t)
-  spikes_t = 1[drive(membrane_t) > threshold]
+  membrane_t = update(coefficients, membrane_{t-1}, spikes_{t-1}, current_t)
+  spikes_t = 1[drive(coefficients, membrane_t) > 0]
 
-Its trained parameters are unconstrained; `coefficients` maps them to the numbers that `update`
-uses (clamps, exponentials), once per sequence. Neurons are frozen dataclasses of settings: equal
-settings are equal neurons, so a neuron can be a static argument and a field of a module.
+The drive is what the threshold leaves of the membrane, so that a threshold may be a setting, a
+trained coefficient, or a variable of its own. Trained parameters are unconstrained; `coefficients`
+maps them to the numbers that `update` and `drive` use (clamps, exponentials), once per sequence.
+Neurons are frozen dataclasses of settings: equal settings are equal neurons, so a neuron can be a
+static argument and a field of a module.
 """
 
 import abc
@@ -21,14 +23,16 @@ import jax.numpy as jnp
 from pspike_jax.functional.noise import uniforms
 
 Params = dict[str, jax.Array]
-Membrane = tuple[jax.Array, ...]
+Coefficients = tuple[jax.Array, ...]
+Membrane = Any  # a pytree of arrays with the batch first
 
 
 class NeuronState(NamedTuple):
     """What a layer of neurons carries from one step to the next.
 
     Attributes:
-      membrane: tuple of (B, H), float32 or complex64, in the order of the neuron's equations.
+      membrane: what `Neuron.zero_membrane` gives: mostly a tuple of (B, H), float32 or complex64,
+        in the order of the neuron's equations.
       spikes: (B, H) float32, the last output; any value where a state was drawn.
     """
 
@@ -42,24 +46,30 @@ class Neuron(abc.ABC):
 
     Attributes:
       recurrent: whether a matrix V feeds the layer's spikes back as currents, s_{t-1} V.
+      threshold: what the membrane has to exceed; where a threshold is trained it starts here.
     """
 
     recurrent: bool = dataclasses.field(default=False, kw_only=True)
+    threshold: float = dataclasses.field(default=1.0, kw_only=True)
 
     membrane_dtypes: ClassVar[tuple[Any, ...]] = (jnp.float32,)
+    # Whether a neuron fires where its drive is 0: [u >= V] instead of [u > V].
+    fires_at_zero: ClassVar[bool] = False
+    # {parameter: group} for the optimizer, as in `nn.roles`; the others are "dynamics".
+    groups: ClassVar[dict[str, str]] = {"log_threshold": "threshold", "log_dt": "step_size"}
 
     @abc.abstractmethod
     def init(self, key: jax.Array, features: int) -> Params:
-        """Draw the trained parameters of H neurons, each (H,); the key is consumed."""
+        """Draw the trained parameters of H neurons, each (H,) float32; the key is consumed."""
 
     @abc.abstractmethod
-    def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
-        """Map the trained parameters to the coefficients of `update`, each (H,)."""
+    def coefficients(self, params: Params) -> Coefficients:
+        """Map the trained parameters to the coefficients of `update` and `drive`, each (H, ...)."""
 
     @abc.abstractmethod
     def update(
         self,
-        coefficients: tuple[jax.Array, ...],
+        coefficients: Coefficients,
         membrane: Membrane,
         spikes: jax.Array,
         reset: jax.Array,
@@ -69,19 +79,42 @@ class Neuron(abc.ABC):
 
         Args:
           coefficients: arrays that broadcast against the current.
-          membrane: arrays of the current's shape, before the step.
+          membrane: as `zero_membrane` gives it, before the step.
           spikes: the previous step's spikes, as they drive adaptation.
           reset: the same spikes, as they reset the membrane (a constant of the backward pass
             where the reset is detached).
-          current: (..., H) input current.
+          current: (B, H) input current.
 
         Returns:
           The membrane after the step.
         """
 
-    def drive(self, membrane: Membrane) -> jax.Array:
-        """Return the real number that is compared with the threshold."""
-        return membrane[0]
+    def drive(self, coefficients: Coefficients, membrane: Membrane) -> jax.Array:
+        """Return the real number, (B, H), whose sign decides: membrane less threshold."""
+        del coefficients
+        return membrane[0] - self.threshold
+
+    def zero_membrane(self, batch_size: int, features: int) -> Membrane:
+        """Return the membrane at rest: zeros, (B, H) for each of `membrane_dtypes`."""
+        shape = (batch_size, features)
+        return tuple(jnp.zeros(shape, dtype) for dtype in self.membrane_dtypes)
+
+
+def draw_uniform(key: jax.Array, features: int, low: float, high: float) -> jax.Array:
+    """Draw (H,) float32 from U[low, high), also where JAX's default is float64; key consumed."""
+    return jax.random.uniform(key, (features,), jnp.float32, minval=low, maxval=high)
+
+
+def log_threshold(threshold: float, features: int) -> Params:
+    """Return the parameter of a trained threshold, one for each neuron, at a positive start."""
+    if threshold <= 0:
+        raise ValueError(f"a trained threshold starts positive, not at {threshold}")
+    return {"log_threshold": jnp.full((features,), math.log(threshold), jnp.float32)}
+
+
+def add_real(z: jax.Array, x: jax.Array) -> jax.Array:
+    """Add real numbers to complex ones; `+` does not where promotion is strict."""
+    return jax.lax.complex(z.real + x, z.imag)
 
 
 def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
@@ -106,10 +139,9 @@ def decay_exponent(log_rate: jax.Array, log_dt: jax.Array) -> jax.Array:
 
 
 def initial_state(neuron: Neuron, batch_size: int, features: int) -> NeuronState:
-    """Return the state of neurons at rest: zeros, (B, H) each."""
-    shape = (batch_size, features)
-    membrane = tuple(jnp.zeros(shape, dtype) for dtype in neuron.membrane_dtypes)
-    return NeuronState(membrane, jnp.zeros(shape, jnp.float32))
+    """Return the state of B x H neurons at rest: zeros."""
+    zeros = jnp.zeros((batch_size, features), jnp.float32)
+    return NeuronState(neuron.zero_membrane(batch_size, features), zeros)
 
 
 def draw_initial_state(state: Any, key: jax.Array, *, example_ids: jax.Array) -> Any:
@@ -134,7 +166,7 @@ def draw_initial_state(state: Any, key: jax.Array, *, example_ids: jax.Array) ->
                 layer=number,
                 sampler=part,
                 example_ids=example_ids,
-                steps=jnp.arange(rows // len(example_ids)),
+                steps=jnp.arange(rows // example_ids.shape[0], dtype=jnp.int32),
                 features=features,
             )
             for part in range(2 if jnp.iscomplexobj(variable) else 1)

@@ -1,6 +1,6 @@
 """Resonate-and-fire (Izhikevich 2001), discretized by one Euler step and reset by subtraction.
 
-  u_t = u_{t-1} + dt ((damping + i frequency) u_{t-1} + I_t) - s_{t-1},    s_t = 1[Re(u_t) > 1]
+  u_t = u_{t-1} + dt ((damping + i frequency) u_{t-1} + I_t) - s_{t-1},    s_t = 1[Re(u_t) > V]
 
 The Euler step multiplies by 1 + dt lambda: a neuron is stable while |1 + dt lambda| < 1, which
 holds where training starts but is not promised afterwards.
@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.neurons.neuron import Membrane, Neuron, Params
+from pspike_jax.functional.neurons.neuron import Membrane, Neuron, Params, add_real, draw_uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class ResonateAndFire(Neuron):
         """Draw the damping from U[-10, -1] and the frequency from U[5, 10]; key consumed."""
         damping_key, frequency_key = jax.random.split(key)
         return {
-            "damping": jax.random.uniform(damping_key, (features,), minval=-10.0, maxval=-1.0),
-            "frequency": jax.random.uniform(frequency_key, (features,), minval=5.0, maxval=10.0),
+            "damping": draw_uniform(damping_key, features, -10.0, -1.0),
+            "frequency": draw_uniform(frequency_key, features, 5.0, 10.0),
         }
 
     def coefficients(self, params: Params) -> tuple[jax.Array, ...]:
@@ -45,8 +45,9 @@ class ResonateAndFire(Neuron):
     def update(self, coefficients, membrane, spikes, reset, current) -> Membrane:
         """Take one Euler step and subtract the last spike from the real part."""
         (Lambda,), (u,) = coefficients, membrane
-        return (u + self.dt * (Lambda * u + current) - reset,)
+        change = self.dt * add_real(Lambda * u, current)
+        return (add_real(u + change, -reset),)
 
-    def drive(self, membrane: Membrane) -> jax.Array:
-        """Return Re(u)."""
-        return membrane[0].real
+    def drive(self, coefficients, membrane) -> jax.Array:
+        """Return Re(u) less the threshold V."""
+        return membrane[0].real - self.threshold

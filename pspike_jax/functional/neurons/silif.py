@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.neurons.adlif import Adaptive
-from pspike_jax.functional.neurons.neuron import Params, clamp, decay_exponent
+from pspike_jax.functional.neurons.neuron import Params, clamp, decay_exponent, draw_uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SiLIF(Adaptive):
         }
         keys = jax.random.split(key, len(ranges))
         drawn = {
-            name: jax.random.uniform(key, (features,), minval=low, maxval=high)
+            name: draw_uniform(key, features, low, high)
             for key, (name, (low, high)) in zip(keys, ranges.items())
         }
         return drawn | {"log_dt": jnp.full((features,), math.log(self.dt), jnp.float32)}

@@ -1,5 +1,6 @@
 """Stability of neurons: eigenvalues of what one step does to the membrane below threshold."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,13 +19,14 @@ def subthreshold_transition(neuron: Neuron, params: Params) -> np.ndarray:
       from variable j at 1 and the others at 0.
     """
     coefficients = neuron.coefficients(params)
-    zero = jnp.zeros(coefficients[0].shape, jnp.float32)
+    rows = tuple(c[None] for c in coefficients)
+    zero = jnp.zeros_like(rows[0], jnp.float32)
+    rest, structure = jax.tree.flatten(neuron.zero_membrane(*zero.shape))
     columns = []
-    for j in range(len(neuron.membrane_dtypes)):
-        unit = tuple(
-            jnp.full_like(zero, i == j, dtype) for i, dtype in enumerate(neuron.membrane_dtypes)
-        )
-        columns.append(np.stack(neuron.update(coefficients, unit, zero, zero, zero), axis=-1))
+    for j in range(len(rest)):
+        unit = [jnp.full_like(part, i == j) for i, part in enumerate(rest)]
+        after = neuron.update(rows, jax.tree.unflatten(structure, unit), zero, zero, zero)
+        columns.append(np.stack([part[0] for part in jax.tree.leaves(after)], axis=-1))
     transition = np.stack(columns, axis=-1)
     return transition.astype(np.complex128 if np.iscomplexobj(transition) else np.float64)
 

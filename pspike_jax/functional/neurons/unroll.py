@@ -7,7 +7,8 @@ pass goes through the sections from the last to the first and does in each of th
   1. run the membranes again, driven by the recorded spikes: no threshold is compared again, so
      that rounding cannot change a spike between the passes;
   2. carry the cotangents of membrane and spikes backward, one step at a time;
-  3. pull the membranes' cotangents to the coefficients and currents, all steps of it at once.
+  3. pull the cotangents of membranes and drives to the coefficients and currents, all steps of it
+     at once.
 
 Sections of about sqrt(L) steps make what is kept beside the bits, and what is recomputed at once,
 grow with sqrt(L). Arrays are time-major here, (L, B, H): a step then reads and writes one piece of
@@ -21,25 +22,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pspike_jax.functional.neurons.neuron import Neuron, NeuronState
-from pspike_jax.functional.sampling import heaviside, pack_bits, unpack_bits
-from pspike_jax.functional.surrogates import Surrogate, boxcar
-
-Coefficients = tuple[jax.Array, ...]
-
-
-class Firing(NamedTuple):
-    """When a neuron fires, and what its backward pass does.
-
-    Attributes:
-      threshold: the drive above which a neuron fires.
-      surrogate: function (drive, threshold) -> d spike / d drive, see `functional.surrogates`.
-      detach_reset: whether the reset is a constant of the backward pass. The authors' is not.
-    """
-
-    threshold: float = 1.0
-    surrogate: Surrogate = boxcar
-    detach_reset: bool = False
+from pspike_jax.functional.neurons.firing import Firing, fire
+from pspike_jax.functional.neurons.neuron import Coefficients, Neuron, NeuronState
+from pspike_jax.functional.sampling import pack_bits, unpack_bits
 
 
 class _Settings(NamedTuple):
@@ -62,11 +47,11 @@ def step(
 
     Args:
       neuron: the kind of neuron.
-      coefficients: arrays (H,) from `neuron.coefficients`.
-      state: the state before the step, (B, H) each.
+      coefficients: arrays (H, ...) from `neuron.coefficients`.
+      state: the state before the step, as `initial_state` gives it.
       current: (B, H) float32 input current.
       recurrent: (H, H) matrix V with zero diagonal, or None.
-      firing: threshold and backward pass.
+      firing: what the backward pass does.
 
     Returns:
       The state after the step; its `spikes` are the output.
@@ -77,9 +62,8 @@ def step(
     reset = jax.lax.stop_gradient(spikes) if firing.detach_reset else spikes
     rows = tuple(c[None] for c in coefficients)
     membrane = neuron.update(rows, membrane, spikes, reset, current)
-    return NeuronState(
-        membrane, heaviside(neuron.drive(membrane), firing.threshold, firing.surrogate)
-    )
+    drive = neuron.drive(rows, membrane)
+    return NeuronState(membrane, fire(firing.surrogate, neuron.fires_at_zero, drive))
 
 
 def default_section(length: int) -> int:
@@ -112,13 +96,13 @@ def unroll(
 
     Args:
       neuron: the kind of neuron.
-      coefficients: arrays (H,) from `neuron.coefficients`.
+      coefficients: arrays (H, ...) from `neuron.coefficients`; taken in single precision.
       currents: (L, B, H) input currents, time first; computed in float32.
-      state: the state before the first step, (B, H) each.
+      state: the state before the first step, as `initial_state` gives it.
       affine: gain and shift, (H,) each, of currents that are to be gain current + shift, or None.
         A batch norm is applied here, so that the normalized currents never lie in memory.
       recurrent: (H, H) matrix V with zero diagonal, or None.
-      firing: threshold and backward pass.
+      firing: what the backward pass does.
       section: steps of which the backward pass holds the membranes at a time; None chooses.
       scan_unroll: steps per iteration of the compiled loop. On CPUs more than 1 costs time: XLA
         then fuses, and so repeats, the arithmetic of neighbouring steps.
@@ -131,18 +115,19 @@ def unroll(
     Raises:
       ValueError: the sequence is empty, shapes do not fit, or the section is below 1.
     """
-    if currents.ndim != 3 or len(currents) == 0:
-        raise ValueError(f"currents must be (L, B, H) with L >= 1, got shape {currents.shape}")
-    if any(part.shape != currents.shape[1:] for part in jax.tree.leaves(state)):
-        shapes = [part.shape for part in jax.tree.leaves(state)]
-        raise ValueError(f"state has shapes {shapes}; expected {currents.shape[1:]} each")
-    length = len(currents)
-    section = default_section(length) if section is None else min(section, length)
+    check_sequence(neuron, currents, state)
+    length = currents.shape[0]
+    if not isinstance(length, int):  # a symbol of jax.export: one section of all steps
+        section = length
+    elif section is None:
+        section = default_section(length)
+    section = min(section, length)
     if section < 1:
         raise ValueError(f"a section must have 1 step or more, got {section}")
-    currents = currents.astype(jnp.float32)
     whole = length // section * section
-    maps = (coefficients, affine, recurrent)
+    maps, currents, state = _alike(
+        jax.tree.map(single, (coefficients, affine, recurrent)), single(currents), state
+    )
     run = functools.partial(_run, neuron, firing, scan_unroll, maps)
     spikes, active, state = run(section, currents[:whole], state)
     if whole == length:
@@ -150,6 +135,36 @@ def unroll(
     last_spikes, last_active, state = run(length - whole, currents[whole:], state)
     spikes, active = jnp.concatenate([spikes, last_spikes]), jnp.concatenate([active, last_active])
     return spikes, active, state
+
+
+def check_sequence(neuron: Neuron, currents: jax.Array, state: NeuronState) -> None:
+    """Raise ValueError unless currents are (L, B, H), not empty, and the state fits them."""
+    if currents.ndim != 3 or currents.shape[0] == 0:
+        raise ValueError(f"currents must be (L, B, H) with L >= 1, got shape {currents.shape}")
+    batch, features = currents.shape[1:]
+    rest = jax.eval_shape(lambda: neuron.zero_membrane(batch, features))
+    expected = [part.shape for part in jax.tree.leaves(rest)] + [(batch, features)]
+    shapes = [part.shape for part in jax.tree.leaves(state)]
+    if shapes != expected:
+        raise ValueError(f"state has shapes {shapes}; expected {expected}")
+
+
+def single(array: jax.Array) -> jax.Array:
+    """Return the array in single precision, real or complex."""
+    return array.astype(jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
+
+
+def _alike(*trees):
+    """Let every array vary over all mesh axes over which one of them does.
+
+    In `jax.shard_map` a loop's carry must vary over the same axes before and after a step, and a
+    state of zeros varies over none. Outside nothing happens: both branches are the same array.
+    """
+    leaves = jax.tree.leaves(trees)
+    flags = [jnp.isnan(leaf.real if jnp.iscomplexobj(leaf) else leaf).ravel()[:1] for leaf in leaves]
+    mark = functools.reduce(jnp.logical_or, flags)
+    spread = lambda leaf: jnp.where(jax.lax.broadcast_to_rank(mark, leaf.ndim), leaf, leaf)
+    return jax.tree.map(spread, trees)
 
 
 def _run(neuron, firing, scan_unroll, maps, section, currents, state):
@@ -170,17 +185,18 @@ def _apply_affine(affine, current):
 
 
 def _split(array, section):
-    return array.reshape(-1, section, *array.shape[1:])
+    return array.reshape(array.shape[0] // section, section, *array.shape[1:])
 
 
 def _sections_fwd(settings, maps, currents, state):
     neuron, firing, section, scan_unroll = settings
     coefficients, affine, recurrent = maps
+    rows = tuple(c[None] for c in coefficients)
 
     def one_step(state, current):
         current = _apply_affine(affine, current)
         state = step(neuron, coefficients, state, current, recurrent=recurrent, firing=firing)
-        slope = firing.surrogate(neuron.drive(state.membrane), firing.threshold)
+        slope = firing.surrogate(neuron.drive(rows, state.membrane), 0.0)
         return state, (state.spikes, jnp.sum(slope != 0, axis=-1, dtype=jnp.int32))
 
     def one_section(state, currents):
@@ -198,7 +214,7 @@ def _sections_bwd(settings, residuals, cotangents):
     spikes_bar, _, final_bar = cotangents
 
     section = settings.section
-    count = len(currents) // section
+    count = currents.shape[0] // section
 
     def one_section(number, carry):
         state_bar, maps_bar, bars = carry
@@ -235,33 +251,36 @@ def _section_bwd(settings, maps, state_bar, start, currents, bits, spikes_bar):
 
     arriving = _apply_affine(affine, currents) + feedback
     _, (old, new) = jax.lax.scan(again, start.membrane, (before, arriving), unroll=scan_unroll)
-    slopes = firing.surrogate(neuron.drive(new), firing.threshold)
+    slopes = firing.surrogate(jax.vmap(neuron.drive, (None, 0))(rows, new), 0.0)
 
     def back(after_bar, inputs):
         output_bar, slope, old, new, previous, current = inputs
-        _, pull_drive = jax.vjp(neuron.drive, new)
-        (drive_bar,) = pull_drive(slope * (after_bar.spikes + output_bar))
-        new_bar = jax.tree.map(jnp.add, after_bar.membrane, drive_bar)
+        drive_bar = slope * (after_bar.spikes + output_bar)
+        _, pull_drive = jax.vjp(functools.partial(neuron.drive, rows), new)
+        new_bar = jax.tree.map(jnp.add, after_bar.membrane, *pull_drive(drive_bar))
         _, pull = jax.vjp(functools.partial(neuron.update, rows), old, previous, previous, current)
         old_bar, previous_bar, reset_bar, current_bar = pull(new_bar)
         if not firing.detach_reset:
             previous_bar = previous_bar + reset_bar
         if recurrent is not None:
             previous_bar = previous_bar + current_bar @ recurrent.T
-        return NeuronState(old_bar, previous_bar), new_bar
+        return NeuronState(old_bar, previous_bar), (new_bar, drive_bar)
 
     inputs = (spikes_bar, slopes, old, new, before, arriving)
-    state_bar, new_bar = jax.lax.scan(back, state_bar, inputs, reverse=True, unroll=scan_unroll)
+    state_bar, bars = jax.lax.scan(back, state_bar, inputs, reverse=True, unroll=scan_unroll)
 
     def all_steps(coefficients, affine, currents, recurrent):
-        rows = tuple(c[None, None] for c in coefficients)
+        rows = tuple(c[None] for c in coefficients)
         currents = _apply_affine(affine, currents)
         if recurrent is not None:
             currents = currents + before @ recurrent
-        return neuron.update(rows, old, before, before, currents)
+        update = functools.partial(neuron.update, rows)
+        return jax.vmap(update)(old, before, before, currents), jax.vmap(
+            functools.partial(neuron.drive, rows)
+        )(new)
 
     _, pull = jax.vjp(all_steps, coefficients, affine, currents, recurrent)
-    coefficients_bar, affine_bar, currents_bar, recurrent_bar = pull(new_bar)
+    coefficients_bar, affine_bar, currents_bar, recurrent_bar = pull(bars)
     return state_bar, currents_bar, (coefficients_bar, affine_bar, recurrent_bar)
 
 
