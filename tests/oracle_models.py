@@ -40,9 +40,9 @@ class Oracle:
     def classify(self, inputs):
         """Return the logits of (B, L) tokens, (B, 2, L) for two documents, or (B, L, F) values."""
         model, tree, inputs = self.model, self.tree, np.asarray(inputs)
-        if model.documents == 2:
+        if model.config.documents == 2:
             inputs = inputs.reshape(-1, *inputs.shape[2:])
-        if model.vocab_size is None:
+        if model.config.vocab_size is None:
             x = dense(tree["encoder"]["linear"], double(inputs))
         else:
             x = tree["encoder"]["embed"]["embedding"][inputs]
@@ -51,13 +51,13 @@ class Oracle:
         self.valid = np.arange(x.shape[1])[None, :] < self.lengths[:, None]
         backbone = tree["backbone"]
         block = self.s4d_block if type(model).__name__ == "S4D" else self.paper_block
-        for layer in range(model.n_layers):
+        for layer in range(model.config.n_layers):
             pick = lambda a: a[layer]
             x = block(jax.tree.map(pick, backbone["blocks"]), layer, x)
-        if model.prenorm:
+        if model.config.prenorm:
             x = self.normalize(backbone["norm"], self.stats_of("norm"), x)
         self.pooled = pooled = self.pool(x)
-        if model.documents == 2:
+        if model.config.documents == 2:
             first, second = pooled[::2], pooled[1::2]
             pair = np.concatenate([first, second, first - second, first * second], axis=-1)
             pooled = ACTIVATIONS["gelu"](dense(tree["head"]["compare"], pair))
@@ -66,8 +66,8 @@ class Oracle:
     def paper_block(self, weights, layer, x):
         """x + activation(W s' + c), s' = sample(clamp(a Re(C h) + b)), h driven by s."""
         model = self.model
-        drive = self.normalize(weights["norm"], None, x) if model.prenorm else x
-        branches = ("", "_reverse") if model.bidirectional else ("",)
+        drive = self.normalize(weights["norm"], None, x) if model.config.prenorm else x
+        branches = ("", "_reverse") if model.config.bidirectional else ("",)
         spikes = []
         for i, branch in enumerate(branches):
             s = self.fire("input" + branch, weights, layer, i, drive)
@@ -75,13 +75,13 @@ class Oracle:
             y = ssm(weights["ssm" + branch], s[:, ::-1] if branch else s)
             y = y[:, ::-1] if branch else y
             spikes.append(self.fire("output" + branch, weights, layer, len(branches) + i, y))
-        if model.mixer == "dense":
+        if model.config.mixer == "dense":
             mixed = dense(weights["mixer"]["linear"], np.concatenate(spikes, axis=-1))
         else:
             mixed = sum(spikes) / len(spikes)
-        y = ACTIVATIONS[model.activation](mixed)
-        y = x + y if model.residual else y
-        if model.prenorm:
+        y = ACTIVATIONS[model.config.activation](mixed)
+        y = x + y if model.config.residual else y
+        if model.config.prenorm:
             return y
         stats = jax.tree.map(lambda a: a[layer], self.stats_of("blocks", "fuse", "norm"))
         return self.normalize(weights["fuse"]["norm"], stats, y)
@@ -97,7 +97,7 @@ class Oracle:
     def fire(self, site, weights, layer, sampler, drive):
         """Return spikes (B, L, H) of a site, or probabilities where there is no noise."""
         drive = weights[site]["scale"] * drive + weights[site]["shift"]
-        if self.model.neuron == "lif":
+        if self.model.config.neuron == "lif":
             spikes, drive = integrate(weights[site]["alpha"], drive)
             edges, p = (0.0, THRESHOLD, 1.0), spikes
         else:
@@ -136,10 +136,10 @@ class Oracle:
 
     def pool(self, x):
         """Mean over valid steps, the last of them, or every step."""
-        if self.model.pool == "none":
+        if self.model.config.pool == "none":
             return x
         rows = zip(x, self.lengths)
-        if self.model.pool == "last":
+        if self.model.config.pool == "last":
             return np.stack([row[length - 1] for row, length in rows])
         return np.stack([row[:length].mean(axis=0) for row, length in rows])
 

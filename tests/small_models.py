@@ -6,13 +6,14 @@ model unseen. So every array is drawn anew here.
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import pspike_jax
 
-SIZES = {"num_classes": 3, "d_model": 4, "d_state": 4, "n_layers": 2}
+SIZES = {"num_outputs": 3, "d_model": 4, "d_state": 4, "n_layers": 2}
 BATCH, LENGTH, INPUTS, VOCABULARY = 3, 12, 2, 5
 
 # Ranges of parameters that are drawn uniformly, by name; others are normal. Time constants are of
@@ -53,16 +54,17 @@ def draw_variables(model, inputs, seed=0):
 
 @functools.cache
 def _variable_shapes(model, inputs):
-    return jax.eval_shape(functools.partial(model.init, noise=0.5), jax.random.key(0), inputs)
+    init = functools.partial(model.init, noise=0.5)
+    return nn.meta.unbox(jax.eval_shape(init, jax.random.key(0), inputs))
 
 
 def draw_inputs(model, seed=0, batch=BATCH, length=LENGTH):
     """Return inputs that a model takes: tokens, all of them used, or real values."""
     rng = np.random.default_rng(seed)
-    shape = (batch, 2, length) if getattr(model, "documents", 1) == 2 else (batch, length)
-    if model.vocab_size is None:
+    shape = (batch, 2, length) if model.config.documents == 2 else (batch, length)
+    if model.config.vocab_size is None:
         return jnp.asarray(rng.normal(size=(*shape, INPUTS)), jnp.float32)
-    return jnp.asarray(rng.permutation(np.arange(np.prod(shape)) % model.vocab_size).reshape(shape))
+    return jnp.asarray(rng.permutation(np.arange(np.prod(shape)) % model.config.vocab_size).reshape(shape))
 
 
 def draw_noise(samplers, seed=0, batch=BATCH, length=LENGTH):
@@ -86,12 +88,12 @@ def keyed_noise(model, key, samplers, example_ids, steps):
             sampler=sampler,
             example_ids=jnp.asarray(example_ids),
             steps=jnp.asarray(steps),
-            features=model.d_model,
+            features=model.config.d_model,
         )
     )
     return tuple(
         tuple(draw(layer, sampler) for sampler in range(samplers))
-        for layer in range(model.n_layers)
+        for layer in range(model.config.n_layers)
     )
 
 
@@ -102,7 +104,7 @@ def compiled(function, *arguments):
 
 def check_noise(aux, noise, samplers):
     """Raise unless each spike is exactly a comparison with the given uniform of its site."""
-    for site, record in aux.items():
+    for site, record in aux["sites"].items():
         uniform = np.stack([arrays[samplers[site]] for arrays in noise])
         expected = np.asarray(record["probability_array"]) > uniform
         np.testing.assert_array_equal(record["spike_array"], expected, err_msg=site)

@@ -138,9 +138,8 @@ def test_recurrent_and_bidirectional_weights_are_told_by_names_and_shapes(rng):
     state_dict = tiny_state_dict(rng, recurrent=True, directions=2)
     module, variables = load_silif(state_dict, neuron="rlif", normalization="layernorm")
     assert module.config.bidirectional and module.config.widths == (4, 5)
-    np.testing.assert_array_equal(
-        variables["params"]["layers_1"]["recurrent"], state_dict["snn.1.V.weight"]
-    )
+    recurrent = variables["params"]["backbone"]["layers_1"]["neurons"]["recurrent"]
+    np.testing.assert_array_equal(recurrent, state_dict["snn.1.V.weight"])
     output, _ = jax.eval_shape(module.apply, variables, jnp.ones((2, 7, 3)))
     assert output.shape == (2, 2)
 

@@ -31,7 +31,8 @@ def captured(outputs):
     """Keep the arrays of (logits, aux), so that no program computes the counts."""
     logits, aux = outputs
     names = ("spike_array", "probability_array")
-    return logits, {site: {name: record[name] for name in names} for site, record in aux.items()}
+    sites = aux["sites"].items()
+    return logits, {"sites": {site: {n: record[n] for n in names} for site, record in sites}}
 
 
 def run(model):
@@ -56,7 +57,7 @@ class Pass:
         self.logits, self.aux = self.program(*self.arguments)
         self.noise = keyed_noise(self.model, KEY, 2, IDS, jnp.arange(12))
         for site, sampler in (("input", 0), ("output", 1)):
-            p = self.aux[site]["probability_array"]
+            p = self.aux["sites"][site]["probability_array"]
             uniform = np.stack([arrays[sampler] for arrays in self.noise])
             assert np.min(np.abs(p - uniform)) > TIE, "a tie at this seed: take another key"
 
@@ -64,8 +65,8 @@ class Pass:
         """Raise where noise bits or spikes differ at all, or logits by more than rounding."""
         noise = jax.tree.map(lambda array: array[rows], self.noise)
         check_noise(aux, noise, {"input": 0, "output": 1})
-        for site, record in aux.items():
-            expected = self.aux[site]["spike_array"][:, rows]
+        for site, record in aux["sites"].items():
+            expected = self.aux["sites"][site]["spike_array"][:, rows]
             np.testing.assert_array_equal(record["spike_array"], expected)
         # The same spikes; float32 sums in another order.
         np.testing.assert_allclose(logits, self.logits[rows], rtol=1e-5, atol=1e-5)
@@ -99,8 +100,8 @@ def test_example_is_the_same_with_padding_behind_it():
     cut = lambda record: {name: array[:, rows, steps] for name, array in record.items()}
     noise = jax.tree.map(lambda array: array[rows, steps], single().noise)
     check_noise(aux, noise, {"input": 0, "output": 1})
-    for site, record in aux.items():
-        expected = cut(single().aux[site])["spike_array"]
+    for site, record in aux["sites"].items():
+        expected = cut(single().aux["sites"][site])["spike_array"]
         np.testing.assert_array_equal(record["spike_array"], expected)
     # The same spikes; float32 sums in another order.
     np.testing.assert_allclose(logits, single().logits[rows], rtol=1e-5, atol=1e-5)
@@ -122,8 +123,8 @@ def test_pass_without_jit_has_the_same_spikes_and_numbers_examples_by_row():
     rows = (variables, inputs, lengths, jnp.arange(8), key)
     logits, aux = run(single().model)(variables, inputs, lengths, None, key)
     expected, expected_aux = single().program(*rows)
-    for site, record in aux.items():
-        np.testing.assert_array_equal(record["spike_array"], expected_aux[site]["spike_array"])
+    for site, record in aux["sites"].items():
+        np.testing.assert_array_equal(record["spike_array"], expected_aux["sites"][site]["spike_array"])
     # The same spikes; float32 sums in another order.
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
@@ -156,7 +157,7 @@ def test_official_block_shares_the_uniforms_of_the_program():
     )
     arguments = (draw_variables(model, inputs), inputs, noise)
     _, aux = compiled(program, *arguments)(*arguments)
-    assert set(aux) == set(SHARED)
+    assert set(aux["sites"]) == set(SHARED)
     check_noise(aux, noise, SHARED)
 
 
@@ -203,16 +204,16 @@ def test_two_equal_documents_draw_apart():
     variables, inputs, lengths, ids, key = documents().arguments
     same = inputs.at[:, 1].set(inputs[:, 0])
     _, aux = documents().program(variables, same, lengths, ids, key)
-    first, second = (aux["input"]["spike_array"][:, i::2] for i in (0, 1))
+    first, second = (aux["sites"]["input"]["spike_array"][:, i::2] for i in (0, 1))
     assert not np.array_equal(first, second)
 
 
-ATTUNED = {"parametrization": "dplr", "pool": "none", "d_state": 4}
+ATTUNED = {"parametrization": "dplr", "pool": "none", "d_state": 4, "l_max": 12}
 
 
 @functools.cache
 def attuned():
-    """A causal model whose kernel was attuned to 12 steps at initialization."""
+    """A causal model whose kernel is attuned to 12 steps."""
     model = small_model(**ATTUNED)
     inputs = draw_inputs(model)
     return model, draw_variables(model, inputs), inputs
@@ -226,9 +227,7 @@ def half_threshold(model, variables, inputs):
 def test_attuned_kernel_is_truncated_for_shorter_inputs():
     model, variables, inputs = attuned()
     whole = half_threshold(model, variables, inputs)
-    # Its length comes from l_max here and from the initialization above.
-    fixed = small_model(**ATTUNED, l_max=12)
-    part = half_threshold(fixed, {"params": variables["params"]}, inputs[:, :7])
+    part = half_threshold(model, variables, inputs[:, :7])
     # Kernels by FFTs of one length; convolutions of 7 and of 12 steps round differently.
     np.testing.assert_allclose(part, whole[:, :7], rtol=0, atol=2e-5 * np.abs(whole).max())
 
@@ -241,9 +240,8 @@ def test_attuned_kernel_refuses_longer_inputs():
 
 
 def test_attuned_kernel_without_a_length_is_an_error():
-    model, variables, inputs = attuned()
-    with pytest.raises(ValueError, match="set l_max"):
-        jax.eval_shape(lambda: model.apply({"params": variables["params"]}, inputs, noise=0.5))
+    with pytest.raises(ValueError, match="l_max is None"):
+        small_model(**ATTUNED | {"l_max": None})
 
 
 def test_mean_field_needs_no_randomness():

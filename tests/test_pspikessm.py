@@ -75,7 +75,7 @@ class Case:
         padding = np.arange(LENGTH)[None, :] >= np.asarray(LENGTHS)[:, None]
         inputs = np.array(self.inputs)
         if inputs.ndim == 2:
-            inputs[padding] = (inputs[padding] + 1) % self.model.vocab_size
+            inputs[padding] = (inputs[padding] + 1) % self.model.config.vocab_size
         else:
             inputs[padding] = 1e3
         return self.program(self.variables, jnp.asarray(inputs), LENGTHS, self.noise)
@@ -108,7 +108,7 @@ def test_model_matches_the_float64_loop(case):
 
 def test_model_counts_the_activity_of_the_float64_loop(case):
     assert set(case.aux) == set(case.oracle.records)
-    for site, record in case.aux.items():
+    for site, record in case.aux["sites"].items():
         for name, expected in case.oracle.counts(site).items():
             # Counts are whole numbers; the sum of probabilities rounds in float32.
             rtol = 1e-5 if name == "probability" else 0
@@ -116,7 +116,7 @@ def test_model_counts_the_activity_of_the_float64_loop(case):
 
 
 def test_model_captures_the_spikes_of_the_float64_loop(case):
-    for site, record in case.aux.items():
+    for site, record in case.aux["sites"].items():
         spikes = np.stack([layer[0] for layer in case.oracle.records[site]])
         valid = case.oracle.valid[None, ..., None]
         np.testing.assert_array_equal(record["spike_array"] * valid, spikes * valid)
@@ -131,9 +131,9 @@ def test_logits_do_not_depend_on_padding(case):
 
 def test_activity_does_not_depend_on_padding(case):
     (_, aux), _ = case.with_garbage()
-    for site, record in aux.items():
+    for site, record in aux["sites"].items():
         for name in case.oracle.counts(site):
-            np.testing.assert_array_equal(record[name], case.aux[site][name])
+            np.testing.assert_array_equal(record[name], case.aux["sites"][site][name])
 
 
 def test_batch_statistics_match_the_float64_loop():

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +11,11 @@ import pytest
 import pspike_jax
 from pspike_jax import models
 from pspike_jax.functional.dropout import dropout
-from pspike_jax.functional.neurons import Firing
-from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.silif import NEURONS
 
 LENGTH, BATCH, INPUTS, CLASSES = 21, 4, 6, 3
 LENGTHS = np.asarray([21, 13, 1, 20], np.int32)
-READOUTS = ("softmax_sum", "mean", "last", "max")
+POOLS = ("softmax_sum", "mean", "last", "max")
 
 # Parameters are drawn from these ranges, not from `init`: neurons then fire within 21 steps.
 RANGES = {
@@ -29,9 +28,9 @@ RANGES = {
 
 def build(name, rng, **fields):
     """Return a small model and its variables."""
-    sizes = {"num_classes": CLASSES, "widths": (8,), "norm": "layer", "dropout": 0.0}
+    sizes = {"num_outputs": CLASSES, "widths": (8,), "norm": "layer", "dropout": 0.0}
     model = pspike_jax.create_model(name, **sizes | fields)
-    vocabulary = model.vocab_size
+    vocabulary = model.config.vocab_size
     inputs = jnp.zeros((1, 2), jnp.int32) if vocabulary else jnp.zeros((1, 2, INPUTS))
     rngs = {"params": jax.random.key(0), "spikes": jax.random.key(0)}
     shapes = jax.eval_shape(model.init, rngs, inputs)
@@ -41,7 +40,7 @@ def build(name, rng, **fields):
         gain = 100 if name == "resonate_and_fire" and path[-1].key in ("scale", "bias") else 1
         return jnp.asarray(gain * rng.uniform(*RANGES[path[-1].key], leaf.shape), jnp.float32)
 
-    return model, jax.tree.map_with_path(draw, shapes)
+    return model, jax.tree.map_with_path(draw, nn.meta.unbox(shapes))
 
 
 def draw_inputs(rng, batch=BATCH):
@@ -90,7 +89,7 @@ def test_every_parameter_learns(trained):
 
 def test_activity_counts_the_captured_spikes_of_valid_steps(trained):
     name, aux, *_ = trained
-    site = {field: np.asarray(value) for field, value in aux["hidden"].items()}
+    site = {field: np.asarray(value) for field, value in aux["sites"]["hidden"].items()}
     valid = np.arange(LENGTH)[None, :] < LENGTHS[:, None]
     spikes = site["spike_array"] * valid[None, :, :, None]
     assert spikes.shape == (1, BATCH, LENGTH, 8)
@@ -108,15 +107,16 @@ def test_activity_counts_the_captured_spikes_of_valid_steps(trained):
 def test_layers_of_unequal_width_are_sites_of_their_own(rng):
     model, variables = build("lif", rng, widths=(8, 4), bidirectional=True)
     _, aux = jitted(model)(variables, draw_inputs(rng), LENGTHS)
+    aux = aux["sites"]
     assert list(aux) == ["hidden_0", "hidden_1"]
     assert [site["neurons"].tolist() for site in aux.values()] == [[16], [8]]
     assert [site["fan_out"].tolist() for site in aux.values()] == [[4], [CLASSES]]
     assert aux["hidden_1"]["neuron_spikes"].shape == (1, 8)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
-def test_logits_do_not_depend_on_padding(readout, rng):
-    model, variables = build("silif", rng, readout=readout, bidirectional=readout != "last")
+@pytest.mark.parametrize("pool", POOLS)
+def test_logits_do_not_depend_on_padding(pool, rng):
+    model, variables = build("silif", rng, pool=pool, bidirectional=pool != "last")
     inputs, other = draw_inputs(rng), draw_inputs(rng)
     valid = (np.arange(LENGTH)[None, :] < LENGTHS[:, None])[..., None]
     apply = jitted(model)
@@ -129,24 +129,24 @@ def test_logits_do_not_depend_on_padding(readout, rng):
     np.testing.assert_allclose(alone[0], logits[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
-def test_examples_of_length_zero_count_nowhere(readout, rng):
+@pytest.mark.parametrize("pool", POOLS)
+def test_examples_of_length_zero_count_nowhere(pool, rng):
     """Evaluation fills a batch with such rows: they add no activity and disturb no other row."""
-    model, variables = build("lif", rng, readout=readout)
+    model, variables = build("lif", rng, pool=pool)
     inputs, apply = draw_inputs(rng), jitted(model)
     logits, aux = apply(variables, inputs, jnp.asarray([21, 0, 5, 0]))
     other, other_aux = apply(variables, inputs.at[1].set(1.0), jnp.asarray([21, 0, 5, 0]))
     np.testing.assert_array_equal(logits[::2], other[::2])
-    assert aux["hidden"]["steps"] == 26
+    assert aux["sites"]["hidden"]["steps"] == 26
     jax.tree.map(np.testing.assert_array_equal, aux, other_aux)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
-def test_readout_matches_float64_loop(readout, rng):
-    model, variables = build("lif", rng, readout=readout, norm="none")
+@pytest.mark.parametrize("pool", POOLS)
+def test_readout_matches_float64_loop(pool, rng):
+    model, variables = build("lif", rng, pool=pool, norm="none")
     logits, aux = jitted(model)(variables, draw_inputs(rng), LENGTHS, capture=True)
-    weights = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["integrator"])
-    currents = np.asarray(aux["hidden"]["spike_array"][0], np.float64) @ weights["input"]["kernel"]
+    weights = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["head"])
+    currents = np.asarray(aux["sites"]["hidden"]["spike_array"][0], np.float64) @ weights["input"]["kernel"]
     for example, length in enumerate(LENGTHS):
         u, potentials = np.zeros(CLASSES), []
         for current in currents[example, :length]:
@@ -156,7 +156,7 @@ def test_readout_matches_float64_loop(readout, rng):
         shares = np.exp(u) / np.exp(u).sum(-1, keepdims=True)
         expected = {
             "softmax_sum": shares.sum(0), "mean": u.mean(0), "last": u[-1], "max": u.max(0)
-        }[readout]
+        }[pool]
         # float32 sums over 21 steps.
         np.testing.assert_allclose(logits[example], expected, rtol=1e-5, atol=1e-5)
 
@@ -168,7 +168,7 @@ def test_bidirectional_layer_runs_the_same_neurons_backward(rng):
     full = np.full(BATCH, LENGTH, np.int32)
     _, aux = apply(variables, inputs, full, capture=True)
     _, mirrored = apply(variables, inputs[:, ::-1], full, capture=True)
-    spikes, other = aux["hidden"]["spike_array"][0], mirrored["hidden"]["spike_array"][0]
+    spikes, other = aux["sites"]["hidden"]["spike_array"][0], mirrored["sites"]["hidden"]["spike_array"][0]
     np.testing.assert_array_equal(spikes[..., 8:], other[:, ::-1, :8])
     assert spikes[..., 8:].any() and (spikes[..., :8] != spikes[..., 8:]).any()
     # Within its length: the same response, shifted, where what is cut off comes first.
@@ -177,17 +177,17 @@ def test_bidirectional_layer_runs_the_same_neurons_backward(rng):
                      capture=True)
     _, long = apply(variables, inputs, full, capture=True)
     np.testing.assert_array_equal(
-        short["hidden"]["spike_array"][0, :, :13, 8:], long["hidden"]["spike_array"][0, :, -13:, 8:]
+        short["sites"]["hidden"]["spike_array"][0, :, :13, 8:], long["sites"]["hidden"]["spike_array"][0, :, -13:, 8:]
     )
 
 
-@pytest.mark.parametrize("name, readout", [("csilif", "softmax_sum"), ("radlif", "mean"),
+@pytest.mark.parametrize("name, pool", [("csilif", "softmax_sum"), ("radlif", "mean"),
                                            ("silif", "max"), ("resonate_and_fire", "last")])
-def test_streaming_equals_the_whole_sequence(name, readout, rng, key):
+def test_streaming_equals_the_whole_sequence(name, pool, rng, key):
     widths = (8, 8) if name == "csilif" else (8,)
     random_state = name == "csilif"
     model, variables = build(
-        name, rng, norm="batch", readout=readout, widths=widths, random_state=random_state
+        name, rng, norm="batch", pool=pool, widths=widths, random_state=random_state
     )
     apply, inputs, rngs = jitted(model), draw_inputs(rng), {"spikes": key()}
     whole, aux = apply(variables, inputs, capture=True, rngs=rngs)
@@ -196,12 +196,12 @@ def test_streaming_equals_the_whole_sequence(name, readout, rng, key):
         state = model.apply({}, BATCH, method="drawn_state", rngs=rngs)
     for piece in (inputs[:, :9], inputs[:, 9:18]):
         state, (logits, counts) = apply(variables, state, piece, capture=True, method="prefill")
-        spikes.append(counts["hidden"]["spike_array"])
+        spikes.append(counts["sites"]["hidden"]["spike_array"])
     for t in range(18, LENGTH):
         state, (logits, counts) = apply(variables, state, inputs[:, t], capture=True, method="step")
-        spikes.append(counts["hidden"]["spike_array"])
+        spikes.append(counts["sites"]["hidden"]["spike_array"])
     assert state["t"] == LENGTH
-    np.testing.assert_array_equal(jnp.concatenate(spikes, 2), aux["hidden"]["spike_array"])
+    np.testing.assert_array_equal(jnp.concatenate(spikes, 2), aux["sites"]["hidden"]["spike_array"])
     # Sums over chunks round in another order.
     np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=1e-5)
 
@@ -212,19 +212,19 @@ def test_activity_penalty_has_a_gradient(rng):
 
     def rate(params):
         _, aux = model.apply({"params": params}, inputs)
-        return jnp.sum(aux["hidden"]["probability"])
+        return jnp.sum(aux["sites"]["hidden"]["probability"])
 
     gradient = jax.jit(jax.grad(rate))(variables["params"])
-    assert np.any(gradient["layers_0"]["input"]["kernel"])
+    assert np.any(gradient["backbone"]["layers_0"]["input"]["kernel"])
 
 
 def test_fields_of_firing_reach_the_neurons():
     fields = {"threshold": 2.0, "surrogate": "arctan", "detach_reset": True}
-    model = pspike_jax.create_model("lif", widths=(4, 4), section=7, **fields)
-    for layer in model.bind({}).layers:
-        assert layer.neuron.threshold == 2.0
-        assert layer.firing == Firing(SURROGATES["arctan"], True)
-        assert layer.section == 7
+    model = pspike_jax.create_model("lif", widths=(4, 4), **fields)
+    for layer in model.make_backbone().make_blocks:
+        site = layer(parent=None).make_site(parent=None)
+        assert site.neuron.threshold == 2.0
+        assert (site.surrogate, site.detach_reset) == ("arctan", True)
 
 
 def test_random_states_follow_the_example(rng, key):
@@ -244,13 +244,15 @@ def test_random_states_follow_the_example(rng, key):
 def test_noise_stands_for_every_variable_of_a_random_state(rng):
     model, variables = build("csilif", rng, random_state=True)
     inputs, apply = draw_inputs(rng), jitted(model)
-    half = [jnp.full((BATCH, 8), 0.5 + 0.5j), jnp.full((BATCH, 8), 0.5)]
-    half.append(jnp.full((BATCH, CLASSES), 0.5))
-    given, _ = apply(variables, inputs, initial_state=half)
+    fill = lambda zero: jnp.full_like(zero, 0.5 + 0.5j if jnp.iscomplexobj(zero) else 0.5)
+    resting = model.resting_state(BATCH)
+    head = resting["head"] | {"u": fill(resting["head"]["u"])}
+    half = resting | {"layers": jax.tree.map(fill, resting["layers"]), "head": head}
+    given, _ = apply(variables, inputs, state=half)
     np.testing.assert_array_equal(given, apply(variables, inputs, noise=0.5)[0])
     mean = functools.partial(model.apply, sampling="mean")
     np.testing.assert_array_equal(given, jax.jit(mean)(variables, inputs)[0])
-    rest, _ = apply(variables, inputs, initial_state=[0 * part for part in half])
+    rest, _ = apply(variables, inputs, state=resting)
     assert (given != rest).all()
 
 
@@ -258,7 +260,7 @@ def test_tokens_are_spikes_on_lines_of_their_own(rng):
     tokens = jnp.asarray(rng.integers(0, INPUTS, (BATCH, LENGTH)), jnp.int32)
     model, variables = build("lif", rng, vocab_size=INPUTS)
     got, _ = jitted(model)(variables, tokens)
-    expected, _ = jitted(model.clone(vocab_size=None))(variables, jax.nn.one_hot(tokens, INPUTS))
+    expected, _ = jitted(model.replace(vocab_size=None))(variables, jax.nn.one_hot(tokens, INPUTS))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -274,7 +276,7 @@ def test_batch_over_eight_devices_spikes_as_on_one(rng, key):
         (logits, aux), _ = model.apply(
             variables, inputs, train=True, rngs=rngs, mutable=["batch_stats"]
         )
-        return logits, aux["hidden"]["neuron_spikes"]
+        return logits, aux["sites"]["hidden"]["neuron_spikes"]
 
     logits, spikes = run(inputs)
     sharded_logits, sharded_spikes = run(jax.device_put(inputs, rows))
@@ -287,7 +289,7 @@ def test_poles_are_the_eigenvalues_of_the_neurons(rng):
     model, variables = build("adlif", rng, widths=(8, 8))
     got = models.poles(model, variables)
     assert got.shape == (2, 8, 2)
-    params = variables["params"]["layers_1"]["neuron"]
+    params = variables["params"]["backbone"]["layers_1"]["neurons"]["neuron"]
     # Both eigenvalues of x -> [[p, q], [a, beta]] x, from trace and determinant in float64.
     alpha, beta, a = (np.asarray(params[name], np.float64) for name in ("alpha", "beta", "a"))
     p = alpha - (1 - alpha) * a
@@ -314,19 +316,19 @@ def test_dropout_keeps_a_share_and_scales_it(key):
 
 def test_gradient_behind_dropout_is_that_of_the_loss(rng):
     """The readout's weights act smoothly: their gradient is the loss's slope, given the mask."""
-    model, variables = build("lif", rng, norm="none", readout="mean", dropout=0.4)
+    model, variables = build("lif", rng, norm="none", pool="mean", dropout=0.4)
     inputs = draw_inputs(rng)
 
     @jax.jit
     @jax.value_and_grad
     def loss(kernel):
         params = variables["params"]
-        params = params | {"integrator": params["integrator"] | {"input": {"kernel": kernel}}}
+        params = params | {"head": params["head"] | {"input": {"kernel": kernel}}}
         rngs = {"dropout": jax.random.key(3)}
         logits, _ = model.apply({"params": params}, inputs, train=True, rngs=rngs)
         return jnp.sum(logits * jnp.arange(CLASSES)[None])
 
-    kernel = variables["params"]["integrator"]["input"]["kernel"]
+    kernel = variables["params"]["head"]["input"]["kernel"]
     direction = jnp.asarray(rng.normal(size=kernel.shape), jnp.float32)
     value, gradient = loss(kernel)
     # The loss is linear in these weights, so that a large step is exact but for rounding.
@@ -340,27 +342,26 @@ def test_refuses_what_does_not_fit(rng):
     with pytest.raises(ValueError, match="expected one of 'spikes', 'mean'"):
         model.apply(variables, inputs, sampling="means")
     with pytest.raises(ValueError, match=r"expected \[\(4, 8\)"):
-        model.apply(variables, inputs, initial_state=[jnp.zeros((BATCH, 8))])
+        model.apply(variables, inputs, state=model.initial_state(BATCH + 1))
     with pytest.raises(TypeError, match="floating"):
         model.apply(variables, inputs.astype(jnp.int32))
-    with pytest.raises(ValueError, match="bidirectional=False"):
-        model.clone(bidirectional=True).initial_state(2)
+    with pytest.raises(ValueError, match="does not stream"):
+        model.replace(bidirectional=True).initial_state(2)
 
 
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"widths": ()}, "widths are"),
+        ({"widths": ()}, "widths is empty"),
         ({"norm": "group"}, "norm is 'group'; expected one of 'batch', 'layer', 'none'"),
-        ({"readout": "sum"}, "readout is 'sum'"),
+        ({"pool": "sum"}, "pool is 'sum'"),
         ({"surrogate": "box"}, "surrogate is 'box'"),
-        ({"dropout": 1.0}, "dropout must lie in"),
-        ({"widths": (8, 0)}, "a width must be at least 1, not 0"),
-        ({"section": 0}, "section must be at least 1"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected in"),
+        ({"widths": (8, 0)}, "a number of widths must be at least 1, not 0"),
         ({"width": 3}, "did you mean 'widths'"),
         ({"widths": 8}, "widths is 8; expected"),
         ({"threshold": "1"}, "threshold is '1'; expected a number"),
-        ({"threshold": float("nan")}, "threshold must be finite, not nan"),
+        ({"threshold": float("nan")}, "threshold is nan; expected a finite number"),
     ],
 )
 def test_create_model_names_the_wrong_field(fields, message):

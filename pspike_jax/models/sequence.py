@@ -270,7 +270,7 @@ class SequenceModel(nn.Module):
 
     def _key(self, noise, sampling):
         """Draw the key of a pass: once, at the root, so that every method gets the same one."""
-        if noise is not None or sampling == "mean" or not self.stochastic:
+        if noise is not None or sampling == "mean" or not self.samplers:
             return None
         if not (self.has_rng("spikes") or self.is_initializing()):
             raise ValueError("spikes need randomness: pass rngs={'spikes': key}, or noise=...")
