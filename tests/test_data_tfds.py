@@ -104,7 +104,7 @@ def test_text_source_reads_a_prepared_set(tmp_path, no_network):
     settings = text.TextSettings(max_length=9, min_frequency=1, reader="tfds")
     task = load_source(text.text_source(settings, tmp_path))
     letters = count_characters(["bad film", "good film"] * 5, 9, 1).characters
-    for tokens, length, label in zip(*task.test):
+    for tokens, length, label in zip(*task.test[:3]):
         read = "".join(letters[token - 3] for token in tokens[: length - 1])
         assert read == ("good fil" if label else "bad film")
 
