@@ -94,7 +94,9 @@ def prepare(
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     if entry.raw is None:
         asked["published_files"] = source_dir is not None
-    if manifest["settings"] != asked:
+    # A set that was prepared before a setting was there has its default.
+    settled = json.loads(json.dumps(dataclasses.asdict(entry.settings))) | manifest["settings"]
+    if settled != asked:
         raise ValueError(
             f"{folder} was prepared with {manifest['settings']}, asked for was {asked}; delete it, "
             f"or give another --name"

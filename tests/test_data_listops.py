@@ -205,7 +205,7 @@ def test_listops_source_reads_the_published_files(tmp_path):
     ("( [MAX 2 ) 9 )\t9", "line 2: not a ListOps expression"),
     ("( [MAX 2 ) ] ) 9\t9", "line 2: not a ListOps expression"),
     ("[MAX 2 [MIN 3 4 ] ]\t3", "line 2: 7 tokens, expected fewer than max_length=7"),
-    ("( [MAX 2 ) 9\xb5 ) ]\t9", "after line 0: damaged"),
+    ("( [MAX 2 ) 9\xb5 ) ]\t9", "line 2: damaged"),
 ])
 def test_listops_source_names_the_damaged_line(tmp_path, row, reason):
     write_published(tmp_path, [row])

@@ -76,7 +76,7 @@ def test_text_source_names_a_damaged_review(tmp_path):
     write_reviews(tmp_path, make_reviews())
     path = tmp_path / "aclImdb/test/pos/3_7.txt"
     path.write_bytes(b"good \xff\xfe")
-    with pytest.raises(ValueError, match="3_7.txt: not UTF-8 text"):
+    with pytest.raises(ValueError, match="3_7.txt: not a text file"):
         text.text_source(SETTINGS, tmp_path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="3_7.txt: empty"):
@@ -161,7 +161,7 @@ def test_retrieval_source_says_where_a_block_of_a_file_is_lost(tmp_path):
 def test_retrieval_source_names_a_file_that_is_not_text(tmp_path):
     write_pairs(tmp_path, ROWS)
     (tmp_path / "new_aan_pairs.test.tsv").write_bytes(b"1.0\tP1\tP2\tab\t\xff\xfe\n")
-    with pytest.raises(ValueError, match="new_aan_pairs.test.tsv, after line 0: damaged"):
+    with pytest.raises(ValueError, match="new_aan_pairs.test.tsv, line 1: damaged"):
         retrieval.retrieval_source(RetrievalSettings(), tmp_path)
 
 

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "data": {"functional", "models", "objectives"},
     "analysis": BELOW_MODELS | {"models"},
     "interop": BELOW_MODELS | {"models", "data"},
-    "pretrained": BELOW_MODELS | {"models", "interop"},
+    # Cards and weights come from strangers as data do, and are read through the same door.
+    "pretrained": BELOW_MODELS | {"models", "interop", "data"},
     "training": BELOW_MODELS | {"models", "data", "analysis", "objectives"},
 }
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"))

@@ -140,7 +140,10 @@ def load_prepared(
       FileNotFoundError: it is not prepared; the message says how to prepare it.
       ValueError: it is damaged, or nobody knows it.
     """
-    folder = pathlib.Path(data_dir).expanduser() / dataset
+    data_dir = pathlib.Path(data_dir).expanduser()
+    folder = data_dir / dataset
+    if folder.parent != data_dir or dataset == "..":  # a config names it, maybe a stranger's
+        raise ValueError(f"dataset is {dataset!r}, expected the name of a folder in {data_dir}")
     if not folder.exists():
         if dataset not in CATALOG:
             raise ValueError(f"{folder} does not exist; known data sets: {', '.join(CATALOG)}")

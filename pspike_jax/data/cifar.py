@@ -7,14 +7,17 @@ augmentation. Reads the binary version of the published archive (cifar-10-batche
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 
 import numpy as np
 
+from pspike_jax.data.pictures import decode_png
 from pspike_jax.data.scaled import Scaling
 from pspike_jax.data.source import Source, count_differences, held_out
 from pspike_jax.data.tfds_reader import in_batches, open_tfds
+from pspike_jax.data.untrusted import check_link, read_bytes
 
 PIXELS = 32 * 32
 FILES = {
@@ -24,6 +27,7 @@ FILES = {
 PUBLISHED = {"train": 50_000, "test": 10_000}
 _PUBLISHED_IN_A_FILE = 10_000
 _RECORD = 1 + 3 * PIXELS
+_MOST_IN_A_FILE = 60_000
 _GRAY = (np.array([122.6 / 255], np.float32), np.array([61 / 255], np.float32))
 _COLOR = (
     np.array([0.4914, 0.4822, 0.4465], np.float32), np.array([0.2470, 0.2435, 0.2616], np.float32)
@@ -95,16 +99,16 @@ def read_batch(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
       (n, 1024, 3) uint8 pixels and (n,) uint8 labels.
 
     Raises:
+      FileNotFoundError: there is no such file.
       ValueError: the file is truncated, or not of this kind.
     """
-    path = pathlib.Path(path)
-    size = path.stat().st_size
-    if not size or size % _RECORD:
+    data = read_bytes(path, _MOST_IN_A_FILE * _RECORD)
+    if not data or len(data) % _RECORD:
         raise ValueError(
-            f"{path}: {size:,} bytes, truncated or not of the binary version: expected a multiple "
+            f"{path}: {len(data):,} bytes, truncated or not of the binary version: expected a multiple "
             f"of {_RECORD}"
         )
-    records = np.fromfile(path, np.uint8).reshape(-1, _RECORD)
+    records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
     labels = records[:, 0]
     if labels.max() > 9:
         row = int(np.argmax(labels > 9))
@@ -134,21 +138,29 @@ def _read_files(source_dir):
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}")
     splits, found = {}, {}
     for split, names in FILES.items():
-        images, labels = zip(*(read_batch(folder / name) for name in names))
+        paths = [check_link(source_dir, folder / name) for name in names]
+        images, labels = zip(*map(read_batch, paths))
         found |= dict(zip(names, map(len, labels)))
         splits[split] = (np.concatenate(images), np.concatenate(labels))
     return splits, count_differences(dict.fromkeys(found, _PUBLISHED_IN_A_FILE), found)
 
 
 def _read_tfds(source_dir):
+    sets = open_tfds(
+        "cifar10", source_dir, tuple(PUBLISHED), read=_read_example, pictures=("image",)
+    )
     splits = {}
-    for name, examples in open_tfds("cifar10", source_dir, tuple(PUBLISHED)).items():
-        batches = list(in_batches(examples, 1000))
-        images = [example["image"].reshape(PIXELS, 3) for batch in batches for example in batch]
-        labels = [example["label"] for batch in batches for example in batch]
+    for name, examples in sets.items():
+        images, labels = zip(*itertools.chain.from_iterable(in_batches(examples, 1000)))
         splits[name] = (np.array(images, np.uint8), np.array(labels, np.uint8))
     found = {name: len(labels) for name, (_, labels) in splits.items()}
     return splits, count_differences(PUBLISHED, found)
+
+
+def _read_example(example):
+    if not 0 <= example["label"] <= 9:
+        raise ValueError(f"a label is {example['label']}, expected 0 to 9")
+    return decode_png(example["image"], (32, 32, 3), "image").reshape(PIXELS, 3), example["label"]
 
 
 def _block(images, labels, color):

@@ -10,17 +10,16 @@ SHD has no validation split: a tenth of its training examples is held out, by a 
 this project. `open_prepared(..., validation="test")` repeats the published practice.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 
+from pspike_jax.data.hdf5 import UNITS, open_sets, survey
 from pspike_jax.data.scaled import Scaling
 from pspike_jax.data.source import Source, count_differences, held_out
+from pspike_jax.data.untrusted import check_link
 
 CHANNELS = 700
 FILES = {
@@ -32,18 +31,10 @@ PUBLISHED = {
     "shd": {"train": 8_156, "test": 2_264},
     "ssc": {"train": 75_466, "validation": 9_981, "test": 20_382},
 }
-_GROUPS = ("spikes/times", "spikes/units", "labels")
+_SETS = ("spikes/times", "spikes/units", "labels")
 _BLOCK = 128
-_SECONDS = 5
-_READ_ALL = f"""
-import resource, sys, h5py
-path, seconds, *groups = sys.argv[1:]
-resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
-with h5py.File(path) as file:
-    for group in groups:
-        for first in range(0, len(file[group]), {_BLOCK}):
-            file[group][first : first + {_BLOCK}]
-"""
+_SHORTEST = 0.02  # of the window: where all recordings end before, their unit is another one
+_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +47,9 @@ class EventSettings:
       max_time: seconds; 250 steps of SHD end at 1.0, 300 (4 ms) of SSC at 1.2, 100 (10 ms) at 1.0.
       channels_together: neighbouring channels that are summed; a divisor of 700.
       seed: of the choice for validation; SHD alone.
+      unit: of the times in the files: "s" as published, "ms", "us" or "ns".
+      most_late: share of a file's events that may come at max_time or later; more is an error, for
+        mostly it means another unit.
     """
 
     dataset: str = "shd"
@@ -63,6 +57,8 @@ class EventSettings:
     max_time: float = 1.0
     channels_together: int = 5
     seed: int = 42
+    unit: str = "s"
+    most_late: float = 0.05
 
     def __post_init__(self):
         if self.dataset not in FILES:
@@ -75,6 +71,11 @@ class EventSettings:
         if self.channels_together < 1 or CHANNELS % self.channels_together:
             raise ValueError(
                 f"channels_together is {self.channels_together}, expected a divisor of {CHANNELS}"
+            )
+        if self.unit not in UNITS or not 0 <= self.most_late <= 1:
+            raise ValueError(
+                f"unit is {self.unit!r} and most_late {self.most_late}, expected one of "
+                f"{list(UNITS)} and a share from 0 to 1"
             )
 
 
@@ -99,7 +100,9 @@ def events_source(
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}")
-    labels = {name: read_labels(path, settings.dataset) for name, path in files.items()}
+    for path in files.values():
+        check_link(folder, path)
+    labels = {name: read_labels(path, settings) for name, path in files.items()}
     found = {name: len(array) for name, array in labels.items()}
     rows = {name: np.arange(count) for name, count in found.items()}
     parts = [(name, rows[name]) for name in files]
@@ -132,7 +135,7 @@ def bin_events(
     """Count the events of one recording in bins of time and groups of channels.
 
     Args:
-      times: (n,) seconds, not negative.
+      times: (n,) in `settings.unit`, not negative.
       units: (n,) channels in [0, 700).
       settings: the bins.
 
@@ -152,7 +155,7 @@ def bin_events(
     if units.size and not 0 <= units.min() <= units.max() < CHANNELS:
         raise ValueError(f"units from {units.min()} to {units.max()}, expected 0 to {CHANNELS - 1}")
     edges = np.linspace(0, settings.max_time, settings.num_steps)
-    step = np.digitize(times, edges)
+    step = np.digitize(times * UNITS[settings.unit], edges)
     late = int((step == settings.num_steps).sum())
     step = np.minimum(step, settings.num_steps - 1)
     width = CHANNELS // settings.channels_together
@@ -161,70 +164,67 @@ def bin_events(
     return counts.reshape(settings.num_steps, width), late
 
 
-def read_labels(path: str | os.PathLike, dataset: str) -> np.ndarray:
+def read_labels(path: str | os.PathLike, settings: EventSettings) -> np.ndarray:
     """Read the labels of one file, and check that it is of the published form.
 
     Args:
       path: of the HDF5 file.
-      dataset: "shd" or "ssc".
+      settings: which set, and the window and the unit of its times.
 
     Returns:
       (n,) int32.
 
     Raises:
-      ValueError: the file is damaged, lacks a group, or its parts do not match.
+      ValueError: the file is damaged, lacks a group, its parts do not match, it reads other files,
+        or its times do not fit the window.
     """
-    most = max(PUBLISHED[dataset].values())
-    _check_readable(path)
-    with _open(path) as file:
-        found = sorted(file)
-        missing = [group for group in _GROUPS if group not in file]
-        shapes = {group: file[group].shape for group in _GROUPS if group not in missing}
-        first = shapes.get("labels", ())
-        match = set(shapes.values()) == {first} and len(first) == 1 and 0 < first[0] <= most
-        labels = file["labels"][:] if match else None
-    if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)}; found {found}")
-    if not match:
+    most = max(PUBLISHED[settings.dataset].values())
+    found = survey(path, _SETS, settings.max_time)
+    shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
+    first = shapes["labels"]
+    if set(shapes.values()) != {first} or len(first) != 1 or not 0 < first[0] <= most:
         raise ValueError(
             f"{path}: its parts do not match, are empty or more than {most:,}: {shapes}"
         )
+    with open_sets(path, _SETS) as sets:
+        labels = sets["labels"][:]
     if labels.dtype.kind not in "iu":
         raise ValueError(f"{path}: labels are {labels.dtype}, expected whole numbers")
-    if labels.min() < 0 or labels.max() >= CLASSES[dataset]:
+    if labels.min() < 0 or labels.max() >= CLASSES[settings.dataset]:
         raise ValueError(
             f"{path}: labels from {labels.min()} to {labels.max()}, expected 0 to "
-            f"{CLASSES[dataset] - 1}"
+            f"{CLASSES[settings.dataset] - 1}"
         )
+    _check_unit(path, found, settings)
     return labels.astype(np.int32)
 
 
-def _check_readable(path):
-    """Let a process that can be spared read the file first: over a piece of zeros, as a power cut
-    leaves, HDF5 runs round in circles, and no exception ends that."""
-    seconds = _SECONDS + os.path.getsize(path) // 1_000_000  # of a processor; far more than enough
-    status = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, os.fspath(path), str(seconds), *_GROUPS],
-        stderr=subprocess.DEVNULL,
-    ).returncode
-    if status < 0:  # what ends well, or by an exception, does so here too
-        raise ValueError(f"{path}: damaged, HDF5 does not come to its end (signal {-status})")
-
-
-@contextlib.contextmanager
-def _open(path):
-    """Open a file; whatever goes wrong while it is read is a ValueError that names it."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("reading HDF5 files needs: pip install 'pspike_jax[data]'") from error
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    # Where a file is damaged decides in which of these ways h5py notices.
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: truncated, damaged, or not an HDF5 file ({error})") from error
+def _check_unit(path, found, settings):
+    """Refuse times of which many are late, or which all are as good as zero: guess their unit."""
+    events, late, last = found["events"], found["late"], found["last"]
+    share = late[settings.unit] / max(1, events)
+    early = events and last * UNITS[settings.unit] < _SHORTEST * settings.max_time
+    if share <= settings.most_late and not early:
+        return
+    if early:
+        problem = f"all times are below {_SHORTEST:.0%} of max_time={settings.max_time} s"
+    else:
+        problem = (
+            f"{late[settings.unit]:,} of {events:,} events come at max_time={settings.max_time} s "
+            f"or later"
+        )
+    fits = [
+        unit for unit, scale in UNITS.items()
+        if late[unit] <= settings.most_late * events
+        and last * scale >= _SHORTEST * settings.max_time
+    ]
+    if fits:
+        advice = f"are they in {_WORDS[fits[0]]}? Pass unit={fits[0]!r} (--set=unit={fits[0]})"
+    else:
+        advice = "name their unit, a longer max_time, or the share most_late that may be late"
+    raise ValueError(
+        f"{path}: times reach {last:,.4g}, so that in {_WORDS[settings.unit]} {problem}; {advice}"
+    )
 
 
 def _read_blocks(files, labels, parts, settings, notes):
@@ -243,8 +243,8 @@ def _read_blocks(files, labels, parts, settings, notes):
 
 def _read_rows(path, rows, settings):
     """Counts (B, num_steps, inputs) of rows in rising order; late events and all events."""
-    with _open(path) as file:
-        times, units = file["spikes/times"][rows], file["spikes/units"][rows]
+    with open_sets(path, _SETS) as sets:
+        times, units = sets["spikes/times"][rows], sets["spikes/units"][rows]
     width = CHANNELS // settings.channels_together
     inputs = np.empty((len(rows), settings.num_steps, width), np.uint16)
     late = 0

@@ -16,6 +16,7 @@ from pspike_jax.data.batches import Task
 from pspike_jax.data.series import pad, standardized_task
 from pspike_jax.data.source import held_out
 from pspike_jax.data.split import take
+from pspike_jax.data.untrusted import check_link, read_text
 
 FILES = {"train": "JapaneseVowels_TRAIN.ts", "test": "JapaneseVowels_TEST.ts"}
 EXAMPLES = {"train": 270, "test": 370}
@@ -41,7 +42,7 @@ def load_japanese_vowels(*, source_dir: str, seed: int) -> Task:
     folder = pathlib.Path(source_dir).expanduser()
     splits = {}
     for name, file in FILES.items():
-        series, speakers = read_ts(folder / file)
+        series, speakers = read_ts(check_link(folder, folder / file))
         shapes = {one.shape[0] for one in series}
         longest = max((one.shape[1] for one in series), default=0)
         if len(series) != EXAMPLES[name] or shapes != {CHANNELS} or longest > LENGTH:
@@ -77,10 +78,7 @@ def read_ts(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; put the published .ts file there")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file ({error.reason})") from error
+    lines = [line.strip() for line in read_text(path).splitlines()]
     if "@data" not in lines:
         raise ValueError(f"{path} has no line '@data'")
     first = lines.index("@data") + 1

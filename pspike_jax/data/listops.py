@@ -11,7 +11,6 @@ Trees are grown level by level, thousands at once: sizes and values are folded u
 leaves, positions are handed downward from the root. No expression is ever parsed.
 """
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -21,6 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from pspike_jax.data.source import Source, count_differences
+from pspike_jax.data.tables import read_rows
+from pspike_jax.data.untrusted import check_link
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 VOCABULARY = ("<pad>", "<unk>", "<eos>", *"0123456789", *OPERATORS, "]")
@@ -32,6 +33,7 @@ _FIRST_DIGIT = VOCABULARY.index("0")
 _FIRST_OPERATOR = VOCABULARY.index("[MIN")
 _CLOSE = VOCABULARY.index("]")
 _OPERATOR_PROBABILITY = 0.25
+_MOST_IN_A_LINE = 1 << 16  # bytes; published are some 10,000
 _TREES_AT_ONCE = 2048
 _BATCHES_WITHOUT_NEWS = 20
 
@@ -118,7 +120,7 @@ def listops_source(
                 f"release of the Long Range Arena"
             )
         rows = {
-            name: list(_read_tsv(folder / file, settings.max_length))
+            name: list(_read_tsv(check_link(folder, folder / file), settings.max_length))
             for name, file in _FILES.items()
         }
         counts = {name: len(pairs) for name, pairs in rows.items()}
@@ -209,26 +211,21 @@ def generate(settings: ListOpsSettings) -> Iterator[tuple[np.ndarray, np.ndarray
 
 def _read_tsv(path, max_length):
     """Yield the tokens and the label of each line of one published file."""
-    with path.open(encoding="ascii", newline="") as file:
-        rows = csv.reader(file, delimiter="\t")
-        try:
-            if next(rows, None) != ["Source", "Target"]:
-                raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
-            for row in rows:
-                where = f"{path}, line {rows.line_num}"
-                if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
-                    raise ValueError(f"{where}: expected an expression, a tab and a digit")
-                tokens = tokenize(row[0])
-                if not _is_whole(tokens):
-                    raise ValueError(f"{where}: not a ListOps expression")
-                if tokens.size >= max_length:
-                    raise ValueError(
-                        f"{where}: {tokens.size} tokens, expected fewer than "
-                        f"max_length={max_length}"
-                    )
-                yield tokens, int(row[1])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, after line {rows.line_num}: damaged ({error})") from error
+    rows = read_rows(path, _MOST_IN_A_LINE, "ascii")
+    if next(rows, (0, None))[1] != ["Source", "Target"]:
+        raise ValueError(f"{path}: the first line is not 'Source<tab>Target'")
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        if len(row) != 2 or len(row[1]) != 1 or row[1] not in "0123456789":
+            raise ValueError(f"{where}: expected an expression, a tab and a digit")
+        tokens = tokenize(row[0])
+        if not _is_whole(tokens):
+            raise ValueError(f"{where}: not a ListOps expression")
+        if tokens.size >= max_length:
+            raise ValueError(
+                f"{where}: {tokens.size} tokens, expected fewer than max_length={max_length}"
+            )
+        yield tokens, int(row[1])
 
 
 def _is_whole(tokens):

@@ -17,8 +17,10 @@ import numpy as np
 
 from pspike_jax.data.pathfinder_drawing import draw_scenes
 from pspike_jax.data.pathfinder_scenes import SceneSettings, sample_scenes
+from pspike_jax.data.pictures import MOST_BYTES, decode_png
 from pspike_jax.data.scaled import Scaling
 from pspike_jax.data.source import Source, count_differences, held_out, in_order
+from pspike_jax.data.untrusted import check_link, inside, list_files, read_bytes, read_text
 
 BLOCK = 500
 PUBLISHED_IMAGES = 200_000
@@ -157,19 +159,16 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: a file is empty; a line cannot be read, or names no image.
+      ValueError: a file is empty; a line cannot be read, or names no image of this folder.
     """
     folder = pathlib.Path(folder)
-    files = sorted(folder.glob("metadata/*.npy"), key=lambda path: (len(path.stem), path.stem))
-    if not files:
+    names = list_files(folder / "metadata", ".npy", folder)
+    if not names:
         raise FileNotFoundError(f"{folder / 'metadata'}: no .npy files that list the images")
     paths, labels = [], []
-    listed = functools.cache(lambda part: set(os.listdir(part)) if part.is_dir() else set())
-    for file in files:
-        try:
-            lines = file.read_text(encoding="ascii").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: not a text file of the published kind") from error
+    listed = functools.cache(lambda part: set(list_files(inside(folder, part), ".png", folder)))
+    for file in (folder / "metadata" / name for name in sorted(names, key=lambda n: (len(n), n))):
+        lines = read_text(file, encoding="ascii").splitlines()
         if not lines:
             raise ValueError(f"{file}: lists no image")
         for number, line in enumerate(lines, 1):
@@ -179,7 +178,11 @@ def list_images(folder: str | os.PathLike) -> tuple[list[pathlib.Path], np.ndarr
                     f"{file}, line {number}: {line[:60]!r}, expected folder, file, number and a "
                     f"label of 0 or 1"
                 )
-            if fields[1] not in listed(folder / fields[0]):
+            try:
+                known = fields[1] in listed(fields[0])
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number}: {error}") from error
+            if not known:
                 raise ValueError(f"{file}, line {number}: no image {fields[0]}/{fields[1]}")
             paths.append(folder / fields[0] / fields[1])
             labels.append(int(fields[3]))
@@ -197,20 +200,12 @@ def read_images(size: int, paths: list[pathlib.Path]) -> np.ndarray:
       (B, size, size) uint8.
 
     Raises:
-      ValueError: a file is missing, damaged or of another size.
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged, of another size, or no PNG.
     """
-    from PIL import Image
-
     images = np.empty((len(paths), size, size), np.uint8)
     for image, path in zip(images, paths):
-        try:
-            with Image.open(path) as file:
-                pixels = np.asarray(file.convert("L"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-        if pixels.shape != image.shape:
-            raise ValueError(f"{path}: {pixels.shape} pixels, expected {image.shape}")
-        image[:] = pixels
+        image[:] = decode_png(read_bytes(path, MOST_BYTES), image.shape, path)
     return images
 
 
@@ -221,7 +216,7 @@ def _published_source(
     level = f"curv_contour_length_{settings.contour_length}"
     inner = source_dir / f"pathfinder{settings.size}"
     folder = (inner if inner.is_dir() else source_dir) / level
-    if not folder.is_dir():
+    if not check_link(source_dir, folder).is_dir():
         raise FileNotFoundError(
             f"no published images: {folder} is missing. Put {level}/imgs and {level}/metadata of "
             f"pathfinder{settings.size} from the release of the Long Range Arena there"

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from pspike_jax.data.archives import check_header, read_header
 from pspike_jax.data.batches import Task
 from pspike_jax.data.source import SPLITS, Scaling, Source, fill, make_task
+from pspike_jax.data.untrusted import check_link, open_regular, read_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -107,11 +109,11 @@ def open_prepared(
             for name in ARRAYS
             if name in manifest["arrays"]
         }
-    except (TypeError, LookupError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder / MANIFEST}: not a manifest ({error!r})") from error
     try:
         return _make_task(manifest, arrays, validation)
-    except (TypeError, ValueError, LookupError) as error:  # whole, but not of this program
+    except Exception as error:  # whole, but not of this program: any of its numbers may be wrong
         raise ValueError(f"{folder}: not a prepared data set ({error})") from error
 
 
@@ -144,14 +146,14 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
       FileNotFoundError: there is no prepared set.
       ValueError: the manifest is damaged, or of another format.
     """
-    path = pathlib.Path(folder) / MANIFEST
+    path = check_link(folder, pathlib.Path(folder) / MANIFEST)
     if not path.exists():
         raise FileNotFoundError(f"no prepared data set in {folder}: {path.name} is missing")
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_json(path)
         version, found = manifest["format"], manifest.pop("checksum")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a manifest ({error!r}); prepare the set again") from error
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"{path}: not a manifest ({error}); prepare the set again") from error
     if version != FORMAT:
         raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; prepare it again")
     if found != checksum(manifest):
@@ -259,22 +261,28 @@ def _open_array(
     folder: pathlib.Path, name: str, entry: dict[str, Any], verify: bool
 ) -> np.ndarray:
     """Map one array into memory after comparing it with the manifest."""
-    path = folder / f"{name}.npy"
+    path = check_link(folder, folder / f"{name}.npy")
     again = "delete the folder and prepare the set again"
     if not path.exists():
         raise ValueError(f"{path}: missing, though {MANIFEST} names it; {again}")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise ValueError(f"{path}: {size:,} bytes, {MANIFEST} says {entry['bytes']:,}; {again}")
-    if verify and _sha256(path) != entry["sha256"]:
-        raise ValueError(f"{path}: its sha256 is not that of {MANIFEST}; {again}")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header makes NumPy's parser raise several types
-        raise ValueError(f"{path}: not an .npy array ({error}); {again}") from error
+    with open_regular(path, None) as file:  # once: what is compared is what is mapped
+        size = file.seek(0, os.SEEK_END)
+        if size != entry["bytes"]:
+            raise ValueError(f"{path}: {size:,} bytes, {MANIFEST} says {entry['bytes']}; {again}")
+        file.seek(0)
+        if verify and hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+            raise ValueError(f"{path}: its sha256 is not that of {MANIFEST}; {again}")
+        file.seek(0)
+        try:
+            header = read_header(file)
+            check_header(header, name, size)
+            order = "F" if header.fortran_order else "C"
+            array = np.memmap(file, header.dtype, "r", header.bytes, header.shape, order)
+        except Exception as error:  # a damaged header makes NumPy's parser raise several types
+            raise ValueError(f"{path}: not an .npy array ({error}); {again}") from error
     if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
         raise ValueError(
             f"{path}: {array.dtype.str} {array.shape}, {MANIFEST} says {entry['dtype']} "
-            f"{tuple(entry['shape'])}; {again}"
+            f"{entry['shape']}; {again}"
         )
     return array

@@ -5,10 +5,8 @@ with <eos>. Reads new_aan_pairs.{train,eval,test}.tsv of the published release: 
 identifiers and two texts, separated by tabs.
 """
 
-import csv
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 
@@ -16,6 +14,8 @@ import numpy as np
 
 from pspike_jax.data.characters import count_characters
 from pspike_jax.data.source import Source, count_differences
+from pspike_jax.data.tables import read_rows
+from pspike_jax.data.untrusted import check_link
 
 FILES = {
     "train": "new_aan_pairs.train.tsv",
@@ -24,8 +24,7 @@ FILES = {
 }
 PUBLISHED = {"train": 147_086, "validation": 18_090, "test": 17_437}
 _BLOCK = 500
-_LARGEST_FIELD = 1 << 26
-_END = "end of the file"
+_MOST_IN_A_PAIR = 1 << 24  # bytes, and characters of a document
 _LOST = bytes(512)  # a sector of a disk
 
 
@@ -66,6 +65,8 @@ def retrieval_source(
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}")
+    for file in FILES.values():
+        check_link(folder, folder / file)
     found = {name: sum(1 for _ in read_pairs(folder / file)) for name, file in FILES.items()}
     empty = [FILES[name] for name, count in found.items() if not count]
     if empty:
@@ -113,26 +114,15 @@ def read_pairs(path: str | os.PathLike):
     Raises:
       ValueError: a line is not of the published form.
     """
-    csv.field_size_limit(_LARGEST_FIELD)
-    with open(path, encoding="utf-8", newline="") as file:
-        # A quotation that is not closed would swallow the last line, too, and say nothing.
-        rows = csv.reader(itertools.chain(file, [_END]), delimiter="\t")
-        try:
-            for row in rows:
-                if row == [_END]:
-                    return
-                if len(row) != 5 or row[0] not in ("0", "1", "0.0", "1.0"):
-                    raise ValueError(
-                        f"{path}, line {rows.line_num}: {len(row)} fields that begin with "
-                        f"{row[0][:20] if row else ''!r}, expected label, two identifiers and two "
-                        f"texts"
-                    )
-                if not row[3] or not row[4]:
-                    raise ValueError(f"{path}, line {rows.line_num}: an empty document")
-                yield int(row[0][0]), row[3], row[4]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, after line {rows.line_num}: damaged ({error})") from error
-    raise ValueError(f"{path}: truncated, a quotation does not end")
+    for number, row in read_rows(path, _MOST_IN_A_PAIR, "utf-8"):
+        if len(row) != 5 or row[0] not in ("0", "1", "0.0", "1.0"):
+            raise ValueError(
+                f"{path}, line {number}: {len(row)} fields that begin with "
+                f"{row[0][:20] if row else ''!r}, expected label, two identifiers and two texts"
+            )
+        if not row[3] or not row[4]:
+            raise ValueError(f"{path}, line {number}: an empty document")
+        yield int(row[0][0]), row[3], row[4]
 
 
 def _signs_of_damage(path):

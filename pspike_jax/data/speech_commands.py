@@ -9,6 +9,7 @@ programs, which may or may not have been meant: a second division by 2^15, then 
 its mean and deviation over the training clips, (x - mean_t) / (deviation_t + 1e-5).
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -22,6 +23,7 @@ import numpy as np
 from pspike_jax.data.scaled import Scaling
 from pspike_jax.data.source import Source, count_differences, held_out, in_order
 from pspike_jax.data.tfds_reader import in_batches, open_tfds
+from pspike_jax.data.untrusted import check_link, list_files, open_regular, read_text
 
 SAMPLE_RATE = 16_000
 LENGTH = 16_000
@@ -36,6 +38,7 @@ PUBLISHED_10 = {"clips of 16,000 samples of ten words": 34_975}
 PUBLISHED_35 = {"train": 84_843, "validation": 9_981, "test": 11_005}
 _FULL_SCALE = 2.0**15
 _BLOCK = 256
+_MOST_BYTES = 1 << 20  # of a clip; the sound takes 32 kB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +139,10 @@ def list_official(
     clips = _list_clips(folder, ALL_WORDS)
     named = {}
     for split, name in LISTS.items():
-        path = folder / name
-        if not path.is_file():
+        path = check_link(folder, folder / name)
+        if not path.exists():
             raise FileNotFoundError(f"{path} is missing")
-        try:
-            lines = path.read_text(encoding="ascii").split()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not a list of clips ({error})") from error
+        lines = read_text(path, encoding="ascii").split()
         if not lines:
             raise ValueError(f"{path}: lists no clip")
         for number, line in enumerate(lines, 1):
@@ -169,6 +169,7 @@ def read_wav(path: str | os.PathLike) -> np.ndarray:
       (n,) int16 samples, n from 1 to 16,000.
 
     Raises:
+      FileNotFoundError: there is no such file.
       ValueError: the file is empty, truncated, damaged or of another format.
     """
     with _open_wav(path) as file:
@@ -179,30 +180,32 @@ def read_wav(path: str | os.PathLike) -> np.ndarray:
     return np.frombuffer(data, "<i2")
 
 
+@contextlib.contextmanager
 def _open_wav(path):
-    try:
-        file = wave.open(os.fspath(path), "rb")
-    except (wave.Error, EOFError, OSError, RuntimeError) as error:
-        reason = str(error) or "it ends too soon"
-        raise ValueError(f"{path}: not a readable WAV file ({reason})") from error
-    form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
-    count = file.getnframes()
-    if form == (SAMPLE_RATE, 1, 16) and 0 < count <= LENGTH:
-        return file
-    file.close()
-    if form != (SAMPLE_RATE, 1, 16):
-        raise ValueError(
-            f"{path}: {form[0]} Hz, {form[1]} channels, {form[2]} bits; expected 16000 Hz, 1 "
-            f"channel, 16 bits"
-        )
-    raise ValueError(f"{path}: {count:,} samples, expected 1 to {LENGTH:,}")
+    """Open a clip of the published form; nothing but its header is read."""
+    with open_regular(path, _MOST_BYTES) as opened:
+        try:
+            file = wave.open(opened, "rb")
+        except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
+            reason = str(error) or "it ends too soon"
+            raise ValueError(f"{path}: not a readable WAV file ({reason})") from error
+        form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
+        count = file.getnframes()
+        if form != (SAMPLE_RATE, 1, 16):
+            raise ValueError(
+                f"{path}: {form[0]} Hz, {form[1]} channels, {form[2]} bits; expected 16000 Hz, 1 "
+                f"channel, 16 bits"
+            )
+        if not 0 < count <= LENGTH:
+            raise ValueError(f"{path}: {count:,} samples, expected 1 to {LENGTH:,}")
+        yield file
 
 
 def _list_clips(folder: pathlib.Path, words: Sequence[str]) -> dict[str, None]:
     """List clips as "word/file.wav", word by word and sorted by name; a dict, for look-up."""
     clips = {}
     for word in words:
-        names = sorted(path.name for path in (folder / word).glob("*.wav"))
+        names = list_files(folder / word, ".wav", folder)
         if not names:
             raise FileNotFoundError(f"{folder / word}: no .wav files")
         clips |= dict.fromkeys(f"{word}/{name}" for name in names)
@@ -236,10 +239,13 @@ def _ten_words_from_tfds(folder, _):
     """As `_ten_words_from_files`, from all splits of TFDS, which are not used as such."""
     clips, labels = [], []
     splits = ("train", "validation", "test")
-    for examples in open_tfds("speech_commands", folder, splits).values():
-        names = examples.dataset_info.features["label"].names
-        for example in itertools.chain.from_iterable(in_batches(examples, 500)):
-            word, audio = names[example["label"]], example["audio"]
+    sets = open_tfds(
+        "speech_commands", folder, splits, read=lambda one: (one["label"], one["audio"])
+    )
+    for examples in sets.values():
+        names = examples.records.dataset_info.features["label"].names
+        for number, audio in itertools.chain.from_iterable(in_batches(examples, 500)):
+            word = names[number] if 0 <= number < len(names) else ""
             if word in TEN_WORDS and audio.shape == (LENGTH,):
                 clips.append(audio.astype(np.int16))
                 labels.append(TEN_WORDS.index(word))

@@ -8,6 +8,7 @@ Reads the published folders of the archive aclImdb (Maas et al. 2011).
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 
@@ -16,10 +17,12 @@ import numpy as np
 from pspike_jax.data.characters import count_characters
 from pspike_jax.data.source import Source, count_differences, held_out
 from pspike_jax.data.tfds_reader import in_batches, open_tfds
+from pspike_jax.data.untrusted import list_files, read_text
 
 CLASSES = ("neg", "pos")
 PUBLISHED = {"train": 25_000, "test": 25_000}
 _BLOCK = 1000
+_MOST_BYTES = 1 << 20  # of a review; the longest published has some 14,000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +105,18 @@ def _read_files(source_dir):
     for split in PUBLISHED:
         texts, labels = [], []
         for label, name in enumerate(CLASSES):
-            files = sorted((folder / split / name).glob("*.txt"))
+            place = folder / split / name
+            files = list_files(place, ".txt", source_dir)
             if not files:
-                raise FileNotFoundError(f"{folder / split / name}: no .txt files")
-            texts += [_read_text(file) for file in files]
+                raise FileNotFoundError(f"{place}: no .txt files")
+            texts += [_read_text(place / file) for file in files]
             labels += [label] * len(files)
         splits[split] = (texts, np.array(labels, np.int32))
     return splits
 
 
 def _read_text(path):
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+    text = read_text(path, _MOST_BYTES)
     if not text:
         raise ValueError(f"{path}: empty")
     if "\0" in text:  # a disk that lost a file may leave as many zeros
@@ -124,11 +125,17 @@ def _read_text(path):
 
 
 def _read_tfds(source_dir):
-    sources = open_tfds("imdb_reviews", source_dir, tuple(PUBLISHED), config="plain_text")
+    sets = open_tfds(
+        "imdb_reviews", source_dir, tuple(PUBLISHED), read=_read_example, config="plain_text"
+    )
     splits = {}
-    for name, examples in sources.items():
-        batches = list(in_batches(examples, 1000))
-        texts = [example["text"].decode("utf-8") for batch in batches for example in batch]
-        labels = [example["label"] for batch in batches for example in batch]
+    for name, examples in sets.items():
+        texts, labels = zip(*itertools.chain.from_iterable(in_batches(examples, 1000)))
         splits[name] = (texts, np.array(labels, np.int32))
     return splits
+
+
+def _read_example(example):
+    if not 0 <= example["label"] < len(CLASSES):
+        raise ValueError(f"a label is {example['label']}, expected 0 to {len(CLASSES) - 1}")
+    return example["text"].decode("utf-8"), example["label"]

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from pspike_jax.data.archives import MOST_BYTES, read_npz
+from pspike_jax.data.archives import read_npz
+from pspike_jax.data.untrusted import MOST_BYTES, open_regular
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -25,14 +26,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       FileNotFoundError: there is no such file.
       ImportError: PyTorch is needed and missing.
       ValueError: another ending; a file that is damaged, or holds code, or more than tensors, or
-        tensors of more than `data.archives.MOST_BYTES`.
+        tensors of more than `data.untrusted.MOST_BYTES`.
     """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise FileNotFoundError(path)
+    with open_regular(path, None):  # a pipe would be waited for
+        pass
     ending = os.path.splitext(path)[1]
     if ending == ".npz":
-        return read_npz(path)
+        return {name: _native(array) for name, array in read_npz(path).items()}
     if ending not in (".pth", ".pt"):
         raise ValueError(f"{path} ends in {ending!r}; expected .npz, .pth or .pt")
     torch = _torch_for(path)
@@ -44,14 +45,22 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}; expected a state dict")
     for name, tensor in loaded.items():
-        if not hasattr(tensor, "detach"):
+        if not isinstance(name, str) or not hasattr(tensor, "detach"):
             raise ValueError(f"{path}: {name!r} is a {type(tensor).__name__}; expected a tensor")
-    if sum(tensor.nbytes for tensor in loaded.values()) > MOST_BYTES:
-        raise ValueError(f"{path}: its tensors take more than {MOST_BYTES:,} bytes")
     try:
-        return {name: np.array(tensor.detach().numpy()) for name, tensor in loaded.items()}
-    except (TypeError, RuntimeError) as error:  # sparse or quantised ones, types of a short float
+        taken = sum(tensor.nbytes for tensor in loaded.values())
+        tensors = loaded if taken <= MOST_BYTES else {}
+        arrays = {name: np.array(tensor.detach().numpy()) for name, tensor in tensors.items()}
+    except Exception as error:  # sparse or quantised ones, types of a short float
         raise ValueError(f"{path}: a tensor has no NumPy array ({error})") from error
+    if taken > MOST_BYTES:
+        raise ValueError(f"{path}: its tensors take more than {MOST_BYTES:,} bytes")
+    return arrays
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Return the same numbers with bytes in this machine's order, which alone JAX reads."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _torch_for(path):

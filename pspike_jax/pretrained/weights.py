@@ -1,14 +1,12 @@
 """Variables of a model as one .npz of plain arrays, each named by its path, such as
 params/head/bias.
 
-A file is read in two passes. The first reads names, shapes and dtypes, a few bytes each, and
-compares them with the model's; memory for arrays is taken by the second alone. Nothing is ever
-unpickled.
+A file is opened once. Names, shapes and dtypes are read first, a few bytes each, and compared with
+the model's; memory for arrays is taken after that alone. Nothing is ever unpickled.
 """
 
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.data.archives import open_npz
+
 DTYPES = ("float32", "int32")
-_READ_HEADER = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-# What zipfile and NumPy raise where bytes are missing or others.
-_DAMAGE = (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError, zlib.error)
+_ROOM = 1 << 12  # bytes of a file for each array, besides its numbers: names and headers
 
 
 def write_weights(path: str | os.PathLike, variables: Mapping[str, Any]) -> None:
@@ -43,37 +38,49 @@ def write_weights(path: str | os.PathLike, variables: Mapping[str, Any]) -> None
         np.savez_compressed(file, **arrays)
 
 
-def read_weights(path: str | os.PathLike, like: Mapping[str, Any]) -> dict[str, Any]:
+def read_weights(
+    path: str | os.PathLike, like: Mapping[str, Any], content: bytes | None = None
+) -> dict[str, Any]:
     """Read variables whose names, shapes and dtypes are those of a model.
 
     Args:
       path: of a file that `write_weights` has written.
       like: the variables, with anything that has a shape and a dtype in place of arrays.
+      content: the file's bytes, where they were read, and checked, already.
 
     Returns:
       The variables, as arrays of JAX.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is damaged or holds other things than arrays; or one error that lists
-        every array that is unknown, missing, or of another shape or dtype.
+      ValueError: the file is damaged, holds other things than arrays, or more bytes than the model
+        needs; or one error that lists every array that is unknown, missing, or of another shape or
+        dtype.
     """
-    found, expected = _read_headers(path), name_leaves(like)
-    problems = [f"{name} is unknown" for name in found if name not in expected]
-    for name, leaf in expected.items():
-        wanted = _words(leaf.shape, leaf.dtype)
-        if name not in found:
-            problems.append(f"{name} is missing, expected {wanted}")
-        elif _words(*found[name]) != wanted:
-            problems.append(f"{name} is {_words(*found[name])}, expected {wanted}")
+    expected = name_leaves(like)
+    leaves = []
+    with open_npz(path, content, most=most_bytes(like)) as archive:
+        problems = _compare(archive.headers, expected)
+        if not problems:
+            # Bytes may be stored in an order that is not this machine's.
+            leaves = [
+                jnp.asarray(np.asarray(archive.read(name), leaf.dtype))
+                for name, leaf in expected.items()
+            ]
     if problems:
         raise ValueError(f"{path} does not fit the model:\n  " + "\n  ".join(problems))
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            leaves = [jnp.asarray(arrays[name]) for name in expected]
-    except _DAMAGE as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def most_bytes(like: Mapping[str, Any]) -> int:
+    """Return how many bytes a file of these variables has at most.
+
+    Args:
+      like: anything that has a shape and a dtype in place of arrays.
+    """
+    leaves = jax.tree.leaves(like)
+    numbers = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    return numbers + _ROOM * (1 + len(leaves))
 
 
 def name_leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,20 +89,18 @@ def name_leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
 
 
-def _read_headers(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Return shape and dtype of every array in a file, by name."""
-    headers = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as file:
-                    shape, _, dtype = _READ_HEADER[np.lib.format.read_magic(file)](file)
-                headers[member.removesuffix(".npy")] = (shape, dtype)
-    except FileNotFoundError:
-        raise
-    except _DAMAGE as error:
-        raise ValueError(f"{path} is not a .npz of plain arrays: {error}") from error
-    return headers
+def _compare(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Say of every array how it differs from the model's."""
+    problems = [f"{name} is unknown" for name in found if name not in expected]
+    for name, leaf in expected.items():
+        wanted = _words(leaf.shape, leaf.dtype)
+        if name not in found:
+            problems.append(f"{name} is missing, expected {wanted}")
+        elif _words(found[name].shape, found[name].dtype) != wanted:
+            problems.append(
+                f"{name} is {_words(found[name].shape, found[name].dtype)}, expected {wanted}"
+            )
+    return problems
 
 
 def _words(shape: tuple[int, ...], dtype: Any) -> str:
