@@ -13,6 +13,7 @@ from pspike_jax.functional.dplr import (
 )
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.engine_choice import explain_engine
+from pspike_jax.functional.gated import gated_recurrence, selective_recurrence
 from pspike_jax.functional.initializers import (
     hippo_legs_matrix,
     hippo_legs_nplr,
@@ -50,6 +51,7 @@ __all__ = [
     "dplr_recurrence",
     "expected_firing",
     "explain_engine",
+    "gated_recurrence",
     "heaviside",
     "hippo_legs_matrix",
     "hippo_legs_nplr",
@@ -62,6 +64,7 @@ __all__ = [
     "s4d_legs",
     "s4d_lin",
     "sample_spikes",
+    "selective_recurrence",
     "sigmoid",
     "ssm_kernel",
     "superspike",

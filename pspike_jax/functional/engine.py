@@ -2,6 +2,9 @@
 
 import enum
 
+# What platforms are called by `jax.lax.platform_dependent`, and in tables of engines.
+PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
+
 
 class Engine(str, enum.Enum):
     """How a linear recurrence is evaluated; all give the same numbers.

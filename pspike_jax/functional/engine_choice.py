@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 
-from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.engine import PLATFORMS, Engine
+from pspike_jax.functional.gated.choice import explain_gated_engine
 
 MARGIN = 1.08
 _FLAGS = ("shared", "two_sided", "state_wanted")
-# What platforms are called by `jax.lax.platform_dependent`, and in the table.
-PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 
 
 @functools.cache

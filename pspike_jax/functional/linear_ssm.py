@@ -13,8 +13,8 @@ from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.convolution import convolution_ssm
 from pspike_jax.functional.diagonal_chunked import chunked_ssm
-from pspike_jax.functional.engine import Engine, parse_engine
-from pspike_jax.functional.engine_choice import PLATFORMS, choose_engine
+from pspike_jax.functional.engine import PLATFORMS, Engine, parse_engine
+from pspike_jax.functional.engine_choice import choose_engine
 from pspike_jax.functional.recurrence import linear_recurrence
 
 
