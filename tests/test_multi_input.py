@@ -23,6 +23,9 @@ from pspike_jax.functional.s5 import (
 )
 
 
+run = jax.jit(multi_input_ssm, static_argnames="engine")
+
+
 def peak_error(actual, wanted):
     return np.max(np.abs(np.asarray(actual) - wanted)) / np.max(np.abs(wanted))
 
@@ -74,7 +77,7 @@ def test_multi_input_ssm_matches_a_float64_loop(rng, directions, engine):
     arguments = problem(rng, 170, directions=directions)
     state, resets = complex_normal(rng, 2, 5), rng.random((2, 170)) < 0.03
     for given in ({}, {"initial_state": state}, {"initial_state": state, "resets": resets}):
-        y, final = multi_input_ssm(*arguments, engine=engine, **given)
+        y, final = run(*arguments, engine=engine, **given)
         wanted, wanted_final = loop(*arguments, *given.values())
         # As the engines of one input; measured here: below 2e-6.
         assert peak_error(y, wanted) < 1e-5
@@ -100,7 +103,7 @@ def test_per_step_dynamics_match_a_float64_loop_in_both_directions(rng):
         )
         wanted, _ = loop(u, (flow, held), B, C, D)
         for engine in ("sequential", "auto"):
-            y, _ = multi_input_ssm(u, dynamics, B, C, D, engine=engine)
+            y, _ = run(u, dynamics, B, C, D, engine=engine)
             assert peak_error(y, wanted) < 1e-5
 
 
@@ -115,7 +118,7 @@ def test_gradients_of_the_engines_agree(rng, directions):
 
     arguments = u, dynamics, B, C, D, state
     gradients = [
-        jax.tree.leaves(jax.grad(loss, argnums=range(1, 7))(engine, *arguments))
+        jax.tree.leaves(jax.jit(jax.grad(loss, argnums=range(1, 7)), static_argnums=0)(engine, *arguments))
         for engine in ("sequential", "associative", "chunked")
     ]
     for other in gradients[1:]:
@@ -135,12 +138,27 @@ def test_gradients_of_the_engines_agree(rng, directions):
     np.testing.assert_allclose(np.sum(poles_bar * along).real, slope, rtol=1e-4)
 
 
+def test_pooled_events_are_weighted_by_the_time_before_them():
+    x = jnp.float32([[[1], [3], [5], [9], [7]]])
+    dt = jnp.float32([[1, 3, 2, 2, 4]])
+    np.testing.assert_allclose(pool_events(x, dt, 2, "timepool")[0, :, 0], [2.5, 7], rtol=1e-6)
+    np.testing.assert_allclose(pool_events(x, dt, 2, "avgpool")[0, :, 0], [2, 7])
+    np.testing.assert_allclose(pool_events(x, dt, 2, "last")[0, :, 0], [1, 5])
+    np.testing.assert_allclose(pool_times(dt, 2), [[4, 4]])
+    with pytest.raises(ValueError, match="unknown pooling"):
+        pool_events(x, dt, 2, "first")
+    mean = mean_over_time(x, dt, jnp.array([4]))
+    np.testing.assert_allclose(mean, [[(1 + 9 + 10 + 18) / 8]], rtol=1e-5)
+    np.testing.assert_allclose(mean_over_time(x, dt, jnp.array([4]), whole=True), mean * 8 / 12)
+    assert mean_over_time(x, dt, jnp.array([0])) == 0
+
+
 def test_a_stream_of_single_steps_is_the_sequence(rng):
     u, *system = problem(rng, 30)
-    whole, final = multi_input_ssm(u, *system)
+    whole, final = run(u, *system)
     state, parts = None, []
     for t in range(30):
-        y, state = multi_input_ssm(u[:, t: t + 1], *system, initial_state=state)
+        y, state = run(u[:, t: t + 1], *system, initial_state=state)
         parts.append(y)
     assert peak_error(jnp.concatenate(parts, axis=1), whole) < 2e-6
     assert peak_error(state, final) < 2e-6
@@ -286,7 +304,7 @@ def test_the_event_network_reproduces_the_recording(golden, engine):
         stage = params["encoder"]["stages_0"]
         x, dt = layer(x, dt, stage["SequenceLayer_0"], meta["pooling_stride"])
         x, dt = layer(x, dt, stage["SequenceLayer_1"], 1)
-        y = dense(mean_over_time(x, dt, lengths), params["decoder"])
+        y = dense(mean_over_time(x, dt, lengths, whole=True), params["decoder"])
         return jnp.sum(arrays["loss_weight"] * y), y
 
     check_network(arrays, loss, arrays["input/timesteps"])

@@ -1,5 +1,6 @@
 """Second-order systems against float64 loops, closed forms and the recorded programs."""
 
+import functools
 import json
 
 import jax
@@ -97,6 +98,7 @@ def problem(rng, scheme, length, count=6, features=3, batch=2):
     return u, oscillators, B, C, D
 
 
+@functools.partial(jax.jit, static_argnames=("scheme", "engine"))
 def run(scheme, u, oscillators, B, C, D, *, state=None, dt=None, resets=None, engine):
     dynamics = discretize_oscillators(oscillators, scheme, dt)
     return multi_input_ssm(

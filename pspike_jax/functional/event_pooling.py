@@ -59,22 +59,25 @@ def pool_times(dt: jax.Array, stride: int) -> jax.Array:
     return jnp.sum(_windows(dt, stride), axis=2)
 
 
-def mean_over_time(x: jax.Array, dt: jax.Array, lengths: jax.Array) -> jax.Array:
+def mean_over_time(
+    x: jax.Array, dt: jax.Array, lengths: jax.Array, whole: bool = False
+) -> jax.Array:
     """Average over the time that passed: the readout of Event-SSM's `timepool`.
 
     Args:
       x: (B, L, H).
       dt: (B, L), the time since the event before.
       lengths: (B,) int, how many steps count.
+      whole: divide by the time of all steps, those that do not count included, as the program
+        does. A last window that is not full does not count, but its time is in dt.
 
     Returns:
-      (B, H); 0 where no step counts.
+      (B, H); 0 where no time passes.
     """
     counts = jnp.arange(x.shape[1])[None] < lengths[:, None]
-    times = jnp.where(counts, dt, 0)
-    total = jnp.sum(times, axis=1)
+    total = jnp.sum(dt if whole else jnp.where(counts, dt, 0), axis=1)
     weights = jnp.where(counts, dt + _TINY, 0)
-    pooled = jnp.sum(weights[..., None] * x, axis=1)
+    pooled = jnp.sum(weights[..., None] * jnp.where(counts[..., None], x, 0), axis=1)
     return pooled / jnp.where(total > 0, total, 1)[:, None]
 
 
