@@ -21,7 +21,7 @@ import numpy as np
 
 import pspike_jax
 from benchmarks import timing, train_step
-from pspike_jax.analysis.plots import GREY, PALETTE, WIDTH
+from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import neurons
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 
@@ -193,8 +193,8 @@ def draw(records: Sequence[timing.Record]):
     right.barh(
         [r["contender"] for r in shown], [r["temp_bytes"] / 1e6 for r in shown], color=colours
     )
-    right.bar_label(right.containers[-1], fmt="%.0f", padding=3)
-    right.margins(x=0.15)
+    right.bar_label(right.containers[-1], fmt="{:,.0f}", padding=3)
+    right.margins(x=0.22)
     right.set_title("Temporary memory (MB)", loc="left")
     right.spines[["top", "right"]].set_visible(False)
     return fig

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import plain, ssm_engines, timing
-from pspike_jax.analysis.plots import GREY, PALETTE, WIDTH
+from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import sample_spikes, uniforms
 
 FAMILY_ERROR_Z = 6.0  # standard errors; a correct sampler is further off once in 5e8 keys

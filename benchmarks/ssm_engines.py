@@ -22,7 +22,7 @@ from absl import app, flags
 
 import pspike_jax.functional
 from benchmarks import plain, timing
-from pspike_jax.analysis.plots import GREY, PALETTE, WIDTH
+from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import discretize_zoh, linear_ssm, s4d_legs
 from pspike_jax.training.files import write_whole
 

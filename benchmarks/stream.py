@@ -22,7 +22,7 @@ import pspike_jax
 from benchmarks import timing
 from experiments.configs import quickstart
 from experiments.experiment import build
-from pspike_jax.analysis.plots import PALETTE, WIDTH
+from pspike_jax.analysis.canvas import PALETTE, WIDTH
 from pspike_jax.training import fit
 
 PREFIX = 500  # steps in which the stream is compared with the parallel pass

@@ -41,7 +41,7 @@ from absl import app, flags, logging
 
 import pspike_jax
 from experiments.record import hardware
-from pspike_jax.analysis.plots import save_figure
+from pspike_jax.analysis.canvas import number, save_figure
 from pspike_jax.training.files import write_whole
 from pspike_jax.training.workdir import source_commit
 
@@ -209,8 +209,8 @@ def bars(ax: Any, records: Sequence[Record], colours: Sequence[str]) -> None:
     spread = np.abs(ms[:, ::2] - ms[:, 1:2]).T
     names = [r["contender"] for r in records]
     ax.barh(names, ms[:, 1], color=colours, xerr=spread, error_kw={"linewidth": 1})
-    ax.bar_label(ax.containers[-1], fmt="%.3g", padding=3)
-    ax.margins(x=0.15)
+    ax.bar_label(ax.containers[-1], fmt=number, padding=3)
+    ax.margins(x=0.22)
     if not ax.yaxis_inverted():
         ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)

@@ -23,7 +23,7 @@ import optax
 
 import pspike_jax
 from benchmarks import plain, timing
-from pspike_jax.analysis.plots import GREY, PALETTE, WIDTH
+from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import linear_ssm
 from pspike_jax.training.losses import cross_entropy
 
@@ -234,8 +234,8 @@ def draw(records: Sequence[timing.Record]):
         row[0].set_title(f"{name}: training step (ms)", loc="left")
         row[1].barh([r["contender"] for r in shown], [r["temp_bytes"] / 1e6 for r in shown],
                     color=colours)
-        row[1].bar_label(row[1].containers[-1], fmt="%.0f", padding=3)
-        row[1].margins(x=0.15)
+        row[1].bar_label(row[1].containers[-1], fmt="{:,.0f}", padding=3)
+        row[1].margins(x=0.22)
         row[1].invert_yaxis()
         row[1].set_yticklabels([])
         row[1].set_title("temporary memory (MB)", loc="left")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pspike_jax.analysis.plots import PALETTE, WIDTH
+from pspike_jax.analysis.canvas import PALETTE, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,5 +1,6 @@
-"""Test set-up: eight virtual CPU devices, strict promotion, keys that never repeat."""
+"""Test set-up: eight virtual CPU devices, strict promotion, keys that never repeat, lanes."""
 
+import importlib.metadata
 import itertools
 import os
 import pathlib
@@ -8,16 +9,25 @@ import zlib
 # Half of the suite's time is compilation: programs are compiled quickly, here and in processes that
 # tests start. The second lane of .ci/run compiles as users do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# A jaxlib ends the process at a flag that it does not know, and 0.12 does not know this one.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+import lanes  # noqa: E402
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of each lane."""
+    lanes.mark(items)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Activity against counts done by hand and by loops over elements."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -57,31 +59,52 @@ def test_summarize_names_a_site_without_valid_steps(arrays):
         activity.summarize({"input": counts})
 
 
+def aux(sites, **macs):
+    return {"sites": sites, "losses": {}, "macs": macs}
+
+
 def test_merge_aux_equals_the_counts_of_one_batch(arrays):
     spikes, probability = arrays
-    parts = [{"input": site(spikes[:, i : i + 1], probability[:, i : i + 1])} for i in (0, 1)]
-    merged = activity.merge_aux(parts)["input"]
+    parts = [
+        aux({"input": site(spikes[:, i : i + 1], probability[:, i : i + 1])}, head=np.float32(i + 2))
+        for i in (0, 1)
+    ]
+    merged = activity.merge_aux(parts)
+    assert merged["macs"] == {"head": 5.0} and merged["losses"] == {}
     for name, expected in site(spikes, probability).items():
         # Counts are exact; the sum of probabilities is rounded to float32 in each part.
-        np.testing.assert_allclose(merged[name], expected, rtol=3e-7, err_msg=name)
+        np.testing.assert_allclose(
+            merged["sites"]["input"][name], expected, rtol=3e-7, err_msg=name
+        )
 
 
 def test_merge_aux_counts_beyond_the_integers_of_float32():
     # 2^24 + 1 is no float32: sums of many batches must not stay in the model's precision.
     counts = dict.fromkeys(activity.SUMS + activity.SIZES, np.ones(1, np.float32))
     large = counts | {"spikes": np.full(1, 2.0**24, np.float32)}
-    merged = activity.merge_aux([{"input": large}, {"input": counts}])
-    assert merged["input"]["spikes"].tolist() == [2**24 + 1]
+    parts = [aux({"input": large}, state=np.float32(2.0**24)), aux({"input": counts}, state=1)]
+    merged = activity.merge_aux(parts)
+    assert merged["sites"]["input"]["spikes"].tolist() == [2**24 + 1]
+    assert merged["macs"]["state"] == 2**24 + 1
 
 
-def test_merge_aux_leaves_captured_arrays_out(arrays):
-    spikes, probability = arrays
-    captured = site(spikes, probability) | {"spike_array": spikes}
-    assert "spike_array" not in activity.merge_aux([{"input": captured}])["input"]
+def test_merge_aux_keeps_none_of_its_parts(arrays):
+    alive = []
+
+    def parts():
+        for _ in range(5):
+            captured = site(*arrays) | {"spike_array": np.zeros(10)}
+            alive.append(weakref.ref(captured["spike_array"]))
+            yield aux({"input": captured})
+            del captured
+            assert sum(one() is not None for one in alive[:-1]) == 0
+
+    assert "spike_array" not in activity.merge_aux(parts())["sites"]["input"]
 
 
-def test_merge_aux_of_models_without_spikes_is_empty():
-    assert activity.merge_aux([{}, {}]) == {}
+def test_merge_aux_of_models_without_spikes_has_no_sites():
+    merged = activity.merge_aux([aux({}, head=1), aux({}, head=2)])
+    assert merged == {"sites": {}, "losses": {}, "macs": {"head": 3.0}}
 
 
 @pytest.mark.parametrize("second, message", [
@@ -92,7 +115,7 @@ def test_merge_aux_refuses_the_aux_of_another_model(arrays, second, message):
     first = site(*arrays)
     second = {name: first | fields for name, fields in second.items()}
     with pytest.raises(ValueError, match=message):
-        activity.merge_aux([{"input": first}, second])
+        activity.merge_aux([aux({"input": first}), aux(second)])
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])

@@ -1,27 +1,30 @@
-"""Runs over a test split against counts in NumPy; operations against closed forms."""
+"""Runs over a test split against counts in NumPy."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pspike_jax import models
 from pspike_jax.analysis import activity, measure
-from pspike_jax.data.batches import Split
-from pspike_jax.nn.blocks import Block
 
-CLASSES, FEATURES, LENGTH, H, LAYERS = 3, 2, 12, 8, 2
-FIELDS = {"num_classes": CLASSES, "d_model": H, "n_layers": LAYERS, "d_state": 4, "l_max": LENGTH}
+CLASSES, FEATURES, LENGTH = 3, 2, 12
+MACS = {"encoder": 3.0, "head": 6.0, "state": 9.0, "dense": 0.0}
+
+
+class Split:
+    """Inputs, lengths and targets, as the splits of tasks have them."""
+
+    def __init__(self, inputs, lengths, targets, dt=None):
+        self.inputs, self.lengths, self.targets, self.dt = inputs, lengths, targets, dt
 
 
 class Threshold(nn.Module):
     """Neuron i of example b fires at step t where inputs[b, t, i] > b / 10."""
 
-    vocab_size: int | None = None
-
     @nn.compact
-    def __call__(self, inputs, lengths, example_ids, capture):
+    def __call__(self, inputs, lengths, example_ids, capture, dt=None):
         assert (inputs.dtype, lengths.dtype) == (jnp.float32, jnp.int32)
         ids, inputs = self.stacked(example_ids, inputs)
         spikes = (inputs > ids[:, None, None] / 10) + 0.0
@@ -34,7 +37,12 @@ class Threshold(nn.Module):
         if capture:
             counts |= {"spike_array": spikes, "probability_array": spikes}
         logits = nn.Dense(CLASSES, name="head")(inputs.mean(axis=1))
-        return logits, {"input": {name: count[None] for name, count in counts.items()}}
+        if dt is not None:
+            logits += 100 * dt[:, :1]
+        sites = {"input": {name: count[None] for name, count in counts.items()}}
+        steps = jnp.sum(lengths, dtype=jnp.float32)
+        return logits, {"sites": sites, "losses": {},
+                        "macs": {name: steps * value for name, value in MACS.items()}}
 
     def stacked(self, example_ids, inputs):
         if inputs.ndim == 3:
@@ -47,7 +55,8 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, lengths, example_ids, capture):
-        return nn.Dense(CLASSES, name="head")(inputs.mean(axis=1)), {}
+        aux = {"sites": {}, "losses": {}, "macs": dict.fromkeys(MACS, jnp.float32(1))}
+        return nn.Dense(CLASSES, name="head")(inputs.mean(axis=1)), aux
 
 
 def run(model, split, key):
@@ -77,6 +86,14 @@ def test_measure_counts_every_row_of_whole_batches_once(split, key, monkeypatch)
     # Each spike triggers 5 operations, and each step of each neuron in the twin.
     assert findings.operations.synaptic_ops == 5 * sum(map(np.sum, fired)) / 8
     assert findings.operations.dense_macs == 5 * FEATURES * steps / 8
+    found = findings.operations
+    np.testing.assert_allclose(
+        [found.encoder_macs, found.head_macs, found.state_macs, found.real_macs],
+        [value * steps / 8 for value in MACS.values()], rtol=1e-6,  # float32 sums
+    )
+    assert findings.outputs.shape == (8, CLASSES)
+    np.testing.assert_array_equal(findings.targets, split.targets[:8])
+    np.testing.assert_array_equal(findings.all_lengths, split.lengths[:8])
 
 
 def test_measure_captures_the_first_batch(split, key, monkeypatch):
@@ -109,66 +126,22 @@ def test_measure_of_a_model_without_spikes_has_no_operations(split, key):
     assert (findings.shares, findings.operations, findings.captured) == ({}, None, {})
 
 
-def shapes(name, inputs, **fields):
-    """Parameters of a model of the zoo, as shapes: nothing is computed."""
-    model = models.create_model(name, **fields)
-    keys = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
-    return jax.eval_shape(lambda: model.init(keys, inputs))["params"]
+def test_measure_compiles_one_program(split, key, monkeypatch):
+    monkeypatch.setattr(measure, "BATCH_STEPS", 2 * LENGTH)  # 5 batches
+    model = Threshold()
+    apply = chex.assert_max_traces(lambda *args, **options: model.apply(*args, **options), n=1)
+    traced = type("Model", (), {"apply": staticmethod(apply)})
+    assert run(traced, split, key).examples == 10
+    chex.clear_trace_counter()
 
 
-def operations(params, *, steps=7.5, tokens=False, scores_every_step=False):
-    return measure.count_operations(
-        {}, params, examples=2, steps=steps, tokens=tokens, scores_every_step=scores_every_step
-    )
+def test_measure_hands_on_the_time_between_steps_and_takes_inputs_for_targets(split, key):
+    split.dt, split.targets = np.ones((10, LENGTH)), None
+    findings = run(Threshold(), split, key)
+    assert findings.outputs.min() > 90
+    np.testing.assert_array_equal(findings.targets, split.inputs)
 
 
-@pytest.mark.parametrize("fields, recurrences", [
-    ({}, 1),
-    ({"causal": False, "bidirectional": True}, 2),
-    ({"causal": False}, 2),
-    ({"preset": "official", "vocab_size": None}, 4),
-])
-def test_count_operations_of_p_spikessm_by_closed_forms(fields, recurrences):
-    inputs = jnp.zeros((1, LENGTH, FEATURES))
-    found = operations(shapes("pspikessm", inputs, **FIELDS | fields))
-    assert found.encoder_macs == 7.5 * FEATURES * H
-    assert found.head_macs == H * CLASSES
-    # 2 pairs a neuron; 4 real products to decay one and 2 to read it out.
-    assert found.state_macs == 7.5 * LAYERS * H * 2 * recurrences * (4 + 2)
-
-
-def test_count_operations_of_two_documents_compares_them_in_the_head():
-    inputs = jnp.zeros((1, 2, LENGTH, FEATURES))
-    found = operations(shapes("pspikessm", inputs, documents=2, **FIELDS))
-    assert found.head_macs == 4 * H * H + H * CLASSES
-
-
-def test_count_operations_runs_the_head_at_every_step_without_pooling():
-    params = shapes("pspikessm", jnp.zeros((1, LENGTH, FEATURES)), pool="none", **FIELDS)
-    assert operations(params, scores_every_step=True).head_macs == 7.5 * H * CLASSES
-
-
-def test_count_operations_looks_tokens_up_without_arithmetic():
-    tokens = jnp.zeros((1, LENGTH), int)
-    for name in ("pspikessm", "silif"):
-        fields = FIELDS if name == "pspikessm" else {"widths": (4, 4)}
-        params = shapes(name, tokens, vocab_size=5, **fields)
-        assert operations(params, tokens=True).encoder_macs == 0
-
-
-def test_count_operations_of_reset_neurons_counts_the_product_with_the_inputs():
-    found = operations(shapes("silif", jnp.zeros((1, LENGTH, FEATURES)), widths=(4, 6)))
-    assert (found.encoder_macs, found.head_macs, found.state_macs) == (7.5 * FEATURES * 4, 0, 0)
-
-
-@pytest.mark.parametrize("fields, into_states, into_neurons", [
-    ({}, 4, H),
-    ({"causal": False, "bidirectional": True}, 4, H),
-    ({"causal": False}, 8, H),
-    ({"mixer": "none"}, 4, 1),
-])
-def test_fan_out_of_a_spike_counts_both_states_of_a_two_sided_layer(
-    fields, into_states, into_neurons
-):
-    block = Block(models.create_model("pspikessm", **FIELDS | fields).config, None)
-    assert (block.fan_out("input"), block.fan_out("output")) == (into_states, into_neurons)
+def test_measure_reads_the_examples_of_a_packed_split(split, key):
+    packed = type("Packed", (), {"examples": split})
+    assert run(Threshold(), packed, key).examples == 10

@@ -10,6 +10,7 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from pspike_jax.analysis import activity, plots
+from pspike_jax.analysis.canvas import number
 
 HISTORY = [
     {"step": 10, "train/loss": 2.0, "train/accuracy": 0.25, "train/firing_rate": 0.3},
@@ -54,7 +55,56 @@ def test_spike_raster_titles_give_firing_rates():
     spikes = np.zeros((1, 4, 5))
     spikes[0, 1, :2] = 1
     (ax,) = plots.spike_raster({"input_reverse": spikes}).axes
-    assert ax.get_title(loc="left") == "input reverse, rate 10.0 %"
+    assert ax.get_title(loc="left") == "input reverse\nrate 10.0 %"
+
+
+@pytest.mark.parametrize("sites", [1, 4, 7])
+def test_spike_raster_titles_stay_inside_the_figure_and_off_each_other(sites):
+    names = ["input", "output", "input_reverse", "output_reverse", "second", "third", "fourth"]
+    spikes = {f"{name}": np.eye(6)[None].repeat(2, axis=0) for name in names[:sites]}
+    fig = plots.spike_raster(spikes, "Test example 1, 64 steps: label 3, answer 5 (61 %)")
+    fig.canvas.draw()
+    for row in np.reshape(fig.axes, (2, sites)):
+        boxes = [ax._left_title.get_window_extent() for ax in row]
+        assert all(box.x1 <= fig.bbox.x1 for box in boxes)
+        assert all(first.x1 < second.x0 for first, second in zip(boxes, boxes[1:]))
+    assert fig.get_suptitle().endswith("answer 5 (61 %)")
+
+
+@pytest.mark.parametrize("value, text", [
+    (1093.4, "1,090"), (4600, "4,600"), (17.04, "17.0"), (0.25, "0.250"), (0, "0"),
+    (-0.0012345, "-0.00123"), (999.6, "1,000"), (1.5e6, "1,500,000"), (np.inf, "inf"),
+])
+def test_number_has_three_digits_and_no_power_of_ten(value, text):
+    assert number(value) == text
+
+
+def test_confusion_shows_shares_of_each_class_and_writes_counts():
+    counts = np.array([[3, 1], [0, 1200]])
+    ax, bar = plots.confusion(counts, ("left", "right")).axes
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[75, 25], [0, 100]])
+    assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "1,200"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["left", "right"]
+    # 1,203 of 1,204.
+    assert ax.get_title(loc="left") == "99.9 % of 1,204 right"
+    many = plots.confusion(np.eye(35, dtype=int), [*map(str, range(35))]).axes[0]
+    assert not many.texts and len(many.get_xticks()) == 18
+
+
+def test_predictions_are_drawn_against_targets_with_their_error(rng):
+    targets = rng.normal(size=(50, 2))
+    first, second = plots.predictions(targets, targets + [0.0, 0.5]).axes
+    np.testing.assert_array_equal(second.lines[0].get_ydata(), targets[:, 1] + 0.5)
+    assert first.get_title(loc="left").endswith("error 0")
+    assert second.get_title(loc="left") == "output 2: root mean square error 0.500"
+
+
+def test_learning_curve_of_another_merit_names_it():
+    history = [{"step": 1, "train/loss": -2.0, "train/bits_per_token": 3.5}]
+    loss, bits = plots.learning_curve(history, "bits_per_token").axes
+    assert [ax.get_title(loc="left") for ax in (loss, bits)] == ["Loss", "Bits per token"]
+    assert lines(bits) == {"train": [[1, 3.5]]}
+    assert len(plots.learning_curve(history, "loss").axes) == 1
 
 
 def test_probability_histogram_draws_the_share_of_each_bin():

@@ -51,7 +51,7 @@ def start(workdir, processes=2, scheduler=None):
         # All of them share what the first compiles.
         "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(workdir).parent / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": os.environ["XLA_FLAGS"],
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
     return [
         subprocess.Popen(

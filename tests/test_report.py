@@ -12,8 +12,7 @@ from pspike_jax import models
 from pspike_jax.analysis import activity, energy, plots
 from pspike_jax.analysis import report as report_module
 from pspike_jax.analysis.measure import Findings
-from pspike_jax.analysis.report import report, table
-from pspike_jax.data.batches import Split
+from pspike_jax.analysis.report import caption, report, table
 
 EVALUATION = {
     "sampled": {"mean": 0.953, "sem": 0.0041, "draws": 8, "sem_examples": 0.0115},
@@ -21,8 +20,21 @@ EVALUATION = {
 }
 HISTORY = [{"step": 1, "train/loss": 1.0, "train/accuracy": 0.5, "train/firing_rate": 0.1}]
 POLES = np.array([[[0.5 + 0.1j, 0.9j]]])
-TASK = types.SimpleNamespace(name="made", test="split")
 
+
+class Classes:
+    """An objective as a report asks for it."""
+
+    merit, per_step, needs_targets = ("accuracy", "max"), False, True
+    num_classes, names = 3, ("a", "b", "c")
+
+    def summary(self, outputs, targets, lengths):
+        assert len(outputs) == len(targets) == len(lengths)
+        return {"confusion": np.eye(3, dtype=int), "names": self.names,
+                "recall": np.array([1.0, np.nan, 0.5])}
+
+
+TASK = types.SimpleNamespace(name="made", test="split", objective=Classes())
 
 MODEL, STATELESS = object(), object()
 
@@ -43,18 +55,21 @@ def run(monkeypatch, tmp_path):
     return run_report
 
 
-def made(captured=None, lengths=(), **operations):
+def made(captured=None, lengths=(4,), **operations):
     one = np.array([0.125])
     counts = {"synaptic_ops": 1000.0, "dense_macs": 20000.0, "encoder_macs": 10.0,
-              "head_macs": 90.0, "state_macs": 5000.0} | operations
+              "head_macs": 90.0, "real_macs": 0.0, "state_macs": 5000.0} | operations
     return Findings(
         examples=256,
         shares={"input_reverse": activity.Activity(one, one, one / 2, 0 * one, 2 * one)},
         operations=energy.Energy(**counts), captured=captured or {}, lengths=np.array(lengths),
+        **SEEN,
     )
 
 
-SILENT = Findings(256, {}, None, {}, np.array([3]))
+SEEN = {"outputs": np.array([[0.0, np.log(3.0), -50.0]]), "targets": np.array([2]),
+        "all_lengths": np.array([4])}
+SILENT = Findings(256, {}, None, {}, np.array([3]), **SEEN)
 
 
 def test_report_draws_the_captured_batch_without_its_padding(run, rng):
@@ -63,7 +78,10 @@ def test_report_draws_the_captured_batch_without_its_padding(run, rng):
     lengths = np.array([4, 6, 2])
     site = {"spike_array": spikes, "probability_array": p, "block_output": p}
     _, drawn = run(STATELESS, made({"input": site}, lengths), [])
-    assert set(drawn) == {"raster.png", "probabilities.png", "active_ratio.png"}
+    assert set(drawn) == {"raster.png", "probabilities.png", "active_ratio.png", "confusion.png"}
+    # Of exp(0), 3 and exp(-50) the second is 75 %.
+    title = drawn["raster.png"].get_suptitle()
+    assert title == "Test example 1, 4 steps: label c, answer b (75 %)"
     image = drawn["raster.png"].axes[1].images[0].get_array()
     np.testing.assert_array_equal(image, spikes[1, 0, :4].T)
     ratio = drawn["active_ratio.png"].axes[0].lines[1].get_ydata()
@@ -82,7 +100,7 @@ def test_report_draws_poles_where_there_are_state_spaces(run):
 
 def test_report_draws_the_history(run):
     _, drawn = run(STATELESS, SILENT, HISTORY)
-    assert list(drawn) == ["learning_curve.png"]
+    assert set(drawn) == {"learning_curve.png", "confusion.png"}
     (loss,) = drawn["learning_curve.png"].axes[0].lines
     np.testing.assert_array_equal(loss.get_xydata(), [[1, 1]])
 
@@ -90,7 +108,7 @@ def test_report_draws_the_history(run):
 def test_report_of_a_model_without_spikes_says_so(run, tmp_path):
     text, drawn = run(STATELESS, SILENT, [])
     assert text.endswith("The model has no spikes, so no activity and no energy to compare.")
-    assert drawn == {}
+    assert list(drawn) == ["confusion.png"]
     assert json.loads((tmp_path / "report.json").read_text())["activity"] == {}
 
 
@@ -98,32 +116,13 @@ def test_report_writes_the_numbers_that_it_prints(run, tmp_path):
     text, _ = run(STATELESS, made(), [])
     assert text == table(made(), EVALUATION)
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content == report_module.summary(made(), EVALUATION)
+    answers = {"confusion": np.eye(3, dtype=int).tolist(), "names": ["a", "b", "c"],
+               "recall": [1.0, None, 0.5]}
+    assert content == report_module.summary(made(), EVALUATION, merit="accuracy", answers=answers)
+    assert content["answers"] == answers and content["merit"] == "accuracy"
     assert content["evaluation"] == EVALUATION
     assert content["activity"]["input_reverse"]["dead"] == [0.0625]
     assert content["operations"] == made().operations._asdict()
-
-
-def test_report_on_a_trained_model_leaves_whole_files_only(key, rng, tmp_path):
-    fields = {"num_classes": 3, "d_model": 4, "n_layers": 1, "d_state": 2}
-    model = models.create_model("pspikessm", **fields)
-    inputs = rng.normal(size=(4, 5, 2)).astype(np.float32)
-    variables = jax.jit(model.init)({"params": key(), "spikes": key()}, jnp.asarray(inputs))
-    split = Split(inputs, np.full(4, 5), np.zeros(4, int))
-    task = types.SimpleNamespace(name="made", test=split)
-    text = report(model, variables, task, key=key(), evaluation=EVALUATION,
-                  workdir=tmp_path / "run", history=HISTORY)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "report.json", "learning_curve.png", "raster.png", "probabilities.png",
-        "active_ratio.png", "poles.png",
-    }
-    # 5 steps of 4 neurons: 2 and 4 operations a spike in the twin, encoder 2 x 4, head 4 x 3
-    # once, 4 pairs at 6 each.
-    lines = [line.split() for line in text.splitlines()]
-    assert [line[-2:] for line in lines if line[:1] == ["synaptic"]] == [["120", "MAC"]]
-    assert ["encoder", "40", "MAC", "40", "MAC"] in lines
-    assert ["head", "12", "MAC", "12", "MAC"] in lines
-    assert ["state", "updates", "120", "MAC", "120", "MAC"] in lines
 
 
 def test_report_refuses_a_task_without_a_test_split_before_writing(tmp_path):
@@ -160,22 +159,51 @@ def test_table_lines_up_what_was_found():
     assert max(map(len, lines)) <= 100
 
 
+def test_table_of_another_merit_has_no_percents_and_of_no_draws_no_error_of_draws():
+    evaluation = {"sampled": {"mean": 1093.4, "sem": 0.0, "sem_examples": 0.01234, "draws": 1}}
+    assert table(SILENT, evaluation, merit="mean_squared_error").splitlines()[:3] == [
+        "Test mean squared error",
+        "                   mean  s.e. of examples",
+        "  sampled spikes  1,090            0.0123",
+    ]
+
+
+def test_table_shows_other_real_products_where_there_are_any():
+    assert "other real products" not in table(made(), EVALUATION)
+    lines = [line.split() for line in table(made(real_macs=7.0), EVALUATION).splitlines()]
+    assert ["other", "real", "products", "7", "MAC", "7", "MAC"] in lines
+
+
+def regression(targets, outputs, **changes):
+    fields = {"per_step": False, "needs_targets": True, "num_classes": None} | changes
+    findings = SILENT._replace(targets=np.array(targets), outputs=np.array(outputs))
+    return caption(types.SimpleNamespace(**fields), findings)
+
+
+def test_caption_says_target_and_answer_where_they_are_few_numbers():
+    assert regression([0.25], [[0.5]]) == "Test example 1, 3 steps: target 0.250, answer 0.500"
+    two = regression([[0.25, 1]], [[0.5, -2.0]])
+    assert two == "Test example 1, 3 steps: target 0.250, 1.00, answer 0.500, -2.00"
+    for changes in ({"per_step": True}, {"needs_targets": False}):
+        assert regression([[1, 2, 3]], [[0.5]], **changes) == "Test example 1, 3 steps"
+
+
 def test_table_says_what_is_counted_and_what_is_not():
     text = table(made(), EVALUATION)
-    for words in ("state updates", "encoder and head", "0.9 pJ x AC + 4.6 pJ x MAC",
+    for words in ("updates where the line says so", "encoder, head", "0.9 pJ x AC + 4.6 pJ x MAC",
                   "Not counted: memory traffic"):
         assert words in text
 
 
 def test_summary_has_no_number_that_json_lacks():
     silent = made(synaptic_ops=0.0, encoder_macs=0.0, head_macs=0.0)
-    content = report_module.summary(silent, {})
+    content = report_module.summary(silent, {}, merit="loss", answers={})
     assert content["energy"]["without_state_updates"]["ratio"] is None
     json.dumps(content, allow_nan=False)
 
 
 def test_summary_gives_energy_with_and_without_state_updates():
-    found = report_module.summary(made(), {})["energy"]
+    found = report_module.summary(made(), {}, merit="loss", answers={})["energy"]
     np.testing.assert_allclose(
         [list(found[name].values()) for name in ("without_state_updates", "with_state_updates")],
         [[1360, 92460, 92460 / 1360], [24360, 115460, 115460 / 24360]],

@@ -1,21 +1,24 @@
 """How much a spiking model fires: counts from `aux`, traces from captured arrays.
 
-A model returns aux = {site: {"spikes", "probability", "steps", "neurons", "fan_out",
-"neuron_spikes", "surrogate"}}, sums over the valid steps of one batch, stacked over layers. Sums
-of several batches add up. With capture=True each site also holds "spike_array" and
+A model returns aux = {"sites": {site: counts}, "losses": {name: value}, "macs": {part: value}}.
+Counts are {"spikes", "probability", "steps", "neurons", "fan_out", "neuron_spikes", "surrogate"},
+sums over the valid steps of one batch, stacked over layers; macs are the multiply-accumulates of
+the batch. Sums of several batches add up. With capture=True each site also holds "spike_array" and
 "probability_array" (layers, B, L, H); the functions here that take such arrays take the lengths
 with them and leave padding out. NumPy in, NumPy out, in float64.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Aux = Mapping[str, Mapping[str, np.ndarray]]
+Sites = Mapping[str, Mapping[str, np.ndarray]]
+Aux = Mapping[str, Mapping[str, Any]]
 
 SUMS = ("spikes", "probability", "steps", "neuron_spikes", "surrogate")
 SIZES = ("neurons", "fan_out")
+SCALARS = ("losses", "macs")
 
 
 class Activity(NamedTuple):
@@ -36,46 +39,58 @@ class Activity(NamedTuple):
     surrogate: np.ndarray
 
 
-def merge_aux(parts: Iterable[Aux]) -> dict[str, dict[str, np.ndarray]]:
-    """Add the counts of several batches; captured arrays are left out.
+def merge_aux(parts: Iterable[Aux]) -> dict[str, dict[str, Any]]:
+    """Add the counts of several batches, one after another; captured arrays are left out.
 
     Args:
-      parts: the aux of each batch, of one model.
+      parts: the aux of each batch, of one model; none is kept.
 
     Returns:
-      One aux with float64 sums, and the sizes ("neurons", "fan_out") as they were.
+      One aux: float64 sums, and the sizes ("neurons", "fan_out") as they were.
+
+    Raises:
+      ValueError: the parts are of different models.
     """
-    total: dict[str, dict[str, np.ndarray]] = {}
+    total: dict[str, dict[str, Any]] = {"sites": {}, "losses": {}, "macs": {}}
     for number, part in enumerate(parts):
         counts = {
             site: {name: np.asarray(fields[name], np.float64) for name in SUMS + SIZES}
-            for site, fields in part.items()
+            for site, fields in part["sites"].items()
+        }
+        values = {
+            kind: {name: float(value) for name, value in part[kind].items()} for kind in SCALARS
         }
         if number == 0:
-            total = counts
+            total = {"sites": counts} | values
             continue
-        if counts.keys() != total.keys():
-            raise ValueError(f"sites {sorted(counts)} do not match {sorted(total)}")
+        for kind, found in ({"sites": counts} | values).items():
+            if found.keys() != total[kind].keys():
+                raise ValueError(f"{kind} {sorted(found)} do not match {sorted(total[kind])}")
+        for kind in SCALARS:
+            total[kind] = {name: value + values[kind][name] for name, value in total[kind].items()}
         for site, fields in counts.items():
-            for name in SIZES:
-                if not np.array_equal(fields[name], total[site][name]):
-                    raise ValueError(
-                        f"{name} of site {site!r} is {fields[name]}, before {total[site][name]}"
-                    )
-            total[site] |= {name: total[site][name] + fields[name] for name in SUMS}
+            _add(site, total["sites"][site], fields)
     return total
 
 
-def summarize(aux: Aux) -> dict[str, Activity]:
+def _add(site: str, total: dict[str, np.ndarray], fields: Mapping[str, np.ndarray]) -> None:
+    """Add the counts of one site to what there is."""
+    for name in SIZES:
+        if not np.array_equal(fields[name], total[name]):
+            raise ValueError(f"{name} of site {site!r} is {fields[name]}, before {total[name]}")
+    total |= {name: total[name] + fields[name] for name in SUMS}
+
+
+def summarize(sites: Sites) -> dict[str, Activity]:
     """Turn counts into shares, site by site.
 
     Args:
-      aux: counts of one batch, or of several through `merge_aux`.
+      sites: aux["sites"] of one batch, or of several through `merge_aux`.
 
     Returns:
       {site: Activity}, empty for a model without spikes.
     """
-    return {site: _site_activity(site, fields) for site, fields in aux.items()}
+    return {site: _site_activity(site, fields) for site, fields in sites.items()}
 
 
 def _site_activity(site: str, fields: Mapping[str, np.ndarray]) -> Activity:

@@ -4,22 +4,24 @@ The dense twin has the same shapes and passes a real number where the spiking mo
 spike. Per example, with E_MAC = 4.6 pJ and E_AC = 0.9 pJ (32-bit, 45 nm CMOS: Horowitz, ISSCC
 2014; the numbers that Bal & Sengupta 2024 use):
 
-  spiking = E_AC sum_sites spikes fan_out            + E_MAC (encoder + head) [+ E_MAC state]
-  dense   = E_MAC sum_sites steps neurons fan_out    + E_MAC (encoder + head) [+ E_MAC state]
+  spiking = E_AC sum_sites spikes fan_out          + E_MAC (encoder + head + real) [+ E_MAC state]
+  dense   = E_MAC sum_sites steps neurons fan_out  + E_MAC (encoder + head + real) [+ E_MAC state]
 
 Counted:
   synaptic operations  each spike times the operations it triggers: accumulations in the spiking
                        model, one multiply-accumulate per step and synapse in the twin
-  encoder, head        multiply-accumulates in both, their inputs are real numbers in both; a
-                       table of tokens costs none
+  encoder, head, real  multiply-accumulates in both, their inputs are real numbers in both: of the
+                       encoder (a table of tokens costs none), of the head, and of what else in
+                       the layers multiplies real numbers (`aux["macs"]["dense"]`)
   state updates        in brackets above, so always reported apart: the state is real-valued in
-                       both. For each neuron, step and conjugate pair, 4 for decaying the pair
-                       (a complex product) and 2 for reading out its real part. A dense or
-                       low-rank transition is counted in its diagonal form.
+                       both. For each neuron, step and conjugate pair of a linear state, 4 for
+                       decaying the pair (a complex product) and 2 for reading out its real part.
+                       A dense or low-rank transition is counted in its diagonal form.
 Not counted: memory traffic, normalisation and affine maps, activation functions, pooling,
   residual sums, potentials of neurons that reset, and drawing the noise.
 
-The published count leaves the state updates out, and with them a factor of the state size.
+Models count their own multiply-accumulates and return them in `aux["macs"]`. The published count
+leaves the state updates out, and with them a factor of the state size.
 """
 
 from typing import NamedTuple
@@ -30,8 +32,6 @@ from pspike_jax.analysis.activity import Aux
 
 MAC_PICOJOULES = 4.6
 AC_PICOJOULES = 0.9
-# One conjugate pair: a complex product has four real ones, the real part of another has two.
-DECAY_MACS, READOUT_MACS = 4, 2
 
 
 class Energy(NamedTuple):
@@ -42,6 +42,7 @@ class Energy(NamedTuple):
       dense_macs: multiply-accumulates of the same synapses in the dense twin.
       encoder_macs: multiply-accumulates of the encoder.
       head_macs: multiply-accumulates of the head.
+      real_macs: other multiply-accumulates of real numbers.
       state_macs: multiply-accumulates that update and read the states.
     """
 
@@ -49,6 +50,7 @@ class Energy(NamedTuple):
     dense_macs: float
     encoder_macs: float
     head_macs: float
+    real_macs: float
     state_macs: float
 
     def spiking(self, *, state_updates: bool) -> float:
@@ -64,59 +66,44 @@ class Energy(NamedTuple):
         spiking = self.spiking(state_updates=state_updates)
         return self.dense(state_updates=state_updates) / spiking if spiking else float("inf")
 
+    @property
+    def real_products(self) -> float:
+        """Multiply-accumulates of real numbers, state updates left out."""
+        return self.encoder_macs + self.head_macs + self.real_macs
+
     def _shared(self, state_updates: bool) -> float:
-        return self.encoder_macs + self.head_macs + state_updates * self.state_macs
+        return self.real_products + state_updates * self.state_macs
 
 
-def state_update_macs(*, pairs: int, steps: float) -> float:
-    """Multiply-accumulates that update and read the states of one example.
-
-    Args:
-      pairs: conjugate pairs of the whole model: layers x H x (d_state / 2) x recurrences of a
-        layer, which are 1 where causal, 2 where a layer also runs backward in time, and as many
-        again for a second branch.
-      steps: steps of an example.
-
-    Returns:
-      pairs (4 + 2) steps.
-    """
-    return float(pairs * (DECAY_MACS + READOUT_MACS) * steps)
-
-
-def estimate_energy(
-    aux: Aux,
-    *,
-    examples: int,
-    encoder_macs: float,
-    head_macs: float,
-    state_macs: float,
-) -> Energy:
+def estimate_energy(aux: Aux, *, examples: int) -> Energy:
     """Count the operations of a spiking model and of its dense twin.
 
     Args:
       aux: counts over `examples` examples; its sums are over their valid steps.
       examples: number of examples that aux counts.
-      encoder_macs: multiply-accumulates of the encoder per example.
-      head_macs: multiply-accumulates of the head per example.
-      state_macs: multiply-accumulates of the states per example, see `state_update_macs`.
 
     Returns:
       Operations per example; its methods give picojoules.
+
+    Raises:
+      ValueError: there is no example.
     """
     if examples < 1:
         raise ValueError(f"examples is {examples}, expected at least 1")
     synaptic_ops = dense_macs = 0.0
-    for fields in aux.values():
+    for fields in aux["sites"].values():
         counts = {
             name: np.asarray(fields[name], np.float64)
             for name in ("spikes", "steps", "neurons", "fan_out")
         }
         synaptic_ops += np.sum(counts["spikes"] * counts["fan_out"])
         dense_macs += np.sum(counts["steps"] * counts["neurons"] * counts["fan_out"])
+    macs = {name: float(value) / examples for name, value in aux["macs"].items()}
     return Energy(
         synaptic_ops=float(synaptic_ops / examples),
         dense_macs=float(dense_macs / examples),
-        encoder_macs=float(encoder_macs),
-        head_macs=float(head_macs),
-        state_macs=float(state_macs),
+        encoder_macs=macs["encoder"],
+        head_macs=macs["head"],
+        real_macs=macs["dense"],
+        state_macs=macs["state"],
     )

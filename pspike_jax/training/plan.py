@@ -1,7 +1,9 @@
-"""What a run would take, before it is paid for: nothing is computed, no array is made.
+"""What a run would take, before it is paid for: no step is computed, no array of it is made.
 
 The training step is compiled for the mesh it is given, which may be one of virtual CPU devices;
-what the compiler says of memory and work holds for the CPU, and is an estimate for other devices.
+what the compiler says of memory holds for the CPU, and is an estimate for other devices. A compiler
+counts the body of a loop once, and steps and layers are loops here: the work of a step is what the
+model counts in `aux["macs"]`.
 """
 
 import collections
@@ -17,7 +19,6 @@ from jax.sharding import Mesh
 from pspike_jax.data.batches import Task
 from pspike_jax.functional.engine import Engine
 from pspike_jax.training.checkpoints import LEAVES
-from pspike_jax.training.cost import count
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import batch_shardings, check_batch_size, check_length
 from pspike_jax.training.state import TrainState, compile_train_step, state_shapes
@@ -47,7 +48,8 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
     check_length(task.train, mesh)
     state = state_shapes(model, task, settings, mesh)
     traced = compile_train_step(state, mesh).trace(state, abstract_batch(task, settings, mesh))
-    examples = len(task.train.labels)
+    compiled = traced.lower().compile()
+    examples = len(task.train.lengths)
     steps = examples // settings.batch_size
     saved = sum(_bytes(leaf) for name in LEAVES for leaf in jax.tree.leaves(getattr(state, name)))
     axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
@@ -56,10 +58,10 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
         "",
         *_parameters(state),
         "",
-        *_program(traced.lower().compile()),
-        *_work(traced, mesh),
+        *_program(compiled),
+        *_work(forward_macs(state, task, settings, mesh), compiled),
         "",
-        f"engine: {getattr(model, 'engine', 'none')}; {_engines(traced)}",
+        f"engine: {getattr(getattr(model, 'config', model), 'engine', 'none')}; {_engines(traced)}",
         f"steps: {settings.steps}, {steps} an epoch of {examples} examples in batches of "
         f"{settings.batch_size}: {settings.steps / max(1, steps):.1f} epochs",
         f"checkpoint: {_size(saved)}; on disk at most {settings.keep + settings.keep_best + 1}: "
@@ -72,16 +74,48 @@ def abstract_batch(
     task: Task, settings: TrainSettings, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Describe a training batch: shapes, dtypes and shardings; arguments as in `plan`."""
-    real = task.train.inputs.dtype.kind == "f"
     shardings = batch_shardings(mesh, task.train.lengths.ndim)
     return {
         name: jax.ShapeDtypeStruct(
             (settings.batch_size, *array.shape[1:]),
-            jnp.float32 if real and name == "inputs" else jnp.int32,
+            jnp.float32 if array.dtype.kind == "f" else jnp.int32,
             sharding=shardings[name],
         )
         for name, array in task.train._asdict().items()
+        if array is not None
     }
+
+
+def forward_macs(
+    state: TrainState, task: Task, settings: TrainSettings, mesh: Mesh
+) -> dict[str, float]:
+    """Count the operations of a forward pass over a batch of examples of full length.
+
+    Args:
+      state: shapes of the run's state.
+      task: gives the shapes of a batch.
+      settings: of the run.
+      mesh: the devices.
+
+    Returns:
+      The model's `aux["macs"]`; empty where it counts none.
+    """
+    batch = abstract_batch(task, settings, mesh)
+    length = batch["inputs"].shape[batch["lengths"].ndim]
+
+    # Counts need no parameters: what makes and uses these is not part of the program.
+    @jax.jit
+    def count():
+        variables, inputs = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (state.variables, batch["inputs"])
+        )
+        lengths = jnp.full(batch["lengths"].shape, length, jnp.int32)
+        rngs = {"spikes": jax.random.key(0)}
+        _, aux = state.model.apply(variables, inputs, lengths, rngs=rngs)
+        return aux.get("macs", {})
+
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return {name: float(value) for name, value in jax.device_get(count()).items()}
 
 
 def _parameters(state: TrainState) -> list[str]:
@@ -127,12 +161,16 @@ def device_memory(compiled: Any) -> int:
     return total + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
-def _work(traced: Any, mesh: Mesh) -> list[str]:
-    platform = mesh.devices.flat[0].platform
-    work = count(traced.jaxpr.jaxpr, platform)
+def _work(macs: dict[str, float], compiled: Any) -> list[str]:
+    parts = ", ".join(f"{name} {value:.3g}" for name, value in macs.items())
+    counted = compiled.cost_analysis() or {}
+    found = {name: counted.get(name, math.nan) for name in ("flops", "bytes accessed")}
     return [
-        f"work of a step, all devices together: {work.products:.3g} operations in matrix products "
-        f"and transforms, {work.others:.3g} others; {_size(work.bytes)} read and written at least",
+        f"work of a forward pass, all devices together, full length: {sum(macs.values()):.3g} "
+        f"multiply-accumulates: {parts}; a training step takes about three times that, and four "
+        "where it computes a pass again" if macs else "work: the model does not count it",
+        f"the compiler counts, on each device and the body of each loop once: "
+        f"{found['flops']:.3g} operations, {_size(found['bytes accessed'])} read and written",
     ]
 
 
@@ -156,5 +194,5 @@ def _local(leaf: jax.ShapeDtypeStruct) -> int:
 
 def _size(count: float) -> str:
     """Return a number of bytes in the unit that suits it."""
-    power = min(3, int(math.log(count, 1024))) if count >= 1 else 0
+    power = min(3, int(math.log(count, 1024))) if count >= 1 else 0  # of NaN, too
     return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -1,0 +1,147 @@
+"""Pictures of spikes: arrays that a model captured in, a Matplotlib figure out."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pspike_jax.analysis.activity import probability_density
+from pspike_jax.analysis.canvas import (
+    GREY, PALETTE, WIDTH, add_legend, grid, layer_colors, panels_of, words,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMN = 1.75  # inches that a panel of a raster needs for its title
+MAX_POINTS = 200  # of a line over time; longer ones are drawn as means of equal windows
+
+
+def spike_raster(spikes: Mapping[str, np.ndarray], caption: str = "") -> "Figure":
+    """Show which neurons fire when, for one example: a row of panels per layer.
+
+    Args:
+      spikes: {site: (layers, L, H)} in {0, 1}.
+      caption: which example it is, its label and the model's answer; over all panels.
+
+    Returns:
+      Figure with a column per site; each panel is an image (H, L), dark where a neuron fires.
+    """
+    layers = max(len(array) for array in spikes.values())
+    fig, axes = grid(layers, len(spikes), height=0.8 + 1.8 * layers, sharey=False)
+    fig.set_figwidth(max(WIDTH, COLUMN * len(spikes)))
+    if caption:
+        fig.suptitle(caption, x=0.01, ha="left", fontsize=10)
+    for column, (site, array) in enumerate(spikes.items()):
+        for layer, image in enumerate(array):
+            length, neurons = image.shape
+            ax = axes[layer, column]
+            # Long sequences have more steps than pixels: averaging shows density, not aliases.
+            ax.imshow(image.T, cmap="Greys", vmin=0, vmax=1, aspect="auto", origin="lower",
+                      interpolation="antialiased", extent=(0.5, length + 0.5, 0.5, neurons + 0.5))
+            rate = 100 * np.mean(image, dtype=np.float64)
+            ax.set_title(f"{words(site)}\nrate {rate:.1f} %", loc="left", fontsize=9)
+            ax.set_yticks([1, neurons])
+        axes[len(array) - 1, column].set_xlabel("time step")
+        for ax in axes[len(array):, column]:
+            ax.remove()
+    for layer, ax in enumerate(axes[:, 0]):
+        ax.set_ylabel(f"layer {layer + 1}\nneuron")
+    return fig
+
+
+def probability_histogram(
+    probabilities: Mapping[str, np.ndarray], *, bins: int = 50, bandwidth: float | None = None
+) -> "Figure":
+    """Plot how spike probabilities are distributed (Bal & Sengupta 2024, Fig. 4).
+
+    Args:
+      probabilities: {site: (layers, n)} in [0, 1], padding left out.
+      bins: number of equal bins.
+      bandwidth: of the exponential kernel whose density is drawn over the histogram; None for no
+        density.
+
+    Returns:
+      Figure with a panel per site and a line per layer: the share of probabilities in each bin
+      (%), on a logarithmic axis. A density f is drawn as the share 100 f / bins.
+    """
+    fig, panels = panels_of(
+        len(probabilities), row_height=2.7, xlabel="spike probability",
+        ylabel=f"share per bin of {1 / bins:g} (%)",
+    )
+    edges = np.linspace(0, 1, bins + 1)
+    points = np.linspace(0, 1, 501)
+    lowest = 100.0
+    for ax, (site, values) in zip(panels, probabilities.items()):
+        for layer, color in enumerate(layer_colors(len(values))):
+            share = 100 * np.histogram(values[layer], edges)[0] / np.size(values[layer])
+            lowest = min(lowest, share[share > 0].min())
+            ax.stairs(share, edges, color=color, linewidth=1.6, baseline=None,
+                      label=f"layer {layer + 1}")
+            if bandwidth is not None:
+                density = probability_density(values[layer], points, bandwidth)
+                ax.plot(points, 100 * density / bins, color=color, linewidth=1, linestyle="--")
+        near_zero = 100 * np.mean(np.asarray(values) < 0.05)
+        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left")
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        ax.set_xlim(-0.01, 1.01)
+    panels[0].set_ylim(lowest / 2, 200)  # a density's tail can be lower than any single count
+    if bandwidth is not None:
+        panels[0].plot([], [], color=GREY, linewidth=1, linestyle="--",
+                       label="exponential-kernel density")
+    add_legend(fig, panels)
+    return fig
+
+
+def active_neurons(ratio: Mapping[str, np.ndarray]) -> "Figure":
+    """Plot the share of neurons that fire at each step (Bal & Sengupta 2024, Fig. 1c).
+
+    Args:
+      ratio: {site: (layers, L)} in [0, 1], see `activity.active_ratio`; NaN leaves a gap.
+
+    Returns:
+      Figure with a panel per site and a line per layer (%). Where L is over 200 a point is the
+      mean of a window of steps, and the axis says so.
+    """
+    length = next(iter(ratio.values())).shape[1]
+    window = -(-length // MAX_POINTS)
+    points = length // window
+    centers = (np.arange(points) + 0.5) * window + 0.5
+    xlabel = f"time step (means of {window})" if window > 1 else "time step"
+    fig, panels = panels_of(len(ratio), row_height=2.3, xlabel=xlabel, ylabel="active neurons (%)")
+    for ax, (site, values) in zip(panels, ratio.items()):
+        means = np.reshape(values[:, : points * window], (-1, points, window)).mean(axis=-1)
+        for layer, color in enumerate(layer_colors(len(values))):
+            ax.plot(centers, 100 * means[layer], color=color, linewidth=1.4,
+                    label=f"layer {layer + 1}")
+        ax.set_title(f"{words(site)}: mean {100 * np.nanmean(values):.1f} %", loc="left")
+    panels[0].set_ylim(bottom=0)
+    add_legend(fig, panels)
+    return fig
+
+
+def neuron_trace(spikes: np.ndarray, probability: np.ndarray) -> "Figure":
+    """Plot the spikes of one neuron over its spike probability (Bal & Sengupta 2024, Fig. 1b).
+
+    Args:
+      spikes: (L,) in {0, 1}.
+      probability: (L,) in [0, 1].
+
+    Returns:
+      Figure; spikes are ticks above the line of probabilities.
+    """
+    fig, axes = grid(1, 1, height=2.4, sharey=False)
+    ax = axes[0, 0]
+    steps = np.arange(1, len(spikes) + 1)
+    fired = steps[np.asarray(spikes) > 0]
+    ax.plot(steps, probability, color=PALETTE[0], linewidth=1.2)
+    ax.vlines(fired, 1.08, 1.22, color="black", linewidth=1)
+    ax.set_ylim(-0.03, 1.28)
+    ax.set_yticks([0, 0.5, 1, 1.15], ["0", "0.5", "1", "spikes"])
+    ax.set_xlim(0.5, len(steps) + 0.5)
+    ax.set_xlabel("time step")
+    ax.set_ylabel("spike probability")
+    ax.set_title(f"One neuron: {len(fired)} spikes in {len(steps)} steps", loc="left")
+    return fig
