@@ -202,6 +202,8 @@ class PSpikeSSM(SequenceModel):
         return jnp.concatenate(found, axis=1)
 
 
+TINY = {"num_outputs": 3, "d_model": 4, "d_state": 4, "n_layers": 2, "dt_min": 0.05, "dt_max": 0.5}
+
 PRESETS = {
     "paper": PSpikeConfig(),
     # The ListOps configuration of the released program.
@@ -217,5 +219,9 @@ PRESETS = {
         noise_sharing="official",
         l_max=2048,
     ),
+    "tiny": PSpikeConfig(**TINY),
 }
-LIF_PRESETS = {"paper": PSpikeConfig(neuron="lif", surrogate="boxcar")}
+LIF_PRESETS = {
+    "paper": PSpikeConfig(neuron="lif", surrogate="boxcar"),
+    "tiny": PSpikeConfig(neuron="lif", surrogate="boxcar", **TINY),
+}

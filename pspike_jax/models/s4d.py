@@ -148,4 +148,7 @@ class S4D(SequenceModel):
         return DiagonalSSM.poles(params["backbone"]["blocks"]["layer"]["ssm"])
 
 
-PRESETS = {"s4d": S4DConfig()}
+PRESETS = {
+    "s4d": S4DConfig(),
+    "tiny": S4DConfig(num_outputs=3, d_model=4, d_state=4, n_layers=2, dt_min=0.05, dt_max=0.5),
+}

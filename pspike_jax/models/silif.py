@@ -192,6 +192,9 @@ PRESETS = {
     name: {
         "default": NetworkConfig(neuron=neuron, kernel=kernel),
         "paper": NetworkConfig(neuron=neuron, kernel=kernel, random_state=True),
+        "tiny": NetworkConfig(
+            neuron=neuron, kernel=kernel, num_outputs=3, widths=(4, 4), norm="layer", threshold=0.3
+        ),
     }
     for name, (neuron, kernel) in NEURONS.items()
 }

@@ -15,7 +15,7 @@ class Family(NamedTuple):
 
     Attributes:
       model: its class.
-      presets: configurations by name; the first is the default.
+      presets: configurations by name; the first is the default, and "tiny" computes in a moment.
       kind: "classifier" for sequence models of any objective, "latent" for models with an
         objective of their own.
     """
