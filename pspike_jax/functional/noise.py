@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pspike_jax.functional.fusion import apart
+from pspike_jax.functional.cpu import barrier
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = np.uint32(0x1BD11BDA)
@@ -102,7 +102,7 @@ def uniforms(
         return uniform_from_bits(word)
 
     # Fused into a reader, the cipher would run once for each of its elements and readers.
-    return apart(draw, sampler_key[0], *row_key)
+    return barrier(draw, *row_key)
 
 
 def _word(number: jax.Array | int) -> jax.Array:
