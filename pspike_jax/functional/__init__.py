@@ -6,11 +6,7 @@ from pspike_jax.functional.discretization import (
     discretize_bilinear_dplr,
     discretize_zoh,
 )
-from pspike_jax.functional.dplr import (
-    dplr_kernel,
-    dplr_recurrence,
-    length_attuned,
-)
+from pspike_jax.functional.dplr import dplr_kernel, length_attuned
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.engine_choice import explain_engine
 from pspike_jax.functional.gated import gated_recurrence, selective_recurrence
@@ -23,7 +19,7 @@ from pspike_jax.functional.initializers import (
     s4d_lin,
 )
 from pspike_jax.functional.linear_ssm import linear_ssm
-from pspike_jax.functional.noise import uniforms
+from pspike_jax.functional.noise import threefry_key, uniforms
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.functional.sampling import expected_firing, heaviside, sample_spikes
 from pspike_jax.functional.surrogates import (
@@ -48,7 +44,6 @@ __all__ = [
     "discretize_bilinear_dplr",
     "discretize_zoh",
     "dplr_kernel",
-    "dplr_recurrence",
     "expected_firing",
     "explain_engine",
     "gated_recurrence",
@@ -68,6 +63,7 @@ __all__ = [
     "sigmoid",
     "ssm_kernel",
     "superspike",
+    "threefry_key",
     "triangular",
     "uniforms",
 ]

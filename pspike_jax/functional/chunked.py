@@ -26,8 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.chunk_states import advance, scan_chunks
-from pspike_jax.functional.feature_blocks import by_features
-from pspike_jax.functional.fusion import apart, word_of
+from pspike_jax.functional.cpu import barrier, by_features
 
 _PRECISION = jax.lax.Precision.HIGHEST
 LOG2_CHUNK = 6
@@ -125,10 +124,12 @@ def run_chunks(
     batch, length, features = u.shape
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
-    inputs = apart(functools.partial(_to_chunks, chunks=chunks, size=size), word_of(u), u)
+    inputs = barrier(functools.partial(_to_chunks, chunks=chunks, size=size), u)
     start = initial_state
     if start is None:
-        start = jnp.zeros((features, batch, states), jnp.float32)
+        # As the inputs are: inside `shard_map`, and split as they are by explicit axes.
+        still = jnp.zeros_like(inputs[:, 0, :, :1])
+        start = jnp.broadcast_to(still, (features, batch, states))
     segments = None if resets is None else _segments(resets, chunks, size)
 
     y = _products_within(inputs, maps.within, segments)
@@ -136,7 +137,7 @@ def run_chunks(
     if chunks > 1 or initial_state is not None:
         around, last, ahead = _between(inputs, maps, start, segments)
         y += around
-    y = apart(functools.partial(_from_chunks, length=length), word_of(u), y)
+    y = barrier(functools.partial(_from_chunks, length=length), y)
     final = _final_state(inputs[:, -1], maps, last, segments, length - (chunks - 1) * size)
     if maps.inject_ahead is None or resets is not None:
         return y, final, None
@@ -160,7 +161,8 @@ def chunk_responses(
     """
     size, states = maps.inject.shape[1:]
     chunks = -(-length // size)
-    still = jnp.zeros((before.shape[0], chunks, *before.shape[1:]), jnp.float32)
+    still = jnp.zeros_like(before)[:, None]
+    still = jnp.broadcast_to(still, (before.shape[0], chunks, *before.shape[1:]))
     seen, _ = scan_chunks(False, maps.transition, maps.error, still, before, None)
     readout = maps.read
     if behind is not None:

@@ -7,10 +7,19 @@ Both rules work on the eigenvalues of a diagonal A, with z = dt Lambda:
 
 and B_bar = gain B. Zero-order hold is exact for inputs that are constant over a step. Poles, step
 sizes and results are complex64 and float32 whatever comes in: a decay of 0.999 is 1 in bfloat16.
+
+Samples that come at irregular times have a step size each: with the time since the last sample,
+elapsed (B, L), the step sizes elapsed[..., None] * dt (B, L, H) give a Lambda_bar and a gain for each
+step, (B, L, H, N), with which `linear_recurrence` runs
+
+    x_t = Lambda_bar_t x_{t-1} + gain_t B u_t,
+
+where u_t is held over the step that ends at sample t.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
 
 def discretize_zoh(Lambda: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -18,11 +27,12 @@ def discretize_zoh(Lambda: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Arr
 
     Args:
       Lambda: (H, N) or (N,) complex, diagonal of A; 0 is allowed.
-      dt: (H,) real and positive, time between samples.
+      dt: (..., H) real, time between samples, 0 or more; leading axes where it differs from step
+        to step.
 
     Returns:
-      Lambda_bar: (H, N) complex64, what the state is multiplied by in one step.
-      gain: (H, N) complex64, state reached from rest under unit input; dt where Lambda is 0.
+      Lambda_bar: (..., H, N) complex64, what the state is multiplied by in one step.
+      gain: (..., H, N) complex64, state reached from rest under unit input; dt where Lambda is 0.
 
     Raises:
       ValueError: shapes that do not fit together.
@@ -38,11 +48,11 @@ def discretize_bilinear(Lambda: jax.Array, dt: jax.Array) -> tuple[jax.Array, ja
 
     Args:
       Lambda: (H, N) or (N,) complex, diagonal of A.
-      dt: (H,) real and positive, time between samples.
+      dt: (..., H) real, as in `discretize_zoh`.
 
     Returns:
-      Lambda_bar: (H, N) complex64, what the state is multiplied by in one step.
-      gain: (H, N) complex64, what the input is multiplied by.
+      Lambda_bar: (..., H, N) complex64, what the state is multiplied by in one step.
+      gain: (..., H, N) complex64, what the input is multiplied by.
 
     Raises:
       ValueError: shapes that do not fit together.
@@ -80,6 +90,8 @@ def discretize_bilinear_dplr(
       ValueError: shapes that do not fit together.
       TypeError: dt is complex.
     """
+    if jnp.ndim(dt) != 1:
+        raise ValueError(f"dt must have shape (H,), got {jnp.shape(dt)}")
     Lambda, steps = _poles_and_steps(Lambda, dt)
     P, Q, B = (over_features(name, v, Lambda.shape) for name, v in (("P", P), ("Q", Q), ("B", B)))
     Lambda_bar, gain = discretize_bilinear(Lambda, dt)
@@ -117,15 +129,16 @@ def over_features(name: str, value: jax.Array, shape: tuple[int, int]) -> jax.Ar
 
 
 def _poles_and_steps(Lambda: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return Lambda as complex64 (H, N) and dt as float32 (H, 1)."""
+    """Return Lambda as complex64 (..., H, N) and dt as complex64 (..., H, 1)."""
     if jnp.iscomplexobj(dt):
         raise TypeError("dt must be real, got complex numbers")
     dt = jnp.asarray(dt, jnp.float32)
-    if dt.ndim != 1:
-        raise ValueError(f"dt must have shape (H,), got {dt.shape}")
+    if dt.ndim < 1:
+        raise ValueError(f"dt must have shape (..., H), got {dt.shape}")
     if jnp.ndim(Lambda) not in (1, 2):
         raise ValueError(f"Lambda must have shape (H, N) or (N,), got {jnp.shape(Lambda)}")
-    return over_features("Lambda", Lambda, (dt.size, jnp.shape(Lambda)[-1])), dt[:, None]
+    Lambda = over_features("Lambda", Lambda, (dt.shape[-1], jnp.shape(Lambda)[-1]))
+    return broadcast_to_rank(Lambda, dt.ndim + 1), dt[..., None].astype(jnp.complex64)
 
 
 def _expm1_ratio(z: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""State spaces whose A is diagonal plus low rank, A = Lambda - P Q^T: kernel and dense recurrence.
+"""State spaces whose A is diagonal plus low rank, A = Lambda - P Q^T: the kernel.
 
 The bilinear rule gives x_t = A_bar x_{t-1} + B_bar u_t and the kernel K_l = C A_bar^l B_bar. Its
 Fourier transform at w = exp(-i t), t = 2 pi k / L, sums the geometric series (S4, 2111.00396,
@@ -90,7 +90,8 @@ def dplr_kernel(
         s, c = angles  # (1, 1, K) each
         sums = _cauchy_sums(numerators, Lambda, s / dt[:, None, None], c)
         CB, CP, QB, QP = sums[:-1, 0], sums[:-1, 1], sums[-1:, 0], sums[-1:, 1]
-        return jax.lax.complex(c, s) * (CB - c * CP * QB / (1 + c * QP))
+        turn, c = jax.lax.complex(c, s), c.astype(jnp.complex64)
+        return turn * (CB - c * CP * QB / (1 + c * QP))
 
     blocks = jax.lax.map(spectrum, _half_angles(length))  # (blocks, kernels, H, K)
     spectra = jnp.moveaxis(blocks, 0, -2).reshape(*blocks.shape[1:3], -1)
@@ -117,57 +118,6 @@ def length_attuned(C: jax.Array, A_bar: jax.Array, length: int) -> jax.Array:
     remainder = _one_minus_power(A_bar, length, C.shape)
     full = jnp.einsum("...hi,hij->...hj", both_halves(C), remainder, precision=HIGHEST)
     return full[..., : C.shape[-1]]
-
-
-def dplr_recurrence(
-    u: jax.Array,
-    A_bar: jax.Array,
-    B_bar: jax.Array,
-    C: jax.Array,
-    initial_state: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Run x_t = A_bar x_{t-1} + B_bar u_t, y_t = 2 Re(sum_n C_n x_{t,n}) step by step.
-
-    The input is real, so the second half of the state is the conjugate of the first and only the
-    first is carried.
-
-    Args:
-      u: (..., L, H) real, input.
-      A_bar: (H, 2N, 2N) complex, from `discretize_bilinear_dplr`.
-      B_bar: (H, 2N) complex, from `discretize_bilinear_dplr`.
-      C: (H, N) complex, readout that is not length-attuned.
-      initial_state: (..., H, N) complex, the state before the first step; zero where None.
-
-    Returns:
-      y: (..., L, H) float32.
-      final_state: (..., H, N) complex64.
-
-    Raises:
-      ValueError: shapes that do not fit together.
-    """
-    C = _checked_readout(C, "C")
-    H, N = C.shape[-2:]
-    fits = A_bar.shape == (H, 2 * N, 2 * N) and B_bar.shape == (H, 2 * N) and C.ndim == 2
-    if not fits or u.ndim < 2 or u.shape[-1] != H:
-        raise ValueError(
-            "expected u (..., L, H), A_bar (H, 2N, 2N), B_bar (H, 2N) and C (H, N), "
-            f"got {u.shape}, {A_bar.shape}, {B_bar.shape} and {C.shape}"
-        )
-    state_shape = (*u.shape[:-2], H, N)
-    if initial_state is None:
-        initial_state = jnp.zeros(state_shape, jnp.complex64)
-    if initial_state.shape != state_shape:
-        raise ValueError(f"initial_state must have shape {state_shape}, got {initial_state.shape}")
-    A_bar, B_bar = A_bar[:, :N].astype(jnp.complex64), B_bar[:, :N].astype(jnp.complex64)
-
-    def step(x, u_t):
-        x = jnp.einsum("hij,...hj->...hi", A_bar, both_halves(x), precision=HIGHEST)
-        x = x + jnp.einsum("hi,...h->...hi", B_bar, u_t, precision=HIGHEST)
-        return x, 2 * jnp.einsum("hi,...hi->...h", C, x, precision=HIGHEST).real
-
-    inputs = jnp.moveaxis(u.astype(jnp.float32), -2, 0)
-    final_state, y = jax.lax.scan(step, initial_state.astype(jnp.complex64), inputs)
-    return jnp.moveaxis(y, 0, -2), final_state
 
 
 def _half_angles(length: int) -> tuple[np.ndarray, np.ndarray]:

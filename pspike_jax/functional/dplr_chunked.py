@@ -62,9 +62,10 @@ def real_bilinear_dplr(
       The system, S = 2N.
     """
     _, gain = discretize_bilinear(Lambda, dt)  # (I - dt/2 Lambda)^-1 dt
-    gP, gB, gQ = gain * P, gain * B, gain * Q / dt[:, None]
+    gP, gB, gQ = gain * P, gain * B, gain * Q / dt[:, None].astype(gain.dtype)
     # Sums over both halves of the pairs are twice a real part.
     scale = 1 / (1 + jnp.sum((Q * gP).real, axis=-1, keepdims=True))
+    scale = scale.astype(gain.dtype)
     # E x = gain Lambda x - scale gP (gQ x + conj(gQ x)), whose bracket is real.
     bracket = 2 * jnp.concatenate([gQ.real, -gQ.imag], axis=-1)  # (H, S)
     low_rank = bracket[:, :, None] * as_reals(scale * gP)[:, None, :]
@@ -73,7 +74,8 @@ def real_bilinear_dplr(
     diagonal = jnp.concatenate(
         [jnp.concatenate([re, im], axis=-1), jnp.concatenate([-im, re], axis=-1)], axis=-2
     )
-    inject = gB - scale * gP * jnp.sum((Q * gB).real, axis=-1, keepdims=True)
+    overlap = jnp.sum((Q * gB).real, axis=-1, keepdims=True).astype(gain.dtype)
+    inject = gB - scale * gP * overlap
     read = 2 * jnp.concatenate([C.real, -C.imag], axis=-1)
     return RealSystem(diagonal - low_rank, as_reals(inject), jnp.moveaxis(read, 0, 1))
 
@@ -94,7 +96,7 @@ def unattuned(system: RealSystem, length: int) -> RealSystem:
     return system._replace(read=read)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _inverse(matrix):
     """Invert (H, S, S) by elimination in place, without pivots.
 
@@ -103,7 +105,7 @@ def _inverse(matrix):
     """
 
     def eliminate(k, m):
-        unit = (jnp.arange(m.shape[-1]) == k).astype(m.dtype)
+        unit = (jnp.arange(m.shape[-1], dtype=jnp.int32) == k).astype(m.dtype)
         row = jax.lax.dynamic_index_in_dim(m, k, 1, keepdims=False)
         column = jax.lax.dynamic_index_in_dim(m, k, 2, keepdims=False)
         pivot = jax.lax.dynamic_index_in_dim(row, k, 1)
@@ -112,17 +114,12 @@ def _inverse(matrix):
     return jax.lax.fori_loop(0, matrix.shape[-1], eliminate, matrix)
 
 
-def _inverse_fwd(matrix):
-    inverse = _inverse(matrix)
-    return inverse, inverse
-
-
-def _inverse_bwd(inverse, cotangent):
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
     # d(M^-1) = -M^-1 dM M^-1
-    return (-jnp.einsum("hji,hjk,hlk->hil", inverse, cotangent, inverse, precision="highest"),)
-
-
-_inverse.defvjp(_inverse_fwd, _inverse_bwd)
+    inverse = _inverse(*primals)
+    moved = jnp.einsum("hij,hjk,hkl->hil", inverse, *tangents, inverse, precision="highest")
+    return inverse, -moved
 
 
 @jax.named_scope(Engine.CHUNKED.scope)

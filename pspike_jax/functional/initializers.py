@@ -138,7 +138,7 @@ def log_uniform_dt(
     """
     if not 0 < dt_min < dt_max < float("inf"):
         raise ValueError(f"expected 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
-    low, high = np.log(dt_min), np.log(dt_max)
+    low, high = np.float32(np.log(dt_min)), np.float32(np.log(dt_max))
     return jnp.exp(jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high))
 
 

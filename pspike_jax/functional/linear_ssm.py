@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jax.lax import broadcast_to_rank
 
 from pspike_jax.functional.convolution import convolution_ssm
@@ -31,7 +32,8 @@ def linear_ssm(
 ) -> tuple[jax.Array, jax.Array]:
     """Run a diagonal SSM over a sequence; there is no hidden factor 2 for conjugate pairs.
 
-    Poles, maps and states are float32 and complex64 whatever u's dtype.
+    Poles, maps and states are float32 and complex64 whatever u's dtype. `Engine` says what each
+    engine has beside values and backward passes.
 
     Args:
       u: (..., L, H) real.
@@ -75,8 +77,13 @@ def linear_ssm(
 
 def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
     """Run the engine of the table, on whichever platform the program is lowered for."""
-    # An empty batch, as of a host without examples, is as good as one of 1.
-    size = (u.shape[-2], *Lambda_bar.shape, max(1, math.prod(u.shape[:-2])))
+    # An empty batch, as of a host without examples, is as good as one of 1, and so is one whose
+    # size has no number yet. Of the engines, one alone runs a length that has none.
+    batch = math.prod(u.shape[:-2])
+    batch = 1 if is_symbolic_dim(batch) else max(1, batch)
+    if is_symbolic_dim(u.shape[-2]):
+        return _run(Engine.SEQUENTIAL, u, Lambda_bar, B_bar, C, initial_state, resets)
+    size = (u.shape[-2], *Lambda_bar.shape, batch)
     flags = {
         "shared": shared,
         "two_sided": C.ndim == 3,
@@ -92,6 +99,11 @@ def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
 
 
 def _run(engine, u, Lambda_bar, B_bar, C, initial_state, resets):
+    if engine is not Engine.SEQUENTIAL and is_symbolic_dim(u.shape[-2]):
+        raise ValueError(
+            f"the {engine.value} engine needs a number of steps, got {u.shape[-2]}; "
+            "the sequential engine runs any"
+        )
     if engine is Engine.FFT and resets is None:
         return convolution_ssm(u, Lambda_bar, B_bar, C, initial_state)
     if engine in (Engine.FFT, Engine.CHUNKED):
@@ -150,7 +162,7 @@ def _recurrent(u, Lambda_bar, B_bar, C, initial_state, resets, engine):
         ahead = _states(u[..., ::-1, :], Lambda_bar, B_bar, None, starts, engine)
         ahead = ahead[..., ::-1, :, :][..., 1:, :, :]
         if resets is not None:
-            ahead = ahead * ~resets[..., 1:, None, None]
+            ahead = jnp.where(resets[..., 1:, None, None], 0, ahead)
         y = y + jnp.pad(_read(ahead, C[1]), [(0, 0)] * (u.ndim - 2) + [(0, 1), (0, 0)])
     return y, states[..., -1, :, :]
 
@@ -162,10 +174,11 @@ def _read(states, C):
 def _states(u, Lambda_bar, B_bar, initial_state, resets, engine):
     """All states, (..., L, H, N)."""
     shape = (*u.shape, Lambda_bar.shape[-1])
-    drive = (broadcast_to_rank(B_bar, u.ndim + 1) * u[..., None]).reshape(*u.shape[:-1], -1)
-    decay = Lambda_bar.reshape((1,) * (u.ndim - 1) + (-1,))
+    drive = broadcast_to_rank(B_bar, u.ndim + 1) * u[..., None].astype(B_bar.dtype)
+    drive = drive.reshape(*u.shape[:-1], Lambda_bar.size)
+    decay = Lambda_bar.reshape((1,) * (u.ndim - 1) + (Lambda_bar.size,))
     if initial_state is not None:
-        initial_state = initial_state.reshape(*initial_state.shape[:-2], -1)
+        initial_state = initial_state.reshape(*initial_state.shape[:-2], Lambda_bar.size)
     return linear_recurrence(
         decay, drive, initial_state=initial_state, resets=resets, engine=engine
     ).reshape(shape)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pspike_jax.functional.fusion import apart
+from pspike_jax.functional.cpu import barrier
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = np.uint32(0x1BD11BDA)
@@ -68,7 +68,8 @@ def uniforms(
     """Draw uniforms that depend on (key, layer, sampler, example, step, feature) alone.
 
     Args:
-      key: threefry PRNG key, typed or raw (2,) uint32; consumed for this layer and sampler.
+      key: PRNG key, typed or raw uint32, consumed for this layer and sampler. Keys of other
+        generators than threefry are turned into one by `threefry_key`.
       layer: index of the layer, >= 0; may be traced.
       sampler: index of the sampler within the layer, >= 0.
       example_ids: (B,) or (B, L) int, the example that each row (or element) belongs to.
@@ -80,7 +81,7 @@ def uniforms(
 
     Raises:
       TypeError: example_ids or steps are not integers, or the key is not a key.
-      ValueError: the key is not a single threefry key, or shapes do not fit.
+      ValueError: the key is not a single key, or shapes do not fit.
     """
     example_ids, steps = jnp.asarray(example_ids), jnp.asarray(steps)
     for name, numbers in (("example_ids", example_ids), ("steps", steps)):
@@ -102,28 +103,47 @@ def uniforms(
         return uniform_from_bits(word)
 
     # Fused into a reader, the cipher would run once for each of its elements and readers.
-    return apart(draw, sampler_key[0], *row_key)
+    return barrier(draw, *row_key)
 
 
 def _word(number: jax.Array | int) -> jax.Array:
     return jnp.asarray(number).astype(jnp.uint32)
 
 
+def threefry_key(key: jax.Array) -> jax.Array:
+    """Return the threefry key that stands for a key of any generator.
+
+    A threefry key is returned as it is. Of another one, rbg's for example (the default where
+    `jax_default_prng_impl` says so), the first two words are the key under which the next two are
+    encrypted, the result is the key for the two after them, and so on. So the noise that is drawn
+    with it is the same in every program, which rbg's own draws are not: they change with sharding.
+
+    Args:
+      key: one PRNG key, typed or raw uint32 words, an even number of them.
+
+    Returns:
+      A typed threefry key.
+
+    Raises:
+      TypeError: the key is not a key.
+      ValueError: the key is not a single key.
+    """
+    return jax.random.wrap_key_data(jnp.stack(_key_words(key)), impl="threefry2x32")
+
+
 def _key_words(key: jax.Array) -> Words:
     data = key
     if not hasattr(key, "dtype"):
-        raise TypeError(f"spikes need a threefry key, not {key!r}")
+        raise TypeError(f"spikes need a PRNG key, not {key!r}")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if str(jax.random.key_impl(key)) != "threefry2x32":
-            # Draws of the other generators change with the sharding of the program.
-            raise ValueError(f"spikes need a threefry key, not {jax.random.key_impl(key)}")
+        if key.shape:
+            raise ValueError(f"spikes need one key, not keys of shape {key.shape}")
         data = jax.random.key_data(key)
     if data.dtype != jnp.uint32:
-        raise TypeError(f"spikes need a threefry key of uint32, not {data.dtype}")
-    if data.shape != (2,):
-        raise ValueError(f"spikes need one threefry key of two words, not shape {data.shape}")
-    return data[0], data[1]
-
-
-def threefry_key(key: jax.Array) -> jax.Array:
-    return key
+        raise TypeError(f"spikes need a key of uint32 words, not {data.dtype}")
+    if data.ndim != 1 or data.size < 2 or data.size % 2:
+        raise ValueError(f"spikes need one key of an even number of words, not shape {data.shape}")
+    words = data[0], data[1]
+    for i in range(2, data.size, 2):
+        words = threefry_2x32(words, (data[i], data[i + 1]))
+    return words

@@ -91,17 +91,7 @@ def _as_pairs(Lambda: jax.Array) -> tuple[Pair, Pair]:
     return (re, jnp.zeros_like(re)), (im, jnp.zeros_like(im))
 
 
-def _table(Lambda: jax.Array, length: int, log2_stride: int) -> tuple[jax.Array, jax.Array]:
-    """Return (Lambda^(stride j))_{j < length} and Lambda^(stride - 1)."""
-    doublings = max(length - 1, 0).bit_length()
-    binary = binary_powers(Lambda, log2_stride + doublings)
-    table = jnp.ones((1, *Lambda.shape), jnp.complex64)
-    for factor in binary[log2_stride:]:
-        table = jnp.concatenate([table, table * factor[None]])
-    return table[:length], math.prod(binary[:log2_stride], start=jnp.ones_like(Lambda))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
     """Return Lambda^(stride j) for j = 0 .. length - 1, with stride = 2^log2_stride.
 
@@ -113,46 +103,41 @@ def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
     Returns:
       (length, ...) complex64.
     """
-    return _table(Lambda, length, log2_stride)[0]
+    binary = binary_powers(Lambda, log2_stride + max(length - 1, 0).bit_length())
+    table = jnp.ones_like(Lambda)[None]
+    for factor in binary[log2_stride:]:
+        table = jnp.concatenate([table, table * factor[None]])
+    return table[:length]
 
 
-def _powers_fwd(Lambda, length, log2_stride):
-    table, stride_minus_one = _table(Lambda, length, log2_stride)
-    return table, (table, stride_minus_one)
-
-
-def _powers_bwd(length, log2_stride, residuals, cotangent):
+@powers.defjvp
+def _powers_jvp(length, log2_stride, primals, tangents):
     # d Lambda^(sj) = sj Lambda^(sj - 1), and Lambda^(sj - 1) = Lambda^(s - 1) Lambda^(s(j - 1)):
     # no division, so a pole at 0 keeps finite gradients.
-    table, stride_minus_one = residuals
-    weight = (jnp.arange(1, length) * 2.0**log2_stride).astype(jnp.float32)
-    weight = weight.reshape(-1, *(1,) * (table.ndim - 1))
-    return (stride_minus_one * jnp.sum(weight * cotangent[1:] * table[:-1], axis=0),)
+    (Lambda,), (moved,) = primals, tangents
+    table = powers(Lambda, length, log2_stride)
+    moved = power(Lambda, 2**log2_stride - 1) * moved
+    weight = np.arange(1, length, dtype=np.float32) * np.float32(2**log2_stride)
+    weight = weight.astype(np.complex64).reshape(-1, *(1,) * Lambda.ndim)
+    later = weight * (table[:-1] * moved[None])
+    return table, jnp.concatenate([jnp.zeros_like(moved)[None], later])
 
 
-powers.defvjp(_powers_fwd, _powers_bwd)
-
-
-def _digits_product(Lambda: jax.Array, exponent: int) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def power(Lambda: jax.Array, exponent: int) -> jax.Array:
+    """Return Lambda^exponent for one exponent >= 0, (...) complex64."""
+    # A power of two is one entry of the squaring chain, rounded once: see binary_power_error.
+    if exponent == 0:
+        return jnp.ones_like(Lambda)
     binary = binary_powers(Lambda, exponent.bit_length())
     used = [binary[k] for k in range(exponent.bit_length()) if exponent >> k & 1]
     return math.prod(used, start=jnp.ones_like(Lambda))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def power(Lambda: jax.Array, exponent: int) -> jax.Array:
-    """Return Lambda^exponent for one exponent >= 1, (...) complex64."""
-    return _digits_product(Lambda, exponent)
-
-
-def _power_fwd(Lambda, exponent):
-    # A power of two is one entry of the squaring chain, rounded once: see binary_power_error.
-    below = _digits_product(Lambda, exponent - 1) if exponent > 1 else jnp.ones_like(Lambda)
-    return _digits_product(Lambda, exponent), below
-
-
-def _power_bwd(exponent, below, cotangent):
-    return (exponent * below * cotangent,)
-
-
-power.defvjp(_power_fwd, _power_bwd)
+@power.defjvp
+def _power_jvp(exponent, primals, tangents):
+    (Lambda,), (moved,) = primals, tangents
+    if exponent == 0:
+        return power(Lambda, 0), jnp.zeros_like(moved)
+    below = np.complex64(exponent) * power(Lambda, exponent - 1)
+    return power(Lambda, exponent), below * moved

@@ -4,17 +4,19 @@ An element (A, b) stands for the affine map x -> A x + b. Maps compose associati
 
     (A2, b2) after (A1, b1) = (A2 A1, A2 b1 + b2),
 
-so all prefixes, the states, come from a parallel scan. The backward pass is the same recurrence
-run from the end: with g_t the cotangent of x_t,
+so all prefixes, the states, come from a parallel scan. The derivative is the same recurrence again,
 
-    lambda_t = g_t + decay_{t+1}^T lambda_{t+1},   d drive_t = lambda_t,
-    d decay_t = lambda_t x_{t-1}^T.
+    dx_t = decay_t dx_{t-1} + (d decay_t x_{t-1} + d drive_t),
+
+linear in its drive; the backward pass is its transpose, which runs from the end. Both engines have
+derivatives of any order in either mode.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from pspike_jax.functional.engine import Engine, parse_engine
 from pspike_jax.functional.powers import binary_powers
@@ -37,14 +39,16 @@ def linear_recurrence(
       drive: (..., L, P), or (..., L, P, 2) with blocks. Real or complex.
       initial_state: (..., P) or (..., P, 2), the state before the first step; zero if None.
       resets: (..., L) bool; the state before step t becomes zero where resets[t] is true.
-      engine: `sequential` (lax.scan) or `associative` (lax.associative_scan).
+      engine: `sequential` (lax.scan) or `associative` (lax.associative_scan). A length without a
+        number (`jax.export`) needs `sequential`.
 
     Returns:
-      States, of drive's shape.
+      States, of drive's shape: complex64 if an argument is complex, else float32.
 
     Raises:
       TypeError: resets are not boolean.
-      ValueError: shapes do not fit, or the engine is neither of the two.
+      ValueError: shapes do not fit, the engine is neither of the two, or it needs a length that
+        has a number.
     """
     engine = parse_engine(engine)
     blocks = decay.ndim == drive.ndim + 1
@@ -58,8 +62,15 @@ def linear_recurrence(
         raise ValueError(f"blocks are 2x2 on pairs: got decay {decay.shape}, drive {drive.shape}")
     if engine not in (Engine.SEQUENTIAL, Engine.ASSOCIATIVE):
         raise ValueError(f"engine must be sequential or associative, not {engine.value}")
-
-    dtype = jnp.result_type(decay, drive, jnp.float32)
+    if engine is Engine.ASSOCIATIVE and is_symbolic_dim(drive.shape[time_axis]):
+        raise ValueError(
+            f"the associative engine needs a number of steps, got {drive.shape[time_axis]}; "
+            "the sequential engine runs any"
+        )
+    expected = drive.shape[:time_axis] + drive.shape[time_axis + 1 :]
+    if initial_state is not None and initial_state.shape != expected:
+        raise ValueError(f"initial_state has shape {initial_state.shape}; expected {expected}")
+    dtype = _state_dtype(decay, drive, initial_state)
     decay, drive = decay.astype(dtype), drive.astype(dtype)
     keep = None
     if resets is not None:
@@ -69,15 +80,19 @@ def linear_recurrence(
             raise ValueError(f"resets {resets.shape} do not fit drive {drive.shape}")
         keep = resets.reshape(resets.shape + (1,) * (drive.ndim - resets.ndim))
         keep = jnp.moveaxis(1 - keep.astype(drive.dtype), time_axis, 0)
-    if initial_state is None:
-        initial_state = jnp.zeros(drive.shape[:time_axis] + drive.shape[time_axis + 1 :], dtype)
-    expected = drive.shape[:time_axis] + drive.shape[time_axis + 1 :]
-    if initial_state.shape != expected:
-        raise ValueError(f"initial_state has shape {initial_state.shape}; expected {expected}")
     decay, drive = jnp.moveaxis(decay, time_axis, 0), jnp.moveaxis(drive, time_axis, 0)
     with jax.named_scope(engine.scope):
-        states = _states(engine, decay, keep, drive, initial_state.astype(dtype))
+        if initial_state is not None:
+            start = apply_decay(decay[0], initial_state.astype(dtype))
+            drive = drive.at[0].add(start if keep is None else keep[0] * start)
+        states = _states(engine, decay, keep, drive)
     return jnp.moveaxis(states, 0, time_axis)
+
+
+def _state_dtype(*arrays):
+    """Return complex64 if one of the arrays is complex, else float32, whatever widths come in."""
+    is_complex = any(jnp.iscomplexobj(array) for array in arrays if array is not None)
+    return jnp.complex64 if is_complex else jnp.float32
 
 
 def apply_decay(decay: jax.Array, state: jax.Array) -> jax.Array:
@@ -101,30 +116,37 @@ def _product(later, earlier, blocks):
     return jnp.sum(later[..., :, :, None] * earlier[..., None, :, :], axis=-2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _states(engine, decay, keep, drive, initial_state):
-    """Time is axis 0 here; decay's may have size 1. keep is 0 where a step resets, else 1."""
-    start = apply_decay(decay[0], initial_state)
-    drive = drive.at[0].add(start if keep is None else keep[0] * start)
-    return _scan(engine, decay, keep, drive, reverse=False)
-
-
-def _scan(engine, decay, keep, drive, reverse):
-    if engine is Engine.ASSOCIATIVE and decay.shape[0] == 1:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _states(engine, decay, keep, drive):
+    """Run from rest. Time is axis 0; decay's may have size 1. keep is 0 where a step resets."""
+    if engine is Engine.SEQUENTIAL:
+        return _steps(decay, keep, drive)
+    if decay.shape[0] == 1:
         count = max(drive.shape[0] - 1, 1).bit_length()
         factors = _squarings(decay[0], count, blocks=decay.ndim > drive.ndim)
-        if reverse:
-            keep = None if keep is None else keep[::-1]
-            return _prefixes(factors, keep, drive[::-1])[::-1]
         return _prefixes(factors, keep, drive)
-    if engine is Engine.ASSOCIATIVE:
-        if keep is not None:
-            decay = decay * keep.reshape(*keep.shape, *(1,) * (decay.ndim - keep.ndim))
-        return jax.lax.associative_scan(_compose, (decay, drive), reverse=reverse)[1]
-    return _steps(decay, keep, drive, reverse)
+    if keep is not None:
+        decay = decay * keep.reshape(*keep.shape, *(1,) * (decay.ndim - keep.ndim))
+    return jax.lax.associative_scan(_compose, (decay, drive))[1]
 
 
-def _steps(decay, keep, drive, reverse):
+@_states.defjvp
+def _states_jvp(engine, primals, tangents):
+    decay, keep, drive = primals
+    states = _states(engine, decay, keep, drive)
+
+    # Products of decays that differ are formed again in the backward pass, not kept for it.
+    @functools.partial(jax.checkpoint, prevent_cse=decay.shape[0] != 1)
+    def moved(decay, keep, states, decay_moved, drive_moved):
+        previous = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
+        passed = apply_decay(decay_moved, previous)
+        passed = passed if keep is None else keep * passed
+        return _states(engine, decay, keep, drive_moved + passed)
+
+    return states, moved(decay, keep, states, tangents[0], tangents[2])
+
+
+def _steps(decay, keep, drive):
     constant = decay.shape[0] == 1
 
     def step(state, inputs):
@@ -134,7 +156,7 @@ def _steps(decay, keep, drive, reverse):
         return state, state
 
     inputs = (None if constant else decay, keep, drive)
-    return jax.lax.scan(step, jnp.zeros_like(drive[0]), inputs, reverse=reverse)[1]
+    return jax.lax.scan(step, jnp.zeros_like(drive[0]), inputs)[1]
 
 
 def _squarings(decay, count, blocks):
@@ -173,34 +195,3 @@ def _prefixes(factors, keep, drive):
     if length % 2:
         odd = jnp.pad(odd, [(0, 1)] + [(0, 0)] * (odd.ndim - 1))
     return jnp.stack([even, odd], axis=1).reshape(-1, *drive.shape[1:])[:length]
-
-
-def _states_fwd(engine, decay, keep, drive, initial_state):
-    states = _states(engine, decay, keep, drive, initial_state)
-    return states, (decay, keep, initial_state, states)
-
-
-def _states_bwd(engine, residuals, cotangent):
-    decay, keep, initial_state, states = residuals
-    transposed = decay if decay.ndim == states.ndim else jnp.swapaxes(decay, -1, -2)
-    # lambda_t decays by decay_{t+1}: shift by one step (the last one's successor does not exist).
-    later = transposed
-    if decay.shape[0] > 1:
-        later = jnp.concatenate([transposed[1:], jnp.zeros_like(transposed[:1])])
-    keep_later = None if keep is None else jnp.concatenate([keep[1:], jnp.zeros_like(keep[:1])])
-    adjoint = _scan(engine, later, keep_later, cotangent, reverse=True)
-    previous = jnp.concatenate([initial_state[None], states[:-1]])
-    passed = adjoint if keep is None else keep * adjoint
-    if decay.ndim == states.ndim:
-        decay_cotangent = passed * previous
-    else:
-        decay_cotangent = passed[..., :, None] * previous[..., None, :]
-    shared = tuple(
-        axis for axis in range(decay.ndim) if decay.shape[axis] < decay_cotangent.shape[axis]
-    )
-    decay_cotangent = jnp.sum(decay_cotangent, axis=shared, keepdims=True)
-    no_cotangent = None if keep is None else jnp.zeros_like(keep)
-    return decay_cotangent, no_cotangent, adjoint, apply_decay(transposed[0], passed[0])
-
-
-_states.defvjp(_states_fwd, _states_bwd)

@@ -66,28 +66,38 @@ def heaviside(drive: jax.Array, threshold: jax.Array | float, surrogate: Surroga
     return _fire(surrogate, drive, jnp.asarray(threshold, jnp.float32))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _fire(surrogate, drive, threshold):
     fires = drive.astype(jnp.float32) > threshold
     return jnp.where(jnp.isnan(drive), drive, fires.astype(drive.dtype))
 
 
-def _fire_fwd(surrogate, drive, threshold):
+@_fire.defjvp
+def _fire_jvp(surrogate, primals, tangents):
+    drive, threshold = primals
     slope = surrogate(drive.astype(jnp.float32), threshold).astype(drive.dtype)
-    if surrogate in INDICATORS:
-        # One bit instead of one float an element stays alive until the backward pass.
-        slope = pack_bits(slope != 0)
-    return _fire(surrogate, drive, threshold), (slope, jnp.zeros_like(threshold))
+    moved = tangents[0]
+    moved = masked(moved, slope != 0) if surrogate in INDICATORS else moved * slope
+    return _fire(surrogate, drive, threshold), moved
 
 
-def _fire_bwd(surrogate, residuals, cotangent):
-    slope, no_cotangent = residuals
-    if surrogate in INDICATORS:
-        slope = unpack_bits(slope, cotangent.shape).astype(cotangent.dtype)
-    return cotangent * slope, no_cotangent
+def masked(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return x where the mask is true, else 0; the backward pass keeps a bit of it an element.
 
+    Args:
+      x: any shape, floating.
+      mask: bool, of x's shape; takes no gradient.
 
-_fire.defvjp(_fire_fwd, _fire_bwd)
+    Returns:
+      Of x's shape and dtype.
+    """
+
+    # What a checkpoint keeps are its arguments, so that the bits are unpacked where they are used.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def apply(x, bits):
+        return x * unpack_bits(bits, x.shape).astype(x.dtype)
+
+    return apply(x, pack_bits(mask))
 
 
 def pack_bits(mask: jax.Array) -> jax.Array:
@@ -109,12 +119,12 @@ def expected_firing(p: jax.Array) -> jax.Array:
     return _clamp(p)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _clamp(p):
     return jnp.clip(p, 0, 1)
 
 
-_clamp.defvjp(
-    lambda p: (jnp.clip(p, 0, 1), pack_bits(clamp_straight_through(p) != 0)),
-    lambda packed, g: (g * unpack_bits(packed, g.shape).astype(g.dtype),),
-)
+@_clamp.defjvp
+def _clamp_jvp(primals, tangents):
+    (p,), (moved,) = primals, tangents
+    return _clamp(p), masked(moved, clamp_straight_through(p) != 0)

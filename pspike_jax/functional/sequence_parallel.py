@@ -25,7 +25,7 @@ from pspike_jax.functional.chunk_states import advance
 from pspike_jax.functional.chunked import Kind, chunk_length, chunk_responses, run_chunks
 from pspike_jax.functional.diagonal_chunked import chunked_ssm
 from pspike_jax.functional.dplr_chunked import RealSystem, chunked_dplr
-from pspike_jax.functional.feature_blocks import by_features
+from pspike_jax.functional.cpu import by_features
 from pspike_jax.functional.linear_ssm import check_ssm
 
 

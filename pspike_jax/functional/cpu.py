@@ -1,10 +1,17 @@
-"""Run a system block of features by block of features, and keep nothing for the backward pass.
+"""What XLA needs on CPUs, measured: boundaries between programs, and blocks of features.
 
-The features of an SSM never meet, so a sequence can be run a few of them at a time. What a CPU
-spends on a long sequence is memory traffic, most of all the first touch of fresh pages: temporaries
-of one block stay in the cache and are used again by the next. The backward pass runs the forward
-pass of a block again, which costs less than storing its states would. Accelerators have no such
-cost and want all features at once.
+It fuses elementwise producers and slices into transposes, which then lose their tiled loops (eight
+times slower), and runs the elementwise part without vector instructions, once for each reader. It
+takes no optimization barrier for an answer; a branch is a boundary that it keeps: `barrier`.
+
+What a long sequence costs is memory traffic, most of all the first touch of fresh pages. The
+features of an SSM never meet, so it can be run a few of them at a time: temporaries of one block
+stay in the cache and are used again by the next. The backward pass runs the forward pass of a block
+again, which costs less than storing its states would: `by_features`.
+
+Accelerators have no such costs: they get the plain program, and all features at once. So does every
+platform where a dimension has no number yet (`jax.export`) or where explicit axes of a mesh split
+the arrays: slices of these would have to be sent around.
 """
 
 import functools
@@ -12,6 +19,9 @@ from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
+
+from pspike_jax.functional.meshes import is_split, vary_alike
 
 # Elements of the input that one block holds: 1 MB, within the cache of a core.
 BLOCK_ELEMENTS = 2**18
@@ -21,11 +31,39 @@ LEAST_FEATURES = 8
 Run = Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array | None, Any]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def barrier(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+    """Return function(*arguments), compiled on CPUs as a program of its own.
+
+    Args:
+      function: of `arguments` to one array.
+      arguments: arrays; the first has elements of 32 bits and is no constant of the program.
+
+    Returns:
+      What the function returns.
+    """
+    if 0 in arguments[0].shape or is_split(arguments):
+        return function(*arguments)
+
+    def branch(*arguments):
+        result = jax.eval_shape(function, *arguments)
+
+        def never(*_):
+            return jnp.zeros_like(result)
+
+        first = jax.lax.stop_gradient(arguments[0][(0,) * arguments[0].ndim])
+        # Always true, but not to the compiler: no word with its lowest bit set is zero.
+        word = jax.lax.bitcast_convert_type(first, jnp.uint32)
+        return jax.lax.cond((word | 1) != 0, function, never, *arguments)
+
+    return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
+
+
 def by_features(
     run: Run, u: jax.Array, system: Any, resets: jax.Array | None
 ) -> tuple[jax.Array | None, Any]:
     """Return run(u, system, resets), evaluated in blocks of features on CPUs.
+
+    Nothing but the arguments is kept for the backward pass. There is no forward-mode derivative.
 
     Args:
       run: maps an input (B, L, h), a system whose leaves lead with the h features, and resets to
@@ -37,28 +75,32 @@ def by_features(
     Returns:
       y: (B, L, H) or None; state: leaves (H, ...).
     """
-    return _per_platform(functools.partial(_forward, run), u, u, system, resets)
+    return _by_features(run, *vary_alike((u, system, resets)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_features(run, u, system, resets):
+    return _per_platform(functools.partial(_forward, run), u, system, resets)
 
 
 def _fwd(run, u, system, resets):
-    return by_features(run, u, system, resets), (u, system, resets)
+    return _by_features(run, u, system, resets), (u, system, resets)
 
 
 def _bwd(run, residuals, cotangents):
-    u, system, resets = residuals
-    u_bar, system_bar = _per_platform(
-        functools.partial(_backward, run), u, u, system, resets, cotangents
-    )
+    loop = functools.partial(_backward, run)
+    u_bar, system_bar = _per_platform(loop, *residuals, cotangents)
     return u_bar, system_bar, None
 
 
-by_features.defvjp(_fwd, _bwd)
+_by_features.defvjp(_fwd, _bwd)
 
 
 def _per_platform(loop, u, *arguments):
     batch, length, features = u.shape
     block = block_size(batch * length, features)
-    if block == features:
+    arguments = (u, *arguments)
+    if block == features or is_split(arguments):
         return loop(features, *arguments)
     return jax.lax.platform_dependent(
         *arguments,
@@ -68,26 +110,26 @@ def _per_platform(loop, u, *arguments):
 
 
 def block_size(rows: int, features: int) -> int:
-    """Return the number of features of a block, for `rows` elements of each feature."""
-    return min(features, max(LEAST_FEATURES, BLOCK_ELEMENTS // rows))
+    """Return the number of features of a block, for `rows` elements of each feature.
+
+    All of them where one of the two is a dimension without a number.
+    """
+    if is_symbolic_dim(rows) or is_symbolic_dim(features):
+        return features
+    return min(features, max(LEAST_FEATURES, BLOCK_ELEMENTS // max(1, rows)))
 
 
 def _forward(run, block, u, system, resets):
     features = u.shape[-1]
     if block == features:
         return run(u, system, resets)
-    parts = u[..., :block], jax.tree.map(lambda a: a[:block], system)
-    shapes = jax.eval_shape(run, *parts, resets)
 
     def body(i, results):
         start = _start(i, block, features)
         y, state = run(_block(u, start, block, 2), _blocks(system, start, block), resets)
         return _puts(results[0], y, start, 2), _puts(results[1], state, start, 0)
 
-    empty = (
-        jax.tree.map(lambda shape: jnp.zeros(u.shape, shape.dtype), shapes[0]),
-        jax.tree.map(lambda s: jnp.zeros((features, *s.shape[1:]), s.dtype), shapes[1]),
-    )
+    empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(run, u, system, resets))
     return jax.lax.fori_loop(0, -(-features // block), body, empty)
 
 
