@@ -5,6 +5,7 @@ configuration says. It may refuse a file by a ValueError, or a FileNotFoundError
 """
 
 import functools
+import hashlib
 import importlib.util
 import json
 import pathlib
@@ -15,6 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from data_writers import write_cifar, write_events, write_mnist, write_reviews, write_speech
+from hostile import PLACES
+from hostile import folder as put_folder
+from hostile import pipe as put_pipe
 from test_data_pathfinder import write_published
 from test_data_series import write_digits, write_vowels
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
@@ -29,6 +33,8 @@ from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.models.zoo import create_model
 from pspike_jax.nn.backbone import config_fields
 from pspike_jax.nn.block_config import BlockConfig
+from pspike_jax.pretrained import load_pretrained
+from pspike_jax.pretrained.weights import write_weights
 from pspike_jax.training import create_state
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.files import read_lines
@@ -44,11 +50,13 @@ class Loader(NamedTuple):
       write: (folder, generator) -> None.
       load: (folder) -> None; raises AssertionError where what came is not what was announced.
       sign: (folder) -> None, after a file was damaged: makes checksums fit, as a stranger would.
+      places: what else may be put in the place of a file, see `hostile`.
     """
 
     write: Callable[[pathlib.Path, np.random.Generator], object]
     load: Callable[[pathlib.Path], object]
     sign: Callable[[pathlib.Path], object] = lambda folder: None
+    places: tuple[Callable[[pathlib.Path, pathlib.Path], None], ...] = PLACES
 
 
 def check_task(task: data.Task, shape: tuple[int, ...], classes: int) -> None:
@@ -112,9 +120,11 @@ def load_tiny(folder, verify=True):
 
 
 def read_json(path):
+    if not path.is_file():
+        return None
     try:
         return json.loads(path.read_text())
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OSError):
         return None
 
 
@@ -122,11 +132,11 @@ def sign_tiny(folder):
     """Write checksums that fit into the manifest."""
     path = folder / "twelve" / prepared.MANIFEST
     manifest = read_json(path)
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("arrays", {}), dict):
         return
     for name, entry in (manifest.get("arrays") or {}).items():
         file = path.with_name(f"{name}.npy")
-        if isinstance(entry, dict) and file.exists():
+        if isinstance(entry, dict) and file.is_file():
             entry |= {"bytes": file.stat().st_size, "sha256": prepared._sha256(file)}
     manifest.pop("checksum", None)
     path.write_text(json.dumps(manifest | {"checksum": prepared.checksum(manifest)}))
@@ -213,11 +223,40 @@ def load_backbone(folder):
     assert variables["params"]["blocks"]["mixer"]["linear"]["kernel"].shape == (2, 8, 4)
 
 
+def write_card(folder, rng):
+    """Write a small model as `experiments.publish` writes one."""
+    fields = {"num_classes": 2, "d_model": 4, "d_state": 4, "n_layers": 1}
+    model = create_model("pspikessm", "paper", **fields)
+    write_weights(folder / "tiny.npz", model.init(jax.random.key(0), np.ones((1, 8, 1), "f4")))
+    card = {
+        "name": "tiny", "input": {"shape": [8, 1]},
+        "model": {"name": "pspikessm", "preset": "paper", "fields": fields},
+        "weights": {"file": "tiny.npz", "sha256": ""},
+    }
+    (folder / "tiny.json").write_text(json.dumps(card))
+    sign_card(folder)
+
+
+def load_card(folder):
+    _, variables, card = load_pretrained("tiny", folder)
+    assert variables["params"]["encoder"] and isinstance(card["model"]["fields"], dict)
+
+
+def sign_card(folder):
+    """Write a checksum that fits into the card."""
+    card, weights = read_json(folder / "tiny.json"), folder / "tiny.npz"
+    if isinstance(card, dict) and isinstance(card.get("weights"), dict) and weights.is_file():
+        card["weights"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        (folder / "tiny.json").write_text(json.dumps(card))
+
+
 def write_torch(folder, rng):
     import torch
 
     torch.save({n: torch.tensor(a) for n, a in silif_weights().items()}, folder / "weights.pth")
 
+
+NAMED = (put_pipe, put_folder)  # whoever names a file may name a link
 
 LOADERS = {
     "idx": Loader(write_mnist, of_source(mnist.mnist_source, mnist.MnistSettings())),
@@ -259,23 +298,28 @@ LOADERS = {
     "prepared": Loader(write_tiny, load_tiny),
     "prepared, not verified": Loader(write_tiny, functools.partial(load_tiny, verify=False)),
     "prepared, signed again": Loader(write_tiny, load_tiny, sign_tiny),
-    "checkpoint": Loader(write_checkpoints, load_checkpoints),
+    "checkpoint": Loader(write_checkpoints, load_checkpoints, places=()),
     "checkpoint, signed again": Loader(
-        write_checkpoints, functools.partial(load_checkpoints, check_bits=False), sign_checkpoints
+        write_checkpoints, functools.partial(load_checkpoints, check_bits=False), sign_checkpoints,
+        places=(),
     ),
-    "metrics.jsonl": Loader(write_lines, load_lines),
+    "metrics.jsonl": Loader(write_lines, load_lines, places=()),
     "config.json": Loader(
-        write_run, lambda folder: check_workdir(folder / "run", description())
+        write_run, lambda folder: check_workdir(folder / "run", description()), places=()
     ),
+    "card and weights": Loader(write_card, load_card),
+    "card and weights, signed again": Loader(write_card, load_card, sign_card),
     "npz, weights": Loader(
         lambda folder, rng: np.savez(folder / "weights.npz", **silif_weights()),
         functools.partial(load_weights, name="weights.npz"),
+        places=NAMED,
     ),
 }
 LOADERS["npz, weights of P-SpikeSSM"] = Loader(
-    lambda folder, rng: np.savez(folder / "weights.npz", **pspikessm_weights()), load_backbone
+    lambda folder, rng: np.savez(folder / "weights.npz", **pspikessm_weights()), load_backbone,
+    places=NAMED,
 )
 if importlib.util.find_spec("torch"):
     LOADERS["pth, weights"] = Loader(
-        write_torch, functools.partial(load_weights, name="weights.pth")
+        write_torch, functools.partial(load_weights, name="weights.pth"), places=NAMED
     )

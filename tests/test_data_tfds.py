@@ -143,3 +143,59 @@ def test_open_tfds_names_a_missing_split(tmp_path):
     build(tmp_path, "mnist", "3.0.1", *images_of((28, 28, 1), {"train": 3}))
     with pytest.raises(ValueError, match=r"no split \['test'\], found \['train'\]"):
         open_tfds("mnist", tmp_path, ("train", "test"))
+
+
+def edit(path, old, new):
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+
+
+@pytest.mark.parametrize("file, old, new, reason", [
+    ("features.json", "tensorflow_datasets.core.features.class_label_feature.ClassLabel",
+     "this.ClassLabel", "pythonClassName is 'this.ClassLabel', expected a feature of"),
+    ("features.json", '"pythonClassName": "tensorflow_datasets.core.features.features_dict',
+     '"type": "antigravity", "pythonClassName": "tensorflow_datasets.core.features.features_dict',
+     "type is 'antigravity', expected a feature of"),
+    ("dataset_info.json", "{DATASET}-", "../{DATASET}-", "filepathTemplate is .*in this folder"),
+    ("dataset_info.json", '"name": "train"', '"name": "/etc/train"', "name is '/etc/train'"),
+    ("dataset_info.json", '"fileFormat"', '"fileFormats"', "not readable as array_record"),
+    ("features.json", "{", "[", "not JSON"),
+])
+def test_open_tfds_refuses_classes_and_files_of_others(tmp_path, file, old, new, reason):
+    build(tmp_path, "mnist", "3.0.1", *images_of((28, 28, 1), {"train": 3, "test": 3}))
+    edit(tmp_path / "mnist" / "3.0.1" / file, old, new)
+    with pytest.raises(ValueError, match=f"3.0.1.*{reason}"):
+        open_tfds("mnist", tmp_path, ("train", "test"))
+
+
+def test_open_tfds_refuses_a_link_that_leaves(tmp_path):
+    build(tmp_path / "set", "mnist", "3.0.1", *images_of((28, 28, 1), {"train": 3}))
+    records = next((tmp_path / "set" / "mnist" / "3.0.1").glob("*-train.*"))
+    records.rename(tmp_path / "away")
+    records.symlink_to(tmp_path / "away")
+    with pytest.raises(ValueError, match=f"{records.name} is a link that leaves"):
+        open_tfds("mnist", tmp_path / "set", ("train",))
+
+
+@pytest.mark.parametrize("image, reason", [
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no PNG file"), (png(np.zeros((9, 9), np.uint8)), r"\(9, 9\) pixels"),
+    (png(np.zeros((28, 28), np.uint8))[:50], "cannot be read"),
+])
+def test_mnist_source_names_the_set_of_a_picture_that_is_none(tmp_path, image, reason):
+    features, rows = images_of((28, 28, 1), {"train": 20, "test": 3})
+    # Written as it is: the builder reads pictures only when it is given arrays.
+    rows["train"][4]["image"] = io.BytesIO(image)
+    build(tmp_path, "mnist", "3.0.1", features, rows)
+    with pytest.raises(ValueError, match=f"3.0.1: one of examples 0 to 19 .*{reason}"):
+        mnist.mnist_source(mnist.MnistSettings(reader="tfds"), tmp_path)
+
+
+def test_mnist_source_names_the_set_of_damaged_records(tmp_path):
+    build(tmp_path, "mnist", "3.0.1", *images_of((28, 28, 1), {"train": 20, "test": 3}))
+    records = next((tmp_path / "mnist" / "3.0.1").glob("*-train.*"))
+    content = bytearray(records.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    records.write_bytes(content)
+    with pytest.raises(ValueError, match="3.0.1: "):
+        mnist.mnist_source(mnist.MnistSettings(reader="tfds"), tmp_path)

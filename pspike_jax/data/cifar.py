@@ -105,8 +105,8 @@ def read_batch(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     data = read_bytes(path, _MOST_IN_A_FILE * _RECORD)
     if not data or len(data) % _RECORD:
         raise ValueError(
-            f"{path}: {len(data):,} bytes, truncated or not of the binary version: expected a multiple "
-            f"of {_RECORD}"
+            f"{path}: {len(data):,} bytes, truncated or not of the binary version: expected a "
+            f"multiple of {_RECORD}"
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
     labels = records[:, 0]

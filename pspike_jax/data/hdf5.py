@@ -77,7 +77,7 @@ def _find(file: Any, name: str) -> Any:
     if not filters <= _FILTERS:
         raise ValueError(f"{name} is packed by filters {sorted(filters - _FILTERS)}, unknown here")
     if place.chunks and place.dtype.itemsize * _product(place.chunks) > MOST_IN_A_CHUNK:
-        raise ValueError(f"{name} has chunks {place.chunks}, of more than {MOST_IN_A_CHUNK:,} bytes")
+        raise ValueError(f"{name} has chunks {place.chunks}, more than {MOST_IN_A_CHUNK:,} bytes")
     return place
 
 

@@ -71,9 +71,12 @@ def load_pretrained(
     if found != card["weights"]["sha256"]:
         raise ValueError(
             f"{path}: sha256 {found}, the card says {card['weights']['sha256']}: cut short, or "
-            "not the weights of this card"
+            f"not the weights of {card_path}"
         )
-    return module, read_weights(path, like, content), card
+    try:
+        return module, read_weights(path, like, content), card
+    except ValueError as error:
+        raise ValueError(f"{card_path}: {error}") from error
 
 
 def read_card(path: pathlib.Path) -> dict[str, Any]:
