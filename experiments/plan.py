@@ -38,7 +38,7 @@ def main() -> None:
         said = plan(experiment.model, experiment.task, experiment.training, experiment.mesh)
     except (OSError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"{said}\n\nmade for {jax.device_count()} virtual CPU devices: numbers of other devices differ")
+    print(f"{said}\n\nmade for {jax.device_count()} virtual CPU devices: others' numbers differ")
 
 
 if __name__ == "__main__":
