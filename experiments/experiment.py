@@ -15,6 +15,20 @@ from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
 
 T = TypeVar("T")
 
+# Where the published files are, by the beginning of a set's name.
+ADDRESSES = {
+    "shd": "https://zenkelab.org/datasets/",
+    "ssc": "https://zenkelab.org/datasets/",
+    "gsc": "https://storage.googleapis.com/download.tensorflow.org/data/",
+    "sc": "https://storage.googleapis.com/download.tensorflow.org/data/",
+    "smnist": "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "psmnist": "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "image": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "text": "https://ai.stanford.edu/~amaas/data/sentiment/",
+    "retrieval": "https://github.com/google-research/long-range-arena",
+    "japanese_vowels": "https://www.timeseriesclassification.com/",
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -41,7 +55,7 @@ class Experiment:
 
     Attributes:
       task: the data.
-      model: the model, with the task's classes and tokens.
+      model: the model, with the outputs and tokens that the task has.
       training: settings of the run.
       mesh: the devices.
       evaluation: settings of the final evaluation.
@@ -77,20 +91,34 @@ def build(config: Mapping[str, Any]) -> Experiment:
     seed = named["task"].get("seed")
     if seed is not None and seed < 0:
         raise ValueError(f"config.task.seed is {seed}, expected at least 0")
-    task = call(TASKS[task_name], named["task"], "config.task")
+    try:
+        task = call(TASKS[task_name], named["task"], "config.task")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{_where_to_get(named['task'], task_name)}") from error
     if task.test is None:
         raise ValueError(f"task {task_name!r} has no test split, which the final evaluation needs")
-    derived = {"num_classes": task.num_classes, "vocab_size": task.vocab_size}
-    check_keys(set(derived) & set(named["model"]), (), (), "config.model, whose task sets that")
+    derived = task.model_fields
+    for name, value in derived.items():
+        if named["model"].get(name, value) != value:
+            given = named["model"][name]
+            raise ValueError(f"config.model.{name} is {given}, of the task {value}: leave it out")
     optimizer = call(OptimizerSettings, config["optimizer"], "config.optimizer")
     training = dict(config["training"]) | {"optimizer": optimizer}
     return Experiment(
         task=task,
-        model=pspike_jax.create_model(**named["model"], **derived),
+        model=pspike_jax.create_model(**named["model"] | derived),
         training=call(TrainSettings, training, "config.training"),
         mesh=call(make_mesh, config["mesh"], "config.mesh"),
         evaluation=call(EvaluationSettings, config["evaluation"], "config.evaluation"),
     )
+
+
+def _where_to_get(section: Mapping[str, Any], task_name: str) -> str:
+    """Return where the files of a set are published, where that is known."""
+    dataset = section.get("dataset", task_name)
+    fitting = [key for key in ADDRESSES if dataset.startswith(key)]
+    # Of "sc10" and "ssc" the longest fits best.
+    return f"\nIts files are at {ADDRESSES[max(fitting, key=len)]}" if fitting else ""
 
 
 def call(function: Callable[..., T], section: Mapping[str, Any], where: str) -> T:
@@ -130,9 +158,9 @@ def check_keys(
     found, known = list(found), sorted(known)
     for key in found:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: unknown key {key!r}{hint}")
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
     missing = [key for key in needed if key not in found]
     if missing:
         raise ValueError(f"{where}: missing {missing}")

@@ -6,13 +6,17 @@ The same command goes on with a run that was killed. What it calls can be called
 PODS.md, beside this file, tells how to run it on many machines.
 """
 
+import argparse
 import json
+import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
+from etils import epath
 
-from experiments import processes
+from experiments import overrides, processes
 from experiments.experiment import build
 from experiments.outcome import judge
 from experiments.plan import plan_in_subprocess
@@ -21,51 +25,88 @@ from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.files import run_folder, write_whole
 from pspike_jax.training.workdir import CONFIG as DESCRIPTION, check_workdir, describe
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with :VARIANT after its name for a variant."
-)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run, and of no other.")
-MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "plan"],
-    "evaluate reads the best checkpoint so far; plan says what a run would take, and runs nothing.",
-)
-PLAN_DEVICES = flags.DEFINE_integer("plan_devices", None, "Number of devices to plan for.")
 FINISHED = "evaluation.json"
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
-def main(argv: list[str]) -> None:
-    """Run the experiment that the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+def parser() -> argparse.ArgumentParser:
+    """Return the reader of the command line."""
+    names = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem[0] != "_")
+    made = argparse.ArgumentParser(
+        prog="python -m experiments.main", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--config.SECTION.KEY=VALUE changes a key of the config, for example "
+        "--config.model.surrogate=boxcar;\nfields of the model that the file does not list, too. "
+        f"The head of each config names its variants.\n\nconfigs: {', '.join(names)}",
+    )
+    made.add_argument("--config", required=True, help="file, with :VARIANT after its name")
+    made.add_argument("--workdir", help="folder of this run, and of no other")
+    made.add_argument(
+        "--mode", choices=["train", "evaluate", "plan"], default="train",
+        help="evaluate reads the best checkpoint so far; plan says what a run would take, and "
+        "runs nothing",
+    )
+    made.add_argument("--plan_devices", type=int, help="number of devices to plan for")
+    made.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    processes.add_flags(made)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment that the command line names.
+
+    Args:
+      arguments: of the command; None takes those of this process.
+
+    Raises:
+      SystemExit: the user has to change something; the message is one line, or, where data are
+        missing, some.
+    """
+    reader = parser()
+    asked, changes = reader.parse_known_args(arguments)
+    unknown = [word for word in changes if not word.startswith(overrides.PREFIX)]
+    if unknown:
+        reader.error(f"unknown arguments {' '.join(unknown)}")
+    if asked.workdir is None and asked.mode != "plan":
+        reader.error("--workdir is missing")
     logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
-    config = CONFIG.value.to_dict()
-    if MODE.value == "plan":
-        sys.exit(plan_in_subprocess(config, PLAN_DEVICES.value))
-    if WORKDIR.value is None:
-        raise app.UsageError("--workdir is missing")
-    processes.start()
     try:
-        workdir, experiment = run_folder(WORKDIR.value), build(config)
-        model, task, training = experiment.model, experiment.task, experiment.training
-        begun = any((workdir / name).exists() for name in (DESCRIPTION, FINISHED))
-        if begun or MODE.value == "evaluate":
-            check_workdir(workdir, describe(model, task, training, config))
-    except (FileNotFoundError, ValueError) as error:  # no data, a wrong config, another's folder
+        config = overrides.read(asked.config, changes)
+        if asked.mode == "plan":
+            sys.exit(plan_in_subprocess(config, asked.plan_devices))
+        processes.start(asked)
+        run(config, run_folder(asked.workdir), asked)
+    except (OSError, TypeError, ValueError) as error:  # no data, a wrong config, another's folder
+        if asked.traceback:
+            raise
         raise SystemExit(f"error: {error}") from error
+
+
+def run(config: Mapping[str, Any], workdir: epath.Path, asked: argparse.Namespace) -> None:
+    """Train, or evaluate.
+
+    Args:
+      config: of the experiment.
+      workdir: folder of the run.
+      asked: the command line.
+    """
+    experiment = build(config)
+    model, task, training = experiment.model, experiment.task, experiment.training
+    begun = any((workdir / name).exists() for name in (DESCRIPTION, FINISHED))
+    if begun or asked.mode == "evaluate":
+        check_workdir(workdir, describe(model, task, training, config))
     print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
-    if MODE.value == "evaluate":
+    if asked.mode == "evaluate":
         judge(experiment, load(model, task, training, **where), workdir)
     elif (workdir / FINISHED).exists():
         print(f"{workdir} holds a finished run; nothing is left to do. Results: report.txt")
     else:
-        profile = processes.profile_steps()
-        result = fit(model, task, training, **where, profile_steps=profile)
+        result = fit(model, task, training, **where, profile_steps=asked.profile_steps)
         evaluation = judge(experiment, result, workdir)
         if is_primary():  # written last: a run that is killed before is not finished
             write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config"])
-    app.run(main)
+    main()

@@ -47,7 +47,8 @@ def test(experiment: Experiment, variables: Any) -> dict[str, Any]:
     return evaluate(
         experiment.model,
         variables,
-        experiment.task.test,
+        experiment.task,
+        "test",
         key=noise_key,
         draws=experiment.evaluation.draws,
         batch_size=experiment.training.eval_batch_size,

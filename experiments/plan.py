@@ -35,10 +35,10 @@ def main() -> None:
     """Read a config as JSON from standard input; print its plan."""
     try:
         experiment = build(json.load(sys.stdin))
-    except (FileNotFoundError, ValueError) as error:
+        said = plan(experiment.model, experiment.task, experiment.training, experiment.mesh)
+    except (OSError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(plan(experiment.model, experiment.task, experiment.training, experiment.mesh))
-    print(f"\nmade for {jax.device_count()} virtual CPU devices: numbers of other devices differ")
+    print(f"{said}\n\nmade for {jax.device_count()} virtual CPU devices: others' numbers differ")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,17 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
-import warnings
-from unittest import mock
 
 import pytest
-from absl import flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import main  # noqa: E402
+from experiments import main, overrides  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
 from experiments.experiment import build  # noqa: E402
 
@@ -24,15 +22,7 @@ PRECISION = "--config.model.precision=bfloat16"
 
 
 def run(workdir, *arguments):
-    argv = ["main", CONFIG, PRECISION, f"--workdir={workdir}", "--mode=train", *arguments]
-    flags.FLAGS.unparse_flags()
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-        delattr(flags.FLAGS, name)  # of an earlier run
-    # ml_collections looks for --config.KEY in sys.argv, and loads files by a deprecated call.
-    with mock.patch.object(sys, "argv", argv), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
-        flags.FLAGS(argv)
-    main.main(["main"])
+    main.main([CONFIG, PRECISION, f"--workdir={workdir}", *arguments])
 
 
 def command(*arguments):
@@ -114,7 +104,7 @@ def test_main_plans_for_other_devices():
         "mixer/linear/kernel",
         "'fsdp'",
         "memory of a device in a step",
-        "work of a step, all devices together",
+        "work of a forward pass, all devices together",
         "engine: chunked; on cpu chunked; on cuda chunked; on tpu chunked",
         "39 an epoch of 1257 examples in batches of 32: 0.2 epochs",
         "all-reduce",
@@ -155,7 +145,7 @@ def test_main_does_not_evaluate_what_is_not_there(tmp_path):
         ("mesh", "date", "config.mesh: unknown key 'date'; did you mean 'data'"),
         ("evaluation", "draw", "config.evaluation: unknown key 'draw'; did you mean 'draws'"),
         ("model", "d_mode", "'d_mode'.* did you mean 'd_model'"),
-        ("model", "num_classes", "config.model, whose task sets that: unknown key 'num_classes'"),
+        ("model", "num_outputs", "config.model.num_outputs is 1, of the task 10: leave it out"),
     ],
 )
 def test_build_names_an_unknown_key_and_the_nearest_known_one(section, key, message):
@@ -211,7 +201,80 @@ def test_quickstart_refuses_an_unknown_variant():
         quickstart.get_config("smok")
 
 
-def test_main_exits_with_an_error_status(tmp_path):
-    done = command(f"--workdir={tmp_path / 'run'}", "--config.model.d_state=3")
-    assert done.returncode != 0 and "d_state must be even" in done.stderr.splitlines()[-1]
+SMOKE = f"{ROOT}/experiments/configs/quickstart.py:smoke"
+
+
+def changed(*words):
+    """Return the smoke config with words of the command line."""
+    return overrides.read(SMOKE, [f"--config.{word}" for word in words])
+
+
+def test_read_changes_what_is_listed_and_what_is_not():
+    config = changed(
+        "model.surrogate=boxcar", "model.d_model=8", "optimizer.learning_rate=1",
+        "optimizer.clip_norm=0.5", "mesh.data=2", "model.norm=1", "model.causal=true",
+        "task.seed=3",
+    )
+    model, optimizer = config["model"], config["optimizer"]
+    assert (model["surrogate"], model["d_model"], model["norm"]) == ("boxcar", 8, "1")
+    assert model["causal"] is True and type(optimizer["learning_rate"]) is float
+    assert (optimizer["clip_norm"], config["mesh"]["data"], config["task"]["seed"]) == (0.5, 2, 3)
+    experiment = build(changed("model.surrogate=boxcar"))
+    assert getattr(experiment.model, "config", experiment.model).surrogate == "boxcar"
+
+
+def test_read_empties_what_may_be_empty(tmp_path):
+    path = tmp_path / "clipped.py"
+    path.write_text(
+        "from experiments.configs import quickstart\n"
+        "def get_config(variant=None):\n"
+        "    config = quickstart.get_config('smoke')\n"
+        "    config.optimizer.clip_norm = 1.0\n"
+        "    return config\n"
+    )
+    config = overrides.read(str(path), ["--config.optimizer.clip_norm=None"])
+    assert config["optimizer"]["clip_norm"] is None
+
+
+@pytest.mark.parametrize("word, message", [
+    ("training.steps=many", "config.training.steps is 'many', expected int$"),
+    ("training.steps=None", "config.training.steps is 'None', expected int$"),
+    ("optimizer.clip_norm=x", "config.optimizer.clip_norm is 'x', expected float or None"),
+    ("model.bidirectional=3", "expected bool"),
+    ("modl.d_model=3", "config: unknown key 'modl'; did you mean 'model'"),
+    ("model=3", "is no change: write --config.SECTION.KEY=VALUE"),
+])
+def test_read_says_what_is_wrong_with_a_change(word, message):
+    with pytest.raises(ValueError, match=message):
+        changed(word)
+
+
+def test_missing_data_are_told_with_their_address(tmp_path):
+    config = overrides.read(
+        f"{ROOT}/experiments/configs/shd.py", [f"--config.task.data_dir={tmp_path}"]
+    )
+    with pytest.raises(FileNotFoundError, match="https://zenkelab.org/datasets/"):
+        build(config)
+
+
+def test_help_shows_every_flag_and_the_configs(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main.main(["--help"])
+    said = capsys.readouterr().out
+    assert caught.value.code == 0
+    for word in ("--coordinator", "--compile_cache", "--profile_steps", "--plan_devices",
+                 "--config.SECTION.KEY=VALUE", "psmnist_cpu", "shd"):
+        assert word in said
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--config.model.d_state=3"], "d_state must be even"),
+    (["--config.model.d_modell=3"], "error: .*'d_modell'.*'d_model'"),
+    (["--wrkdir=x"], "unknown arguments --wrkdir=x"),
+])
+def test_main_ends_with_one_line_that_says_what_is_wrong(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        main.main([CONFIG, f"--workdir={tmp_path / 'run'}", *words])
+    said = f"{caught.value.code}\n{capsys.readouterr().err}"
+    assert re.search(message, said) and caught.value.code not in (0, None)
     assert not (tmp_path / "run").exists()

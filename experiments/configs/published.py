@@ -94,7 +94,9 @@ def neuron_config(
     )
     return apply_variant(
         config, "smoke" if smoke else None,
-        task=stand_in(dataset, 16), model={"widths": (8, 8)},
+        task=stand_in(dataset, 32),
+        # At threshold 1 neurons that have hardly learnt do not fire, and no spike would be tried.
+        model={"widths": (16, 16), "threshold": 0.2},
     )
 
 

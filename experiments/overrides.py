@@ -1,0 +1,77 @@
+"""A config file, and what the command line changes of it: --config.SECTION.KEY=VALUE.
+
+Every key of the file can be changed, and every key that the file does not list but its section
+knows: fields of the model, for instance. Values are Python's literals, or else text; None empties
+what may be empty.
+"""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import config_dict
+
+from experiments.experiment import check_keys
+from experiments.runs import import_config
+
+PREFIX = "--config."
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
+    """Read a config file and change it.
+
+    Args:
+      config_file: its path, with :VARIANT after its name for a variant.
+      changes: as on the command line.
+
+    Returns:
+      The config, for `experiments.experiment.build`, which refuses keys that no section knows.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: no such variant, or a change cannot be read.
+    """
+    path, _, variant = config_file.partition(":")
+    config = import_config(path).get_config(variant or None)
+    plain = config.to_dict()
+    for change in changes:
+        key, equals, text = change.removeprefix(PREFIX).partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and name):
+            raise ValueError(f"{change} is no change: write {PREFIX}SECTION.KEY=VALUE")
+        check_keys([section], plain, (), "config")
+        plain[section][name] = _value(config[section], name, text, key)
+    return plain
+
+
+def _value(section: config_dict.ConfigDict, name: str, text: str, key: str) -> Any:
+    """Return what a text says, as the type that the config has there."""
+    found = literal(text)
+    if name not in section:
+        return found
+    kind = section.get_type(name)
+    fields = dict(section.items(preserve_field_references=True))
+    optional = isinstance(fields[name], config_dict.FieldReference) or fields[name] is None
+    if optional and (found is None or kind is type(None)):
+        return found
+    if kind is str:
+        return text
+    if kind is float and type(found) is int:
+        return float(found)
+    if kind is tuple and isinstance(found, list):
+        return tuple(found)
+    if type(found) is not kind:
+        empty = " or None" if optional else ""
+        raise ValueError(f"config.{key} is {text!r}, expected {kind.__name__}{empty}")
+    return found
+
+
+def literal(text: str) -> Any:
+    """Return the value of a literal, or the text itself."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
