@@ -1,9 +1,15 @@
 """Reset-based neurons: a file each, and one unroll that runs any of them over time."""
 
 from pspike_jax.functional.neurons.adlif import CONSTRAINED, AdLIF
-from pspike_jax.functional.neurons.bracketing import Bracketed, bracketed_lif
 from pspike_jax.functional.neurons.csilif import CSiLIF
+from pspike_jax.functional.neurons.evaluate import (
+    EVALUATIONS,
+    Evaluated,
+    choose_evaluation,
+    evaluate,
+)
 from pspike_jax.functional.neurons.firing import Firing, fire
+from pspike_jax.functional.neurons.leaky import HardResetLIF, RefractoryLIF, SoftResetLIF
 from pspike_jax.functional.neurons.lif import LIF
 from pspike_jax.functional.neurons.neuron import (
     Neuron,
@@ -12,6 +18,7 @@ from pspike_jax.functional.neurons.neuron import (
     draw_initial_state,
     initial_state,
 )
+from pspike_jax.functional.neurons.parallel import Effort
 from pspike_jax.functional.neurons.recurrent import (
     RADLIF,
     RLIF,
@@ -25,22 +32,28 @@ from pspike_jax.functional.neurons.unroll import default_section, step, unroll
 
 __all__ = [
     "CONSTRAINED",
+    "EVALUATIONS",
     "RADLIF",
     "RLIF",
     "AdLIF",
-    "Bracketed",
     "CSiLIF",
+    "Effort",
+    "Evaluated",
     "Firing",
+    "HardResetLIF",
     "LIF",
     "Neuron",
     "NeuronState",
+    "RefractoryLIF",
     "ResonateAndFire",
     "SiLIF",
-    "bracketed_lif",
+    "SoftResetLIF",
+    "choose_evaluation",
     "clamp",
     "default_section",
     "draw_initial_state",
     "eigenvalues",
+    "evaluate",
     "fire",
     "init_recurrent",
     "initial_state",

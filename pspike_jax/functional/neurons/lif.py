@@ -36,6 +36,8 @@ class LIF(Neuron):
     alpha_limits: tuple[float, float] = ALPHA_LIMITS
     trained_threshold: bool = dataclasses.field(default=False, kw_only=True)
 
+    reset = "soft"
+
     def init(self, key: jax.Array, features: int) -> Params:
         """Draw alpha uniformly between its limits; the key is consumed."""
         params = {"alpha": draw_uniform(key, features, *self.alpha_limits)}
@@ -52,6 +54,11 @@ class LIF(Neuron):
         """Leak, reset by subtraction, integrate."""
         alpha, (u,) = coefficients[0], membrane
         return (alpha * (u - reset) + (1 - alpha) * current,)
+
+    def between_spikes(self, coefficients, spikes, current):
+        """Return alpha, and what enters beside it."""
+        alpha = coefficients[0]
+        return ((alpha, (1 - alpha) * current - alpha * spikes),)
 
     def drive(self, coefficients, membrane) -> jax.Array:
         """Return the membrane less the threshold."""

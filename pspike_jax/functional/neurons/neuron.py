@@ -55,6 +55,9 @@ class Neuron(abc.ABC):
     membrane_dtypes: ClassVar[tuple[Any, ...]] = (jnp.float32,)
     # Whether a neuron fires where its drive is 0: [u >= V] instead of [u > V].
     fires_at_zero: ClassVar[bool] = False
+    # What a spike does to the membrane, "soft", "hard" or "refractory", where `between_spikes`
+    # says it, so that `evaluate` can run parallel in time; None where it cannot.
+    reset: ClassVar[str | None] = None
     # {parameter: group} for the optimizer, as in `nn.roles`; the others are "dynamics".
     groups: ClassVar[dict[str, str]] = {"log_threshold": "threshold", "log_dt": "step_size"}
 
@@ -93,6 +96,22 @@ class Neuron(abc.ABC):
         """Return the real number, (B, H), whose sign decides: membrane less threshold."""
         del coefficients
         return membrane[0] - self.threshold
+
+    def between_spikes(
+        self, coefficients: Coefficients, spikes: jax.Array, current: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], ...]:
+        """Say the update as x_t = decay x_{t-1} + input, for each variable by itself.
+
+        Args:
+          coefficients: arrays that broadcast against the current.
+          spikes: those of the step before.
+          current: (B, L, H) input current.
+
+        Returns:
+          (decay, input) of each membrane variable; a decay that no spike changes need not have
+          the current's shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot run parallel in time")
 
     def zero_membrane(self, batch_size: int, features: int) -> Membrane:
         """Return the membrane at rest: zeros, (B, H) for each of `membrane_dtypes`."""

@@ -17,7 +17,7 @@ memory.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def unroll(
     if section < 1:
         raise ValueError(f"a section must have 1 step or more, got {section}")
     whole = length // section * section
-    maps, currents, state = _alike(
+    maps, currents, state = alike(
         jax.tree.map(single, (coefficients, affine, recurrent)), single(currents), state
     )
     run = functools.partial(_run, neuron, firing, scan_unroll, maps)
@@ -154,7 +154,7 @@ def single(array: jax.Array) -> jax.Array:
     return array.astype(jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
 
 
-def _alike(*trees):
+def alike(*trees: Any) -> Any:
     """Let every array vary over all mesh axes over which one of them does.
 
     In `jax.shard_map` a loop's carry must vary over the same axes before and after a step, and a
