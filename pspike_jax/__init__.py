@@ -13,7 +13,7 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 
 import importlib
 
-from pspike_jax import data, functional, interop
+from pspike_jax import data, functional, interop, objectives
 from pspike_jax.models import create_model, list_models
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
@@ -28,6 +28,7 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "load_pretrained",
+    "objectives",
     "training",
 ]
 

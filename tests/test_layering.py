@@ -15,11 +15,12 @@ MAY_IMPORT = {
     "functional": set(),
     "nn": {"functional"},
     "models": BELOW_MODELS,
-    "data": {"functional", "models"},
+    "objectives": {"functional"},
+    "data": {"functional", "models", "objectives"},
     "analysis": BELOW_MODELS | {"models"},
     "interop": BELOW_MODELS | {"models", "data"},
     "pretrained": BELOW_MODELS | {"models", "interop"},
-    "training": BELOW_MODELS | {"models", "data", "analysis"},
+    "training": BELOW_MODELS | {"models", "data", "analysis", "objectives"},
 }
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"))
 LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch")
