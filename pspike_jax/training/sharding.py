@@ -189,31 +189,34 @@ def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def gathered_shardings(params: Any) -> Any | None:
+def gathered_shardings(shardings: Any) -> Any | None:
     """Say where parameters are during a pass: the parts that "fsdp" splits are brought together.
 
     Otherwise the compiler may send activations around instead, which are larger.
 
     Args:
-      params: arrays or shapes, with shardings.
+      shardings: tree of the parameters' shardings.
 
     Returns:
       Tree of shardings, or None where nothing has to move.
     """
-    found = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]
-    if not all(isinstance(one, NamedSharding) for one in found):
+    leaves, structure = jax.tree.flatten(shardings)
+    if not all(isinstance(leaf, NamedSharding) for leaf in leaves):
         return None
-    if not any("fsdp" in str(one.spec) for one in found):
-        return None
-    return jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, _gather(leaf)), params)
+    moved = [NamedSharding(leaf.mesh, _without_fsdp(leaf.spec)) for leaf in leaves]
+    return None if moved == leaves else structure.unflatten(moved)
 
 
-def _gather(leaf: Any) -> PartitionSpec:
+def _without_fsdp(spec: PartitionSpec) -> PartitionSpec:
     def without(entry):
-        kept = tuple(a for a in ((entry,) if isinstance(entry, str) else entry or ()) if a != "fsdp")
+        axes = (entry,) if isinstance(entry, str) else entry or ()
+        kept = tuple(axis for axis in axes if axis != "fsdp")
         return kept[0] if len(kept) == 1 else kept or None
 
-    return PartitionSpec(*map(without, leaf.sharding.spec))
+    entries = [without(entry) for entry in spec]
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
 
 
 def place_parameters(params: Any, shardings: Any | None) -> Any:
