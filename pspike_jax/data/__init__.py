@@ -1,18 +1,13 @@
 """Data sets, one file per source; every one is a `Task` and yields the same batches."""
 
-from pspike_jax.data.batches import (
-    Split,
-    Task,
-    check_split,
-    eval_batches,
-    from_arrays,
-    take,
-    train_batch,
-    train_rows,
-)
+from pspike_jax.data.arrays import from_arrays
+from pspike_jax.data.batches import Task, eval_batches, num_rows, train_batch, train_rows
 from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_prepared
 from pspike_jax.data.digits import load_digits
+from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
+from pspike_jax.data.packing import PackedSplit, pack
+from pspike_jax.data.split import Split, check_split, take
 from pspike_jax.data.spoken_digits import load_spoken_digits
 from pspike_jax.data.stand_in import load_stand_in
 
@@ -29,11 +24,13 @@ TASKS = {
 
 __all__ = [
     "TASKS",
+    "PackedSplit",
     "Split",
     "Task",
     "check_split",
     "eval_batches",
     "from_arrays",
+    "from_events",
     "generate_listops",
     "generate_pathfinder",
     "load_digits",
@@ -41,6 +38,8 @@ __all__ = [
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",
+    "num_rows",
+    "pack",
     "take",
     "train_batch",
     "train_rows",

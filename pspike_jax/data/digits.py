@@ -7,7 +7,9 @@ away what neighbouring pixels would tell, as permuted sequential MNIST does at 2
 
 import numpy as np
 
-from pspike_jax.data.batches import Split, Task, take
+from pspike_jax.data.batches import Task
+from pspike_jax.data.split import Split, take
+from pspike_jax.objectives import Classification
 
 SIZES = {"train": 1257, "validation": 180, "test": 360}
 WHITE = 16  # largest pixel value
@@ -40,6 +42,5 @@ def load_digits(*, seed: int) -> Task:
         train=take(whole, train),
         validation=take(whole, validation),
         test=take(whole, test),
-        num_classes=10,
-        vocab_size=None,
+        objective=Classification(10),
     )

@@ -12,9 +12,10 @@ import pathlib
 
 import numpy as np
 
-from pspike_jax.data.batches import Task, take
+from pspike_jax.data.batches import Task
 from pspike_jax.data.series import pad, standardized_task
 from pspike_jax.data.source import held_out
+from pspike_jax.data.split import take
 
 FILES = {"train": "JapaneseVowels_TRAIN.ts", "test": "JapaneseVowels_TEST.ts"}
 EXAMPLES = {"train": 270, "test": 370}
@@ -53,7 +54,7 @@ def load_japanese_vowels(*, source_dir: str, seed: int) -> Task:
             raise ValueError(f"{folder / file}: speakers {sorted(set(speakers))}, expected {names}")
         labels = [names.index(speaker) for speaker in speakers]
         splits[name] = pad([one.T for one in series], np.asarray(labels, np.int32), LENGTH)
-    train, validation = held_out(splits["train"].labels, VALIDATION_SHARE, seed=seed)
+    train, validation = held_out(splits["train"].targets, VALIDATION_SHARE, seed=seed)
     train, validation = take(splits["train"], train), take(splits["train"], validation)
     return standardized_task("japanese_vowels", train, validation, splits["test"], SPEAKERS)
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from pspike_jax.data.batches import Split, Task
+from pspike_jax.data.batches import Task
+from pspike_jax.data.split import Split
+from pspike_jax.objectives import Classification
 
 
 def pad(series: list[np.ndarray], labels: np.ndarray, length: int) -> Split:
@@ -48,8 +50,7 @@ def standardized_task(
         train=scale(train),
         validation=scale(validation),
         test=scale(test),
-        num_classes=num_classes,
-        vocab_size=None,
+        objective=Classification(num_classes),
     )
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pspike_jax.data.batches import Split, Task
+from pspike_jax.data.batches import Task
 from pspike_jax.data.scaled import Scaled, Scaling
+from pspike_jax.data.split import Split
+from pspike_jax.objectives import Classification
 
 SPLITS = ("train", "validation", "test")
 
@@ -162,7 +164,7 @@ def make_task(
     return Task(
         name=name,
         **{name: split(*ranges[name]) for name in SPLITS},
-        num_classes=num_classes,
+        objective=Classification(num_classes),
         vocab_size=vocab_size,
     )
 

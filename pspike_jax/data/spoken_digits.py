@@ -11,9 +11,10 @@ import pathlib
 import numpy as np
 
 from pspike_jax.data.archives import read_npz
-from pspike_jax.data.batches import Task, take
+from pspike_jax.data.batches import Task
 from pspike_jax.data.series import pad, standardized_task
 from pspike_jax.data.source import held_out
+from pspike_jax.data.split import take
 
 FILE = "digits.npz"
 EXAMPLES, CHANNELS, LENGTH, DIGITS = 3_000, 13, 92, 10
@@ -41,8 +42,8 @@ def load_spoken_digits(*, source_dir: str, seed: int) -> Task:
     frames, labels, lengths = _check(path, read_npz(path))
     series = np.split(frames, np.cumsum(lengths)[:-1])
     whole = pad(series, labels.astype(np.int32), LENGTH)
-    rest, test = held_out(whole.labels, HELD_OUT_SHARE, seed=seed)
-    stays, validation = held_out(whole.labels[rest], HELD_OUT_SHARE, seed=seed)
+    rest, test = held_out(whole.targets, HELD_OUT_SHARE, seed=seed)
+    stays, validation = held_out(whole.targets[rest], HELD_OUT_SHARE, seed=seed)
     train, validation = take(whole, rest[stays]), take(whole, rest[validation])
     return standardized_task("spoken_digits", train, validation, take(whole, test), DIGITS)
 

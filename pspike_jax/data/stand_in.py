@@ -9,7 +9,9 @@ import zlib
 
 import numpy as np
 
-from pspike_jax.data.batches import Split, Task
+from pspike_jax.data.batches import Task
+from pspike_jax.data.split import Split
+from pspike_jax.objectives import Classification
 
 # Features of real inputs (None for tokens), classes, tokens (None for real inputs).
 SHAPES = {
@@ -65,7 +67,7 @@ def load_stand_in(*, dataset: str, length: int, num_train: int, seed: int) -> Ta
         train=split(num_train),
         validation=split(num_train // 4),
         test=split(num_train // 4),
-        num_classes=num_classes,
+        objective=Classification(num_classes),
         vocab_size=vocab_size,
     )
 

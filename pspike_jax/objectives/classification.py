@@ -113,7 +113,7 @@ class Classification:
             count = len(self.names) if self.names else int(np.max(targets, initial=0)) + 1
         weights = self.class_weights
         if isinstance(weights, str):
-            sizes = np.bincount(targets[targets >= 0].ravel(), minlength=count)
+            sizes = np.bincount(targets[targets >= 0].astype(np.int64), minlength=count)
             if not sizes.all():
                 missing = int(np.argmin(sizes))
                 raise ValueError(f"class_weights='balanced', but class {missing} has no example")
