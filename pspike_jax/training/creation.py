@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task
+from pspike_jax.data.batches import Task, read
 from pspike_jax.nn import roles
 from pspike_jax.training import sharding
 from pspike_jax.training.optimizers import FROZEN, Rates, make_rates, static_optimizer
@@ -53,9 +54,35 @@ def threefry_key(seed: int) -> jax.Array:
 
 def example_of(task: Task) -> Example:
     """Return the shapes of one example of a task."""
-    inputs, lengths = task.train.inputs, task.train.lengths
-    dtype = "float32" if task.vocab_size is None else "int32"
-    return Example(inputs.shape[1:], dtype, lengths.shape[1:])
+    batch = read(task.train, np.zeros(1, np.int64))
+    inputs = batch["inputs"]
+    return Example(inputs.shape[1:], inputs.dtype.name, batch["lengths"].shape[1:])
+
+
+def abstract_batch(
+    task: Task, settings: TrainSettings, mesh: Mesh, split: str = "train"
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Describe a batch: shapes, dtypes and shardings.
+
+    Args:
+      task: the examples.
+      settings: batch sizes.
+      mesh: the devices.
+      split: "train" for a batch of training; else one of evaluation, which has "ids".
+
+    Returns:
+      What `train_step`, or `eval_step`, takes.
+    """
+    batch = read(task.split(split), np.zeros(1, np.int64))
+    size = settings.batch_size
+    if split != "train":
+        size, batch = settings.eval_batch_size, {"ids": np.zeros(1, np.int32)} | batch
+    shapes = {
+        name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
+        for name, array in batch.items()
+    }
+    places = sharding.array_shardings(shapes, mesh)
+    return {name: shape.update(sharding=places[name]) for name, shape in shapes.items()}
 
 
 def check_model(model: nn.Module) -> None:
@@ -98,7 +125,7 @@ def _check_fit(model: nn.Module, task: Task, outputs: jax.ShapeDtypeStruct, vari
             f"the model's vocab_size is {vocab_size}, expected {task.vocab_size}, "
             f"that of task {task.name!r}"
         )
-    steps = task.train.inputs.shape[task.train.lengths.ndim :][:1] if task.objective.per_step else ()
+    steps = example_of(task).shape[:1] if task.objective.per_step else ()
     expected = (1, *steps, task.objective.num_outputs)
     if outputs.shape != expected:
         raise ValueError(

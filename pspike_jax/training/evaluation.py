@@ -13,6 +13,7 @@ from pspike_jax.data.batches import Split, Task, eval_batches
 from pspike_jax.objectives import Objective, metrics
 from pspike_jax.training.creation import check_model
 from pspike_jax.training.sharding import (
+    AXES,
     check_batch_size,
     check_length,
     gathered_shardings,
@@ -120,6 +121,13 @@ def run_batches(
       before_batch: called before each batch; what it raises ends the pass.
       **mode: one of `MODES`.
     """
+    with jax.set_mesh(mesh):  # whatever the caller's is
+        _run_batches(model, variables, split, use, key, objective, batch_size, mesh, before_batch, mode)
+
+
+def _run_batches(
+    model, variables, split, use, key, objective, batch_size, mesh, before_batch, mode
+):
     part, gathered = local_rows(batch_size, mesh), pass_shardings(variables)
     pending = None
     for number, batch in enumerate(eval_batches(split, batch_size, part)):
@@ -209,7 +217,7 @@ def evaluate(
       key: of the noise; consumed.
       draws: noise draws, at least 2; a deterministic model is run once.
       batch_size: B.
-      mesh: the devices; None takes all of them as data, or one where they cannot share a batch.
+      mesh: the devices; None for those that the variables are on, or all of them as data.
 
     Returns:
       {"sampled"}, and for a stochastic model {"mean_field", "threshold"}. Each has "mean" and
@@ -230,7 +238,7 @@ def evaluate(
     examples, stochastic = task.split(split), getattr(model, "stochastic", True)
     if stochastic and draws < 2:
         raise ValueError(f"draws is {draws}, expected at least 2 for a standard error")
-    mesh = choose_mesh(batch_size) if mesh is None else mesh
+    mesh = choose_mesh(variables, batch_size) if mesh is None else mesh
     check_batch_size(batch_size, mesh, "batch_size")
     check_length(examples, mesh)
     run = functools.partial(
@@ -248,8 +256,17 @@ def evaluate(
     }
 
 
-def choose_mesh(batch_size: int) -> Mesh:
-    """Return a mesh of all devices as data, or of one where they cannot share a batch evenly."""
+def choose_mesh(variables: Any, batch_size: int) -> Mesh:
+    """Return the mesh that variables are on; without one, all devices that can share a batch.
+
+    Args:
+      variables: arrays of JAX or NumPy.
+      batch_size: B; where all devices cannot share it evenly, one is taken.
+    """
+    for leaf in jax.tree.leaves(variables):
+        found = getattr(leaf, "sharding", None)
+        if isinstance(found, NamedSharding) and set(AXES) <= set(found.mesh.axis_names):
+            return found.mesh
     devices = jax.devices()
     alone = batch_size % len(devices) and jax.process_count() == 1
     return make_mesh(devices=devices[:1] if alone else devices)

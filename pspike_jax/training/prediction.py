@@ -15,7 +15,7 @@ from pspike_jax.training.evaluation import choose_mesh, run_batches
 class _NoTargets:
     """Stands where a split is checked for an objective that needs no targets."""
 
-    needs_targets = False
+    needs_targets, per_step = False, False
 
     def check(self, inputs, lengths, targets, where):
         del inputs, lengths, targets, where
@@ -60,17 +60,19 @@ def predict(
             raise ValueError(f"draws is {draws}, expected at least {1 + spread}")
     else:
         draws = 1
-    batch_size = min(batch_size, len(split.lengths))
     key = threefry_key(0) if key is None else key
-    mesh = choose_mesh(batch_size)
+    batch_size = min(batch_size, len(split.lengths))
+    mesh = choose_mesh(variables, batch_size)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    batch_size = -(-batch_size // parts) * parts
     mean = squares = None
     for draw in range(draws):
-        parts = []
+        found = []
         run_batches(
-            model, variables, split, parts.append, key=jax.random.fold_in(key, draw),
+            model, variables, split, found.append, key=jax.random.fold_in(key, draw),
             objective=None, batch_size=batch_size, mesh=mesh,
         )
-        outputs = np.concatenate(parts)[: len(split.lengths)].astype(np.float64)
+        outputs = np.concatenate(found)[: len(split.lengths)].astype(np.float64)
         if draw == 0:
             mean, squares = outputs, np.zeros_like(outputs)
             continue

@@ -6,7 +6,8 @@ import concurrent.futures
 import jax
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Split, train_batch
+from pspike_jax.data.batches import train_batch
+from pspike_jax.data.split import Split
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import local_rows, shard_batch
 

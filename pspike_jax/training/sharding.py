@@ -6,6 +6,7 @@ same bits and batch statistics are those of the whole batch; sums differ by roun
 """
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pspike_jax.data.batches import Split
+from pspike_jax.data.packing import PackedSplit
+from pspike_jax.data.split import Split
 from pspike_jax.nn.placement import check_steps
 
 AXES = ("data", "fsdp", "model", "sequence")
@@ -61,7 +63,7 @@ def make_mesh(
     for axis, size in given.items():
         if size is None and axis == "data":
             continue
-        if isinstance(size, bool) or not isinstance(size, int):
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral):
             raise TypeError(f"mesh axis {axis} is {size!r}, expected a whole number")
         if size < 1:
             raise ValueError(f"mesh axis {axis} is {size}, expected at least 1")
@@ -327,7 +329,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
         )
 
 
-def check_length(split: Split, mesh: Mesh) -> None:
+def check_length(split: Split | PackedSplit, mesh: Mesh) -> None:
     """Refuse sequences that the mesh cannot split evenly in time.
 
     Args:
@@ -337,5 +339,7 @@ def check_length(split: Split, mesh: Mesh) -> None:
     Raises:
       ValueError: the message proposes sizes that fit.
     """
+    packed = isinstance(split, PackedSplit)
     # Time lies behind the examples, and behind the documents of an example.
-    check_steps(split.inputs.shape[split.lengths.ndim], mesh.shape["sequence"])
+    length = split.length if packed else split.inputs.shape[split.lengths.ndim]
+    check_steps(length, mesh.shape["sequence"])
