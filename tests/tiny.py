@@ -76,6 +76,8 @@ class TinySpiking(nn.Module):
         )(drive)
         p = jnp.clip(drive, 0, 1)
         valid = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
+        inside = jnp.float32((drive >= 0) & (drive <= 1) & valid)
+        valid = jnp.float32(valid)
         if sampling == "mean" or not self.stochastic:
             spikes = p
         else:
@@ -95,11 +97,11 @@ class TinySpiking(nn.Module):
         counts = {
             "spikes": jnp.sum(spikes * valid),
             "probability": jnp.sum(p * valid),
-            "steps": jnp.sum(valid, dtype=jnp.float32),
+            "steps": jnp.sum(valid),
             "neurons": one * features,
             "fan_out": one * self.config.num_outputs,
             "neuron_spikes": jnp.sum(spikes * valid, axis=(0, 1)),
-            "surrogate": jnp.sum((drive >= 0) & (drive <= 1) & valid, dtype=jnp.float32),
+            "surrogate": jnp.sum(inside),
         }
         counts = {name: jnp.asarray(count)[None] for name, count in counts.items()}
         aux = {"sites": {"input": counts}, "losses": {}, "macs": {"encoder": counts["steps"][0]}}

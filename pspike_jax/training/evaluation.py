@@ -121,13 +121,6 @@ def run_batches(
       before_batch: called before each batch; what it raises ends the pass.
       **mode: one of `MODES`.
     """
-    with jax.set_mesh(mesh):  # whatever the caller's is
-        _run_batches(model, variables, split, use, key, objective, batch_size, mesh, before_batch, mode)
-
-
-def _run_batches(
-    model, variables, split, use, key, objective, batch_size, mesh, before_batch, mode
-):
     part, gathered = local_rows(batch_size, mesh), pass_shardings(variables)
     pending = None
     for number, batch in enumerate(eval_batches(split, batch_size, part)):
@@ -245,15 +238,26 @@ def evaluate(
         run_split, model, variables, examples, objective=task.objective, batch_size=batch_size,
         mesh=mesh,
     )
-    merit = task.objective.merit[0]
-    if not stochastic:
-        return {"sampled": _result([run(key=key)[0]], merit)}
-    sampled = run_draws(run, key, draws)
+    merit, key = task.objective.merit[0], free_key(key)
+    with jax.set_mesh(mesh):  # whatever the caller's is
+        if not stochastic:
+            return {"sampled": _result([run(key=key)[0]], merit)}
+        sampled = run_draws(run, key, draws)
+        others = {name: [run(key=key, **how)[0]] for name, how in MODES.items() if how}
     values = [float(metrics.mean(one[merit])) for one in sampled]
-    others = {name: [run(key=key, **how)[0]] for name, how in MODES.items() if how}
     return {"sampled": _result(sampled, merit) | {"draws": draws, "values": values}} | {
         name: _result(single, merit) for name, single in others.items()
     }
+
+
+def free_key(key: jax.Array) -> jax.Array:
+    """Return a key that is on no mesh: the caller's may have been made under another one.
+
+    Args:
+      key: a typed key.
+    """
+    words = jax.device_get(jax.random.key_data(key))
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
 
 
 def choose_mesh(variables: Any, batch_size: int) -> Mesh:

@@ -9,7 +9,7 @@ import numpy as np
 from pspike_jax.data.arrays import is_ragged, pad_list, plain
 from pspike_jax.data.split import Split, check_split
 from pspike_jax.training.creation import check_model, threefry_key
-from pspike_jax.training.evaluation import choose_mesh, run_batches
+from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches
 
 
 class _NoTargets:
@@ -60,27 +60,32 @@ def predict(
             raise ValueError(f"draws is {draws}, expected at least {1 + spread}")
     else:
         draws = 1
-    key = threefry_key(0) if key is None else key
+    key = threefry_key(0) if key is None else free_key(key)
     batch_size = min(batch_size, len(split.lengths))
     mesh = choose_mesh(variables, batch_size)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // parts) * parts
     mean = squares = None
-    for draw in range(draws):
-        found = []
-        run_batches(
-            model, variables, split, found.append, key=jax.random.fold_in(key, draw),
-            objective=None, batch_size=batch_size, mesh=mesh,
-        )
-        outputs = np.concatenate(found)[: len(split.lengths)].astype(np.float64)
-        if draw == 0:
-            mean, squares = outputs, np.zeros_like(outputs)
-            continue
-        change = outputs - mean  # Welford's sums, which lose no digits
-        mean = mean + change / (draw + 1)
-        squares = squares + change * (outputs - mean)
+    with jax.set_mesh(mesh):  # whatever the caller's is
+        for draw in range(draws):
+            outputs = _pass(model, variables, split, jax.random.fold_in(key, draw), batch_size, mesh)
+            if draw == 0:
+                mean, squares = outputs, np.zeros_like(outputs)
+                continue
+            change = outputs - mean  # Welford's sums, which lose no digits
+            mean = mean + change / (draw + 1)
+            squares = squares + change * (outputs - mean)
     mean = mean.astype(np.float32)
     return (mean, np.sqrt(squares / max(1, draws - 1)).astype(np.float32)) if spread else mean
+
+
+def _pass(model, variables, split, key, batch_size, mesh):
+    found = []
+    run_batches(
+        model, variables, split, found.append, key=key, objective=None, batch_size=batch_size,
+        mesh=mesh,
+    )
+    return np.concatenate(found)[: len(split.lengths)].astype(np.float64)
 
 
 def _read(inputs: Any, lengths: Any, vocab_size: int | None) -> Split:
