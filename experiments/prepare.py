@@ -147,10 +147,10 @@ def describe(task: Task, manifest: dict[str, Any]) -> list[str]:
     """
     lines = [f"  name: {manifest['name']}", f"  settings: {manifest['settings']}"]
     for name, split in task.splits().items():
-        classes = np.bincount(split.labels, minlength=task.num_classes) / len(split.labels)
+        classes = np.bincount(split.targets, minlength=task.num_classes) / len(split.targets)
         lengths = np.asarray(split.lengths)
         lines.append(
-            f"  {name}: {len(split.labels):,} examples {split.inputs.shape[1:]}, length "
+            f"  {name}: {len(split.targets):,} examples {split.inputs.shape[1:]}, length "
             f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}; {task.num_classes} "
             f"classes, {classes.min():.1%} to {classes.max():.1%} of the examples"
         )
@@ -174,12 +174,12 @@ def _with_progress(source: Source) -> Iterator[tuple[np.ndarray, ...]]:
 
 def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> str:
     """Draw the sheet where it is missing; return a line for the report."""
-    count = min(500, len(task.train.labels))
+    count = min(500, len(task.train.targets))
     images = np.rint(255 * task.train.inputs[:count]).astype(np.uint8).reshape(-1, size, size)
     try:
         if not path.exists():
             with whole_file(path) as partial:
-                write_contact_sheet(partial, images, task.train.labels[:count])
+                write_contact_sheet(partial, images, task.train.targets[:count])
     except ImportError:
         return "  no contact sheet: it needs Pillow, pip install 'pspike_jax[data]'"
     return f"  contact sheet: {path}"

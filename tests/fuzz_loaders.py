@@ -55,12 +55,12 @@ def check_task(task: data.Task, shape: tuple[int, ...], classes: int) -> None:
     """See that all splits hold examples of a shape, finite, with lengths and labels in range."""
     assert task.num_classes == classes
     for split in task.splits().values():
-        inputs, count = np.asarray(split.inputs), len(split.labels)
+        inputs, count = np.asarray(split.inputs), len(split.targets)
         assert count and inputs.shape == (count, *shape) and np.isfinite(inputs).all()
         longest = shape[split.lengths.ndim - 1]
         assert len(split.lengths) == count
         assert split.lengths.min() >= 1 and split.lengths.max() <= longest
-        assert split.labels.min() >= 0 and split.labels.max() < classes
+        assert split.targets.min() >= 0 and split.targets.max() < classes
 
 
 def of_source(make: Callable[..., Source], settings: object) -> Callable[[pathlib.Path], None]:

@@ -34,17 +34,17 @@ def test_random_order_is_that_of_the_legacy_generator():
 def test_mnist_source_reads_every_image_once_in_the_order(tmp_path, rng, suffix, order):
     splits = write_mnist(tmp_path, rng, suffix=suffix)
     task = load_source(mnist.mnist_source(MnistSettings(order=order), tmp_path))
-    assert [len(split.labels) for split in task.splits().values()] == [36, 4, 20]
+    assert [len(split.targets) for split in task.splits().values()] == [36, 4, 20]
     pixels = mnist.ORDERS[order](784)
     images, labels = splits["test"]
     expected = images.reshape(20, 784)[:, pixels] / np.float32(255)
     np.testing.assert_array_equal(task.test.inputs[:][..., 0], expected)
-    np.testing.assert_array_equal(task.test.labels, labels)
+    np.testing.assert_array_equal(task.test.targets, labels)
     read = np.concatenate([task.train.inputs[:], task.validation.inputs[:]])[..., 0]
     rows = np.rint(255 * read).astype(np.uint8).tolist()
     known = [row.tolist() for row in splits["train"][0].reshape(40, 784)[:, pixels]]
     assert sorted(rows) == sorted(known)
-    learnt = np.concatenate([task.train.labels, task.validation.labels])
+    learnt = np.concatenate([task.train.targets, task.validation.targets])
     assert [known.index(row) % 10 for row in rows] == learnt.tolist()
 
 
@@ -134,8 +134,8 @@ def test_cifar_source_reads_gray_pixels_row_by_row(tmp_path, rng):
     expected = (np.asarray(image, np.float64).reshape(-1) / 255 - 122.6 / 255) / (61 / 255)
     # Two float32 roundings of numbers up to 3.
     np.testing.assert_allclose(task.test.inputs[[3]][0, :, 0], expected, atol=2e-6)
-    np.testing.assert_array_equal(task.test.labels, labels)
-    assert [len(split.labels) for split in task.splits().values()] == [45, 5, 10]
+    np.testing.assert_array_equal(task.test.targets, labels)
+    assert [len(split.targets) for split in task.splits().values()] == [45, 5, 10]
 
 
 def test_cifar_source_reads_colors_as_three_numbers_a_step(tmp_path, rng):

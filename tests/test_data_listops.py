@@ -195,7 +195,7 @@ def test_listops_source_reads_the_published_files(tmp_path):
     task = load_source(source)
     assert listops.detokenize(task.train.inputs[1]) == "[MIN 4 3 ]"
     assert task.test.lengths.tolist() == [5, 5]
-    assert task.validation.labels.tolist() == [9, 3]
+    assert task.validation.targets.tolist() == [9, 3]
 
 
 @pytest.mark.parametrize("row, reason", [

@@ -243,7 +243,7 @@ def test_pathfinder_source_reads_pixels_row_by_row_in_the_unit_interval():
     inputs, _, labels = pathfinder.generate_block(settings, (0, 10))
     assert task.name == "pathfinder-style 32 (reduced)"
     np.testing.assert_array_equal(task.train.inputs[:], inputs[:6] / np.float32(255))
-    np.testing.assert_array_equal(task.test.labels, labels[8:])
+    np.testing.assert_array_equal(task.test.targets, labels[8:])
     assert task.train.inputs.shape == (6, 1024, 1)
 
 
@@ -270,11 +270,11 @@ def test_pathfinder_source_reads_the_published_folders(tmp_path):
         "curv_contour_length_14: 20 examples, 200,000 were published"
     ]
     task = load_source(source)
-    assert [len(split.labels) for split in task.splits().values()] == [16, 2, 2]
+    assert [len(split.targets) for split in task.splits().values()] == [16, 2, 2]
     seen = []
     for split in task.splits().values():
         number = np.rint(255 * split.inputs[:][:, 0, 0]).astype(int)
-        np.testing.assert_array_equal(split.labels, number % 2)
+        np.testing.assert_array_equal(split.targets, number % 2)
         seen += number.tolist()
     assert sorted(seen) == list(range(20))
 

@@ -41,10 +41,10 @@ def test_vowels_keep_the_official_split_and_order_of_test(tmp_path, rng):
     written = write_vowels(tmp_path, rng)
     task = load_japanese_vowels(source_dir=str(tmp_path), seed=3)
     series, speakers = written["TEST"]
-    np.testing.assert_array_equal(task.test.labels, speakers - 1)
+    np.testing.assert_array_equal(task.test.targets, speakers - 1)
     np.testing.assert_array_equal(task.test.lengths, [one.shape[1] for one in series])
-    assert [len(split.labels) for split in task.splits().values()] == [216, 54, 370]
-    assert np.bincount(task.validation.labels).tolist() == [6] * 9
+    assert [len(split.targets) for split in task.splits().values()] == [216, 54, 370]
+    assert np.bincount(task.validation.targets).tolist() == [6] * 9
     # One linear map per channel takes the file's numbers to the inputs.
     raw = np.concatenate(series, axis=1).T
     scaled = valid_frames(task.test)
@@ -81,7 +81,7 @@ def test_spoken_digits_hold_every_recording_once(tmp_path, rng):
     frames, labels, lengths = write_digits(tmp_path, rng)
     task = load_spoken_digits(source_dir=str(tmp_path), seed=0)
     splits = task.splits().values()
-    assert [len(split.labels) for split in splits] == [2168, 382, 450]
+    assert [len(split.targets) for split in splits] == [2168, 382, 450]
     starts = np.concatenate([split.inputs[:, 0] for split in splits])
     mean, deviation = frames.mean(0), frames.std(0)
     expected = frames[np.concatenate([[0], np.cumsum(lengths)[:-1]])]
@@ -91,7 +91,7 @@ def test_spoken_digits_hold_every_recording_once(tmp_path, rng):
     )
     pairs = sorted(zip(labels.tolist(), lengths.tolist()))
     found = sorted(
-        pair for split in splits for pair in zip(split.labels.tolist(), split.lengths.tolist())
+        pair for split in splits for pair in zip(split.targets.tolist(), split.lengths.tolist())
     )
     assert found == pairs
 

@@ -27,9 +27,9 @@ def test_speech_source_follows_the_official_lists(speech):
     assert source.differences[0] == "train: 35 examples, 84,843 were published"
     task = load_source(source)
     for split, k in ((task.train, 2), (task.validation, 0), (task.test, 1)):
-        assert [ALL_WORDS[label] for label in split.labels] == sorted(ALL_WORDS)
+        assert [ALL_WORDS[label] for label in split.targets] == sorted(ALL_WORDS)
         for row in (0, 17, 34):
-            sound = sounds[f"{ALL_WORDS[split.labels[row]]}/{k:02d}.wav"]
+            sound = sounds[f"{ALL_WORDS[split.targets[row]]}/{k:02d}.wav"]
             expected = np.zeros(16_000)
             expected[: sound.size] = sound / 2.0**15
             np.testing.assert_array_equal(split.inputs[[row]][0, :, 0], expected)
@@ -39,10 +39,10 @@ def test_speech_source_follows_the_official_lists(speech):
 def test_speech_source_keeps_only_full_clips_of_ten_words(speech):
     folder, sounds = speech
     task = load_source(speech_commands.speech_source(SpeechSettings(words=10), folder))
-    assert [len(split.labels) for split in task.splits().values()] == [14, 3, 3]
+    assert [len(split.targets) for split in task.splits().values()] == [14, 3, 3]
     read = {}
     for split in task.splits().values():
-        for row, label in enumerate(split.labels):
+        for row, label in enumerate(split.targets):
             samples = np.rint(split.inputs[[row]][0, :, 0] * 2.0**15).astype(np.int16)
             read[samples.tobytes()] = TEN_WORDS[label]
     expected = {
@@ -209,7 +209,7 @@ def test_gsc_source_pads_behind_the_last_frame(speech):
     assert task.train.inputs.shape == (35, 98, 40)
     assert set(task.train.lengths) == {1 + (9000 - 400) // 160}  # the short clips
     assert set(task.test.lengths) == {98}
-    row = int(np.argmax(task.train.labels == ALL_WORDS.index("bird")))
+    row = int(np.argmax(task.train.targets == ALL_WORDS.index("bird")))
     expected = gsc.filter_bank_features(sounds["bird/02.wav"] / 2.0**15, 40)
     np.testing.assert_array_equal(task.train.inputs[row, :54], expected)
     assert not task.train.inputs[row, 54:].any()
@@ -280,13 +280,13 @@ def test_events_source_holds_out_a_part_of_shd(tmp_path, rng):
     settings = EventSettings(num_steps=25)
     source = events.events_source(settings, tmp_path)
     task = load_source(source)
-    assert [len(split.labels) for split in task.splits().values()] == [36, 4, 6]
+    assert [len(split.targets) for split in task.splits().values()] == [36, 4, 6]
     for row, (times, units) in enumerate(test):
         expected, _ = bin_by_hand(times.astype(np.float32).astype(float), units, settings)
         np.testing.assert_array_equal(task.test.inputs[[row]][0], expected)
     totals = np.concatenate([task.train.inputs[:], task.validation.inputs[:]]).sum(axis=(1, 2))
     assert sorted(totals) == list(range(50, 90))
-    learnt = np.concatenate([task.train.labels, task.validation.labels])
+    learnt = np.concatenate([task.train.targets, task.validation.targets])
     np.testing.assert_array_equal(learnt, (totals - 50) % 20)
     late = sum(int((np.float32(times) >= 1.0).sum()) for times, _ in train + test)
     total = sum(len(times) for times, _ in train + test)
@@ -299,7 +299,7 @@ def test_events_source_reads_the_three_files_of_ssc(tmp_path, rng):
     for k, name in enumerate(("train", "valid", "test")):
         write_events(tmp_path / f"ssc_{name}.h5", make_recordings(rng, 3), [k, k + 10, 34])
     task = load_source(events.events_source(EventSettings(dataset="ssc", num_steps=9), tmp_path))
-    assert task.validation.labels.tolist() == [1, 11, 34]
+    assert task.validation.targets.tolist() == [1, 11, 34]
     assert task.test.inputs.shape == (3, 9, 140)
 
 

@@ -55,10 +55,10 @@ def test_text_source_reads_every_review_once(tmp_path):
     ).characters
     task = load_source(source)
     assert task.vocab_size == 3 + len(letters)
-    assert [len(split.labels) for split in task.splits().values()] == [18, 2, 20]
+    assert [len(split.targets) for split in task.splits().values()] == [18, 2, 20]
     read = []
     for split in (task.train, task.validation):
-        for tokens, length, label in zip(*split):
+        for tokens, length, label in zip(*split[:3]):
             kept = "".join(letters[token - 3] for token in tokens[: length - 1])
             assert kept.startswith("good" if label else "bad")
             read.append(kept)
@@ -69,7 +69,7 @@ def test_text_source_reads_every_review_once(tmp_path):
 def test_text_source_holds_out_both_classes(tmp_path):
     write_reviews(tmp_path, make_reviews())
     task = load_source(text.text_source(SETTINGS, tmp_path / "aclImdb"))
-    assert np.bincount(task.validation.labels).tolist() == [1, 1]
+    assert np.bincount(task.validation.targets).tolist() == [1, 1]
 
 
 def test_text_source_names_a_damaged_review(tmp_path):
@@ -114,7 +114,7 @@ def test_retrieval_source_reads_pairs(tmp_path):
     ).characters
     task = load_source(source)
     assert task.train.inputs.shape == (2, 2, 8)
-    assert task.train.labels.tolist() == [0, 1]
+    assert task.train.targets.tolist() == [0, 1]
     assert task.train.lengths.tolist() == [[6, 8], [3, 5]]
     texts = [
         "".join(letters[token - 3] for token in tokens[: length - 1])

@@ -77,10 +77,10 @@ def test_mnist_source_reads_a_prepared_set(tmp_path, no_network):
     build(tmp_path, "mnist", "3.0.1", *images_of((28, 28, 1), {"train": 60, "test": 20}))
     settings = mnist.MnistSettings(order="bit_reversal", reader="tfds")
     task = load_source(mnist.mnist_source(settings, tmp_path))
-    assert [len(split.labels) for split in task.splits().values()] == [54, 6, 20]
+    assert [len(split.targets) for split in task.splits().values()] == [54, 6, 20]
     values = np.rint(255 * task.test.inputs[:][:, 0, 0]).astype(int)
     assert sorted(values) == list(range(20))
-    np.testing.assert_array_equal(task.test.labels, values % 10)
+    np.testing.assert_array_equal(task.test.targets, values % 10)
 
 
 def test_cifar_source_reads_a_prepared_set(tmp_path, no_network):
@@ -104,7 +104,7 @@ def test_text_source_reads_a_prepared_set(tmp_path, no_network):
     settings = text.TextSettings(max_length=9, min_frequency=1, reader="tfds")
     task = load_source(text.text_source(settings, tmp_path))
     letters = count_characters(["bad film", "good film"] * 5, 9, 1).characters
-    for tokens, length, label in zip(*task.test):
+    for tokens, length, label in zip(*task.test[:3]):
         read = "".join(letters[token - 3] for token in tokens[: length - 1])
         assert read == ("good fil" if label else "bad film")
 

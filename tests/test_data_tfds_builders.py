@@ -38,7 +38,7 @@ def test_registered_listops_builder_holds_the_examples_of_the_source(tmp_path, m
         found = [(e["inputs"].tobytes(), int(e["length"]), int(e["label"])) for e in examples]
         expected = [
             (row.tobytes(), int(length), int(label))
-            for row, length, label in zip(split.inputs, split.lengths, split.labels)
+            for row, length, label in zip(split.inputs, split.lengths, split.targets)
         ]
         assert sorted(found) == sorted(expected)  # TFDS shuffles what it writes
 
@@ -62,7 +62,7 @@ def test_pathfinder_rows_are_those_of_the_source(monkeypatch):
     task = source.load_source(pathfinder_source(PATHFINDER))
     for name, split in task.splits().items():
         rows, examples = zip(*tfds_builders.pathfinder_rows(PATHFINDER, name))
-        assert rows == tuple(range(len(split.labels)))
-        assert [example["label"] for example in examples] == split.labels.tolist()
+        assert rows == tuple(range(len(split.targets)))
+        assert [example["label"] for example in examples] == split.targets.tolist()
         images = np.stack([example["image"] for example in examples])
         np.testing.assert_array_equal(images.reshape(len(images), -1, 1), split.inputs.values)

@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from pspike_jax.training import losses, metrics
+from pspike_jax.objectives import metrics
 
 
 def test_sums_merge_to_the_moments_of_all_values(rng):
@@ -40,21 +39,37 @@ def test_share_gives_the_binomial_standard_error():
     )
 
 
-def test_prediction_metrics_ignore_label_minus_one():
-    logits = jnp.array([[2.0, 0.0], [2.0, 0.0], [jnp.nan, jnp.nan]])
-    labels = jnp.array([0, 1, -1])
-    example_losses = losses.cross_entropy(logits, labels)
-    measured = jax.device_get(metrics.prediction_metrics(logits, labels, example_losses))
-    expected = np.log1p(np.exp([-2.0, 2.0])).mean()
-    # Float32 logarithms of numbers near 1.
-    np.testing.assert_allclose(metrics.mean(measured["loss"]), expected, rtol=1e-6)
-    assert metrics.mean(measured["accuracy"]) == 0.5 and measured["loss"]["count"] == 2
+def test_mean_over_steps_has_the_error_of_a_ratio_over_examples(rng):
+    values = rng.normal(2, 1, size=(60, 7)) + rng.normal(0, 1, size=(60, 1))
+    valid = np.arange(7) < rng.integers(0, 8, size=(60, 1))
+    total = None
+    for rows in np.split(np.arange(60), [20, 37]):
+        one = metrics.mean_over_steps(jnp.asarray(values[rows], jnp.float32), valid[rows])
+        total = metrics.merge(total, jax.device_get(one))
+    center = values[valid].mean()
+    # Float32 sums of 60 examples; their squares leave half of what is subtracted.
+    np.testing.assert_allclose(metrics.mean(total), center, rtol=1e-6)
+    lengths = valid.sum(axis=1)
+    apart = np.where(valid, values - center, 0).sum(axis=1)
+    examples = (lengths > 0).sum()
+    expected = np.sqrt(examples / (examples - 1) * (apart**2).sum()) / lengths.sum()
+    np.testing.assert_allclose(metrics.standard_error(total), expected, rtol=1e-5)
+    # Steps of an example share its offset: taken for independent, they would promise more.
+    assert expected > 1.5 * values[valid].std(ddof=1) / np.sqrt(valid.sum())
 
 
-def test_cross_entropy_has_no_gradient_where_there_is_no_example():
-    logits = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
-    gradient = jax.grad(lambda x: jnp.sum(losses.cross_entropy(x, jnp.array([0, -1]))))(logits)
-    assert np.all(np.isfinite(gradient)) and np.all(gradient[1] == 0)
+def test_mean_over_steps_of_one_step_is_a_mean_of_values(rng):
+    values = rng.normal(3, 2, size=(200, 1)).astype(np.float32)
+    one = jax.device_get(metrics.mean_over_steps(jnp.asarray(values), jnp.ones((200, 1), bool)))
+    wide = values.astype(np.float64)
+    np.testing.assert_allclose(metrics.mean(one), wide.mean(), rtol=1e-6)
+    expected = wide.std(ddof=1) / np.sqrt(200)
+    np.testing.assert_allclose(metrics.standard_error(one), expected, rtol=1e-5)
+
+
+def test_a_ratio_over_nothing_has_no_mean():
+    one = metrics.ratio(jnp.array([1.0, -2.0]), jnp.zeros(2), jnp.ones(2, bool))
+    assert np.isnan(metrics.mean(jax.device_get(one)))
 
 
 def make_aux(spikes, mask, p=None):
@@ -90,26 +105,21 @@ def test_activity_metrics_count_spikes_and_neurons(rng):
     np.testing.assert_allclose(metrics.mean(measured["saturated"]), 3 / 12, rtol=1e-7)
 
 
+def test_activity_metrics_count_more_steps_than_32_bits_hold():
+    site = {
+        "spikes": jnp.full(2, 2.0**31),
+        "surrogate": jnp.full(2, 2.0**32),
+        "steps": jnp.full(2, 2**20),  # 2^33 neuron-steps a layer
+        "neurons": jnp.full(2, 2**13),
+        "neuron_spikes": jnp.full((2, 2**13), 2.0**18),
+    }
+    measured = jax.device_get(metrics.activity_metrics({"site": site}))
+    # Powers of two: exact.
+    assert measured["firing_rate"]["count"] == 2.0**34
+    assert metrics.mean(measured["firing_rate"]) == 0.25
+    assert metrics.mean(measured["surrogate"]) == 0.5
+    assert metrics.mean(measured["saturated"]) == 0 and metrics.mean(measured["dead"]) == 0
+
+
 def test_activity_metrics_are_empty_without_spikes():
     assert metrics.activity_metrics({}) == {}
-
-
-def test_firing_rate_penalty_acts_above_the_target_alone():
-    spikes = np.stack([np.full((2, 5, 4), 0.0), np.full((2, 5, 4), 1.0)])
-    p = np.stack([np.full((2, 5, 4), 0.2), np.full((2, 5, 4), 0.6)])
-    aux = {"input": make_aux(spikes, np.ones((2, 5), bool), p)}
-    penalty = losses.firing_rate_penalty(aux, 0.5)
-    # Rates 0.2 and 0.6: (0 + 0.1^2) / 2; float32 rounds 0.6 - 0.5 to 6e-8 in 0.1.
-    assert penalty == pytest.approx(0.005, rel=2e-6)
-    assert losses.firing_rate_penalty({}, 0.5) == 0
-
-
-def test_firing_rate_penalty_pushes_probabilities_down():
-    aux = {"input": make_aux(np.zeros((1, 2, 5, 4)), np.ones((2, 5), bool))}
-
-    def penalty(probability):
-        return losses.firing_rate_penalty({"input": aux["input"] | {"probability": probability}}, 0)
-
-    # d/dP (P / 40)^2 at P = 20 is 2 * 20 / 1600; two float32 roundings.
-    gradient = jax.grad(penalty)(jnp.array([20.0]))
-    np.testing.assert_allclose(gradient, 0.025, rtol=1e-6)

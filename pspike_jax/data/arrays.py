@@ -223,7 +223,8 @@ def _read_inputs(inputs, lengths, vocab_size, objective):
             )
         inputs = inputs[..., None]
     if lengths is None:
-        shape = inputs.shape[:2] if vocab_size is not None and inputs.ndim == 3 else inputs.shape[:1]
+        pairs = vocab_size is not None and inputs.ndim == 3
+        shape = inputs.shape[: 2 if pairs else 1]
         steps = inputs.shape[len(shape)] if inputs.ndim > len(shape) else 0
         lengths = np.full(shape, steps, np.int32)
     lengths = plain(lengths, "lengths")

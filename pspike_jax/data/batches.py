@@ -1,10 +1,10 @@
 """Tasks and batches: the one shape in which every data set reaches a model.
 
-A batch is {"inputs", "lengths", "targets"}: inputs (B, L) int32 tokens or (B, L, F) float32, lengths
-(B,) int32 in [1, L], targets int32 or float32 as the objective wants them, absent where it makes
-them of the inputs. Pairs of documents have inputs (B, 2, L) and lengths (B, 2). Irregular steps
-bring "dt" (B, L), packed rows "resets" and "ids" (B, L). Which rows a batch holds is a pure function
-of (seed, step), so a restart, or another number of processes, changes nothing.
+A batch is {"inputs", "lengths", "targets"}: inputs (B, L) int32 tokens or (B, L, F) float32,
+lengths (B,) int32 in [1, L], targets int32 or float32 as the objective wants them, absent where it
+makes them of the inputs. Pairs of documents have inputs (B, 2, L) and lengths (B, 2). Irregular
+steps bring "dt" (B, L), packed rows "resets" and "ids" (B, L). Which rows a batch holds is a pure
+function of (seed, step), so a restart, or another number of processes, changes nothing.
 """
 
 import dataclasses

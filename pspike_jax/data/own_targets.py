@@ -116,6 +116,8 @@ def _choose(targets: np.ndarray, length: int) -> Objective:
     """Return the objective that targets ask for by dtype and shape."""
     real, shape = targets.dtype.kind == "f", targets.shape
     if real and targets.ndim == 3:
+        if shape[1] != length:
+            raise ValueError(f"targets have {shape[1]} steps, inputs have {length}")
         objective = StepRegression(shape[2])
     elif real and targets.ndim == 2 and shape[1] == length > 1:
         raise ValueError(
@@ -133,8 +135,6 @@ def _choose(targets: np.ndarray, length: int) -> Objective:
             f"targets are {targets.dtype} {shape}; classes are (n,) or, of steps, (n, {length}); "
             "give objective=Counts() for counts, or floats for numbers"
         )
-    if real and shape[1] != length and targets.ndim == 3:
-        raise ValueError(f"targets have {shape[1]} steps, inputs have {length}")
     return objective
 
 
@@ -154,8 +154,8 @@ def _classes(targets, objective, class_names):
         found = np.unique(targets[targets >= 0] if targets.ndim > 1 else targets)
         if len(found) > max(_FEW, targets.shape[0] // 2) and targets.ndim == 1:
             raise ValueError(
-                f"{len(found)} different integers in {len(targets)} targets: give floats to regress "
-                f"them, or objective=Classification({int(found[-1]) + 1})"
+                f"{len(found)} different integers in {len(targets)} targets: give floats to "
+                f"regress them, or objective=Classification({int(found[-1]) + 1})"
             )
         if not np.array_equal(found, np.arange(len(found))):
             numbers = np.searchsorted(found, np.maximum(targets, found[0])).astype(np.int32)
@@ -181,4 +181,3 @@ def _named(targets, objective, names):
     count = len(names) if objective.num_classes is None else objective.num_classes
     objective = dataclasses.replace(objective, num_classes=count, names=names)
     return np.asarray(flat, np.int32).reshape(targets.shape), objective
-

@@ -92,7 +92,7 @@ def check_groups(groups: Any, parts: Parts) -> None:
         for row, group in zip(rows, numbers[rows]):
             if owner.setdefault(group, name) != name:
                 raise ValueError(
-                    f"group {np.asarray(groups)[row]!r} is in {owner[group]} and in {name}"
+                    f"group {np.asarray(groups)[row].item()!r} is in {owner[group]} and in {name}"
                 )
 
 

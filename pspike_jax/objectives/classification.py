@@ -65,11 +65,11 @@ class Classification:
     needs_targets: ClassVar[bool] = True
 
     def __post_init__(self):
-        for name in ("names", "class_weights"):  # hashable: an objective is a constant of a jit
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                kind = str if name == "names" else float
-                object.__setattr__(self, name, tuple(map(kind, value)))
+        # Tuples are hashable: an objective is a constant of a compiled step.
+        if self.names is not None:
+            object.__setattr__(self, "names", tuple(map(str, self.names)))
+        if self.class_weights is not None and not isinstance(self.class_weights, str):
+            object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
         if self.num_classes is not None and self.num_classes < 2:
             raise ValueError(f"num_classes is {self.num_classes}, expected at least 2")
         if not 0 <= self.label_smoothing < 1:

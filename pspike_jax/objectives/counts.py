@@ -74,8 +74,8 @@ class Counts:
         packed = np.ndim(targets) == 3
         shape = inputs.shape[:2] if self.per_step or packed else inputs.shape[:1]
         check_shape(targets, [(*shape, self.num_outputs)], where)
-        if targets.dtype.kind not in "iu" and targets.dtype not in (np.float32, np.float16):
-            raise TypeError(f"{where}: targets are {targets.dtype}, expected integers or float32")
+        if targets.dtype.kind not in "iuf":
+            raise TypeError(f"{where}: targets are {targets.dtype}, expected integers or floats")
         with np.errstate(invalid="ignore"):
             bad = (targets < -1) | ((targets < 0) & (targets > -1)) | np.isinf(targets)
             bad |= (targets > 0) & (targets != np.floor(targets))

@@ -75,9 +75,10 @@ class Regression:
     ) -> None:
         """Refuse targets that are no numbers; see `Objective.check`."""
         check_shape(targets, self._shapes(inputs, lengths, targets), where)
-        if targets.dtype not in (np.float32, np.float16):
-            raise TypeError(f"{where}: targets are {targets.dtype}, expected float32 or float16")
-        refuse(targets, np.isinf(targets), f"{where}: targets", "finite numbers")
+        if targets.dtype.kind != "f":
+            raise TypeError(f"{where}: targets are {targets.dtype}, expected floats")
+        too_large = np.abs(targets) > np.finfo(np.float32).max
+        refuse(targets, too_large, f"{where}: targets", "finite numbers of float32")
         missing = np.isnan(targets)
         if targets.ndim <= 2 and not self.per_step:  # not packed: each example is for learning
             missing = missing if targets.ndim == 1 else missing & missing.all(axis=1)[:, None]
