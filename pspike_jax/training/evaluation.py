@@ -238,7 +238,7 @@ def evaluate(
         run_split, model, variables, examples, objective=task.objective, batch_size=batch_size,
         mesh=mesh,
     )
-    merit, key = task.objective.merit[0], free_key(key)
+    merit, key = task.objective.merit[0], free_key(key, mesh)
     with jax.set_mesh(mesh):  # whatever the caller's is
         if not stochastic:
             return {"sampled": _result([run(key=key)[0]], merit)}
@@ -250,14 +250,16 @@ def evaluate(
     }
 
 
-def free_key(key: jax.Array) -> jax.Array:
-    """Return a key that is on no mesh: the caller's may have been made under another one.
+def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
+    """Return a key for a mesh: the caller's may have been made under another one.
 
     Args:
       key: a typed key.
+      mesh: the mesh.
     """
-    words = jax.device_get(jax.random.key_data(key))
-    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+    words, kind = jax.device_get(jax.random.key_data(key)), jax.random.key_impl(key)
+    with jax.set_mesh(mesh):
+        return jax.random.wrap_key_data(words, impl=kind)
 
 
 def choose_mesh(variables: Any, batch_size: int) -> Mesh:

@@ -60,11 +60,11 @@ def predict(
             raise ValueError(f"draws is {draws}, expected at least {1 + spread}")
     else:
         draws = 1
-    key = threefry_key(0) if key is None else free_key(key)
     batch_size = min(batch_size, len(split.lengths))
     mesh = choose_mesh(variables, batch_size)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // parts) * parts
+    key = free_key(threefry_key(0) if key is None else key, mesh)
     mean = squares = None
     with jax.set_mesh(mesh):  # whatever the caller's is
         for draw in range(draws):
