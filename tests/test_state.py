@@ -1,24 +1,32 @@
 """The training step: pure, sharded like unsharded, and honest about what is not finite."""
 
+import dataclasses
 import functools
+from multiprocessing.reduction import ForkingPickler
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from tiny import TinySpiking, one_device, tiny_settings, tiny_task
+from tiny import TinySpiking, one_device, tiny, tiny_settings, tiny_task
 
-import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
-from pspike_jax.training import create_state, make_mesh
+from pspike_jax.objectives import Forecast, metrics
+from pspike_jax.training import (
+    OptimizerSettings,
+    create_state,
+    make_mesh,
+    shard_batch,
+    train_step,
+)
 from pspike_jax.training.losses import firing_rate_penalty
-from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import abstract_state, compile_train_step, state_shapes
-from pspike_jax.training.window import leaf_paths
+from pspike_jax.training.creation import state_shapes
+from pspike_jax.training.state import compile_train_step, leaf_paths
 
 
-def first_batch():
-    return train_batch(tiny_task().train, seed=0, step=0, batch_size=16)
+def first_batch(step=0):
+    return train_batch(tiny_task().train, seed=0, step=step, batch_size=16)
 
 
 def program(mesh, **changes):
@@ -47,7 +55,7 @@ def run_steps(fresh, advance, steps=3):
 def test_train_step_changes_every_parameter(one):
     fresh, advance = one
     # The rate of step 0 is 0 under a warm-up: count on.
-    later = jax.tree.map(lambda x: x + 3 if x.dtype == jnp.int32 else x, fresh().opt_state)
+    later = fresh().opt_state._replace(count=fresh().opt_state.count + 3)
     before, (after, _) = fresh(), advance(fresh().replace(opt_state=later), first_batch())
     pairs = zip(jax.tree.leaves(before.variables), jax.tree.leaves(after.variables))
     for path, (a, b) in zip(leaf_paths(before.variables), pairs):
@@ -115,23 +123,22 @@ def test_firing_rate_weight_adds_the_penalty_to_what_is_minimised(one):
     assert punished[0]["penalty"]["sum"] == pytest.approx(mean_rate**2, rel=0.5)
 
 
-def test_firing_rate_penalty_has_a_gradient_through_a_model_of_the_zoo():
-    model = pspike_jax.create_model(
-        "pspikessm", num_classes=3, d_model=4, d_state=4, n_layers=1, vocab_size=None
-    )
-    inputs = jnp.asarray(first_batch()["inputs"])
-    rngs = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
-    params = jax.jit(model.init)(rngs, inputs)["params"]
+def test_firing_rate_penalty_has_a_gradient(one):
+    state = one[0]()
+    batch = first_batch()
 
     @jax.jit
     @jax.value_and_grad
     def penalty(params):
-        _, aux = model.apply({"params": params}, inputs, sampling="mean")
-        return firing_rate_penalty(aux, 0.0)
+        _, aux = state.model.apply(
+            state.variables | {"params": params}, batch["inputs"], batch["lengths"],
+            sampling="mean",
+        )
+        return firing_rate_penalty(aux["sites"], 0.0)
 
-    value, gradient = penalty(params)
+    value, gradient = penalty(state.params)
     size = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient))
-    lower = jax.tree.map(lambda p, g: p - 0.1 * value / size * g, params, gradient)
+    lower = jax.tree.map(lambda p, g: p - 0.1 * value / size * g, state.params, gradient)
     # A step that should take a tenth off: half of that allows for curvature.
     assert penalty(lower)[0] < 0.95 * value
 
@@ -157,41 +164,142 @@ def test_create_state_does_not_depend_on_the_mesh():
     jax.tree.map(close, one.params, many.params)
 
 
-def test_abstract_state_matches_the_state():
+def test_state_shapes_match_the_state():
     arguments = (TinySpiking(), tiny_task(), tiny_settings(), one_device())
-    abstract, state = abstract_state(*arguments), create_state(*arguments)
+    abstract, state = state_shapes(*arguments), create_state(*arguments)
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(abstract))
     for a, b in zip(jax.tree.leaves(abstract), jax.tree.leaves(state)):
         assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
 
 
-def test_abstract_state_keeps_collections_that_are_neither_parameters_nor_statistics():
-    task = from_arrays(np.ones((20, 8, 1)), np.arange(20) % 2, validation=0.2, test=0.0, seed=0)
-    model = pspike_jax.create_model(
-        "pspikessm", preset="official", d_model=4, d_state=4, n_layers=1, num_classes=2,
-        vocab_size=None, l_max=None,
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (tiny(num_outputs=4), ValueError, r"outputs of shape \(1, 4\) for one .* \(1, 3\)"),
+        (tiny(pool="none"), ValueError, r"outputs of shape \(1, 6, 3\) for one example"),
+        (tiny(vocab_size=7), ValueError, "vocab_size is 7, expected None"),
+        (tiny(features=[8]), TypeError, "TinySpiking: features cannot be hashed"),
+    ],
+)
+def test_state_shapes_refuse_a_model_of_another_task(model, error, message):
+    with pytest.raises(error, match=message):
+        state_shapes(model, tiny_task(), tiny_settings(), one_device())
+
+
+def test_create_state_starts_from_given_variables_and_initializes_the_rest():
+    make = lambda **options: create_state(
+        TinySpiking(), tiny_task(), tiny_settings(), one_device(), **options
     )
-    arguments = (model, task, tiny_settings(), one_device())
-    leaves = jax.tree.leaves(state_shapes(*arguments))
-    assert not any(isinstance(leaf, jax.Array) for leaf in leaves), "shapes alone were asked for"
-    state = abstract_state(*arguments)
-    (logits, _) = jax.eval_shape(
-        lambda variables: model.apply(variables, jnp.ones((1, 8, 1)), noise=0.5), state.variables
+    old = jax.device_get(make().variables)
+    old["params"]["encoder"]["kernel"] = np.full((2, 8), 7.0)
+    body = old | {"params": {k: v for k, v in old["params"].items() if k != "head"}}
+    state = make(variables=body)
+    np.testing.assert_array_equal(state.params["encoder"]["kernel"], body["params"]["encoder"]["kernel"])
+    np.testing.assert_array_equal(state.params["head"]["kernel"], make().params["head"]["kernel"])
+    other = {"params": {"head": {"kernel": np.ones((8, 5))}, "tail": np.ones(2)}}
+    with pytest.raises(ValueError, match="params/head/kernel has shape \\(8, 5\\), .*\n.*tail"):
+        make(variables=other)
+
+
+@pytest.mark.parametrize("pattern", ["encoder", "decay", "*/kernel", "encoder/kernel"])
+@pytest.mark.parametrize("optimizer", [None, optax.sgd(0.1)])
+def test_frozen_parameters_stay_as_they_are(pattern, optimizer):
+    settings = tiny_settings(optimizer=OptimizerSettings(schedule="constant"))
+    state = create_state(
+        TinySpiking(), tiny_task(), settings, one_device(), frozen=[pattern], optimizer=optimizer
     )
-    assert set(state.variables) == {"params", "batch_stats", "constants"}
-    assert isinstance(jax.tree.leaves(state.constants)[0], jax.Array) and logits.shape == (1, 2)
+    after, _ = jax.jit(train_step)(state, first_batch())
+    same = jax.tree.map(np.array_equal, state.params, after.params)
+    assert same["encoder"]["kernel"] and not same["norm"]["bias"] and not same["head"]["bias"]
+    assert same["head"]["kernel"] == (pattern in ("decay", "*/kernel"))
+
+
+def test_frozen_names_what_matches_nothing():
+    with pytest.raises(ValueError, match="frozen 'boddy' is no role"):
+        create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device(), frozen="boddy")
+
+
+def test_accumulated_batches_make_the_update_of_their_mean_gradient():
+    """Two batches of accumulated gradients move as plain SGD by their mean does."""
+    make = lambda accumulate: create_state(
+        tiny(), tiny_task(), tiny_settings(accumulate=accumulate), one_device(),
+        optimizer=optax.sgd(1.0),
+    )
+    step, batches = jax.jit(train_step), [first_batch(), first_batch(step=1)]
+    state = make(2)
+    for batch in batches:
+        before, (state, _) = state, step(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, before.params, make(1).params)
+    alone = []
+    for number, batch in enumerate(batches):
+        one = make(1).replace(step=jnp.int32(number), batch_stats=make(1).batch_stats)
+        alone.append(jax.tree.map(jnp.subtract, step(one, batch)[0].params, one.params))
+    expected = jax.tree.map(lambda p, a, b: p + (a + b) / 2, make(1).params, *alone)
+    # Sums of a few float32 numbers of order 0.1, in another order.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), state.params, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pinball:
+    """An objective of the caller's own: the median, without a metric named loss."""
+
+    merit = ("pinball", "min")
+    num_outputs, per_step, needs_targets = 1, False, True
+
+    def check(self, inputs, lengths, targets, where):
+        assert targets.shape == lengths.shape, where
+
+    def __call__(self, outputs, batch):
+        valid = ~jnp.isnan(batch["targets"])
+        error = jnp.abs(jnp.where(valid, batch["targets"] - outputs[:, 0], 0.0))
+        return error, valid.astype(jnp.float32), {"pinball": metrics.sums(error, valid)}
+
+    def summary(self, outputs, targets, lengths):
+        return {}
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("objective", "targets", "fields"),
     [
-        ({"num_classes": 4}, r"logits of shape \(1, 4\) for one example, expected \(1, 3\)"),
-        ({"pool": "none"}, r"logits of shape \(1, 6, 3\) for one example"),
-        ({"vocab_size": 7}, "vocab_size is 7, expected None"),
+        (None, lambda x: x.mean(axis=(1, 2)), {"num_outputs": 1}),
+        (None, lambda x: x, {"num_outputs": 2, "pool": "none"}),
+        (None, lambda x: (x[..., 0] > 1).astype(int), {"num_outputs": 2, "pool": "none"}),
+        (Forecast(1), lambda x: None, {"num_outputs": 2, "pool": "none"}),
+        (Pinball(), lambda x: x.mean(axis=(1, 2)), {"num_outputs": 1}),
     ],
 )
-def test_abstract_state_refuses_a_model_of_another_task(fields, message):
-    fields = {"num_classes": 3, "vocab_size": None} | fields
-    model = pspike_jax.create_model("pspikessm", d_model=4, d_state=4, n_layers=1, **fields)
-    with pytest.raises(ValueError, match=message):
-        abstract_state(model, tiny_task(), tiny_settings(), one_device())
+def test_train_step_minimises_every_objective(objective, targets, fields):
+    inputs = tiny_task().train.inputs
+    task = from_arrays(inputs, targets(inputs), objective=objective, validation=0.2, seed=0)
+    settings = tiny_settings(steps=40, optimizer=OptimizerSettings(schedule="constant"))
+    state = create_state(tiny(**fields), task, settings, one_device())
+    batch = train_batch(task.train, seed=0, step=0, batch_size=16)
+    step, losses = jax.jit(train_step), []
+    for _ in range(40):
+        state, measured = step(state, batch)
+        losses.append(float(metrics.mean(measured["loss"])))
+    # Forty steps on one batch: a loss of order 1 with noise of 1/sqrt(16) falls visibly.
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_activity_of_a_huge_batch_does_not_overflow():
+    """2^33 neuron-steps: the sums are numbers, nothing of that size is made."""
+    one = jnp.ones(8)
+    site = {
+        "spikes": one * 2.0**29, "probability": one * 2.0**29, "steps": one * 2.0**22,
+        "neurons": one * 2.0**8, "neuron_spikes": jnp.ones((8, 4)), "surrogate": one,
+    }
+    assert float(firing_rate_penalty({"a": site}, 0.25)) == pytest.approx(0.0625, rel=1e-6)
+    rate = metrics.activity_metrics({"a": site})["firing_rate"]
+    assert float(rate["sum"] / rate["count"]) == pytest.approx(0.5, rel=1e-6)
+
+
+def test_results_can_be_sent_to_another_process():
+    state = create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
+    sent = ForkingPickler.loads(bytes(ForkingPickler.dumps(state)))
+    assert jax.tree.structure(sent) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, sent.params, state.params)
+    step = jax.jit(train_step)
+    found, expected = step(sent, first_batch())[0], step(state, first_batch())[0]
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)

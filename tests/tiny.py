@@ -5,6 +5,7 @@ As a program, `python tests/tiny.py WORKDIR`, it makes one training run that a t
 of a run on a mesh of two by two devices.
 """
 
+import dataclasses
 import sys
 
 import flax.linen as nn
@@ -14,20 +15,43 @@ import numpy as np
 
 from pspike_jax.data import Task, from_arrays
 from pspike_jax.functional.sampling import sample_spikes
+from pspike_jax.nn.roles import role
 from pspike_jax.training import OptimizerSettings, TrainSettings, fit, make_mesh
 from pspike_jax.training.distributed import start_processes
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyConfig:
+    """Sizes of the tiny model, as every model of the zoo has them in `config`.
+
+    Attributes:
+      num_outputs: number of outputs.
+      features: H.
+      pool: "mean", or "none" for outputs at every step.
+      vocab_size: None, the inputs are numbers.
+    """
+
+    num_outputs: int = 3
+    features: int = 8
+    pool: str = "mean"
+    vocab_size: int | None = None
+
+
+def tiny(**fields) -> "TinySpiking":
+    """Return the tiny model with the given fields of its config."""
+    return TinySpiking(TinyConfig(**fields))
 
 
 class TinySpiking(nn.Module):
     """Dense -> batch norm -> one sampler -> mean over valid steps -> dropout -> dense.
 
     Attributes:
-      num_classes: number of classes.
-      features: H.
+      config: sizes.
+      stochastic: False for mean-field passes alone, which draw nothing.
     """
 
-    num_classes: int = 3
-    features: int = 8
+    config: TinyConfig = TinyConfig()
+    stochastic: bool = True
 
     @nn.compact
     def __call__(
@@ -41,11 +65,20 @@ class TinySpiking(nn.Module):
         capture=False,
     ):
         """Follow the call of the models of the zoo."""
-        drive = nn.Dense(self.features, use_bias=False, name="encoder")(inputs)
-        drive = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(drive)
+        features = self.config.features
+        kernel = role(nn.initializers.lecun_normal(), ("inputs", "features"), "decay")
+        bias = role(nn.initializers.zeros, ("features",), "no_decay")
+        scale = role(nn.initializers.ones, ("features",), "no_decay")
+        drive = nn.Dense(features, use_bias=False, kernel_init=kernel, name="encoder")(inputs)
+        drive = nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, scale_init=scale, bias_init=bias,
+            name="norm",
+        )(drive)
         p = jnp.clip(drive, 0, 1)
         valid = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
-        if sampling == "mean":
+        inside = jnp.float32((drive >= 0) & (drive <= 1) & valid)
+        valid = jnp.float32(valid)
+        if sampling == "mean" or not self.stochastic:
             spikes = p
         else:
             if noise is None:
@@ -54,19 +87,28 @@ class TinySpiking(nn.Module):
                 draw = lambda i: jax.random.uniform(jax.random.fold_in(key, i), drive.shape[1:])
                 noise = jax.vmap(draw)(ids)
             spikes = sample_spikes(drive, noise=noise)
-        pooled = jnp.sum(spikes * valid, axis=1) / jnp.maximum(lengths[:, None], 1)
-        pooled = nn.Dropout(0.1, deterministic=not train)(pooled)
+        if self.config.pool == "mean":
+            steps = jnp.maximum(lengths[:, None], 1).astype(jnp.float32)
+            spread = jnp.sum(spikes * valid, axis=1) / steps
+        else:
+            spread = spikes
+        spread = nn.Dropout(0.1, deterministic=not train)(spread)
+        one = jnp.float32(1)
         counts = {
             "spikes": jnp.sum(spikes * valid),
             "probability": jnp.sum(p * valid),
             "steps": jnp.sum(valid),
-            "neurons": self.features,
-            "fan_out": self.num_classes,
+            "neurons": one * features,
+            "fan_out": one * self.config.num_outputs,
             "neuron_spikes": jnp.sum(spikes * valid, axis=(0, 1)),
-            "surrogate": jnp.sum((drive >= 0) & (drive <= 1) & valid),
+            "surrogate": jnp.sum(inside),
         }
-        aux = {"input": {name: jnp.asarray(count)[None] for name, count in counts.items()}}
-        return nn.Dense(self.num_classes, name="head")(pooled), aux
+        counts = {name: jnp.asarray(count)[None] for name, count in counts.items()}
+        aux = {"sites": {"input": counts}, "losses": {}, "macs": {"encoder": counts["steps"][0]}}
+        head = nn.Dense(
+            self.config.num_outputs, kernel_init=kernel, bias_init=bias, name="head"
+        )
+        return head(spread), aux
 
 
 def tiny_task(seed: int = 0) -> Task:

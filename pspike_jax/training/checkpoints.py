@@ -1,36 +1,43 @@
-"""Checkpoints by Orbax, each sealed: one that was cut short, or damaged, is never taken for whole.
+"""Checkpoints by Orbax, each with a manifest: one cut short, or damaged, is never taken for whole.
 
   DIR/00000100/state/         what Orbax wrote: step, parameters, statistics, optimizer, key
   DIR/00000100/metrics.jsonl  the run's lines of metrics up to that step
-  DIR/00000100/seal.json      written last: size and SHA-256 of every file, validation scores
+  DIR/00000100/manifest.json  written last: size and SHA-256 of every file, validation scores
   DIR/00000107-unfinished/    of a run that was told to stop between step 107 and what follows it
 
-No step of this relies on renaming; a folder without a seal is not a checkpoint. A save goes on in a
-thread while the next steps run. Every process writes the shards that it holds; process 0 writes the
-seal, removes what the policy does not keep, and says which checkpoint all of them read.
+No step of this relies on renaming; a folder without a manifest is not a checkpoint, and neither is
+a file, or a link. A save goes on in a thread while the next steps run. Every process writes the
+shards that it holds; process 0 writes the manifest, removes what the policy does not keep, and says
+which checkpoint all of them read. Orbax's own policies know neither damage, nor unfinished steps,
+nor two files in the place of a folder, so what stays is chosen here.
 """
 
 import concurrent.futures
+import contextlib
 import os
 import re
+import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from pspike_jax.training import metrics
-from pspike_jax.training.distributed import agree, is_primary, meet
-from pspike_jax.training.files import write_whole
-from pspike_jax.training.seals import SEAL, find_damage, make_seal, read_seal
-from pspike_jax.training.state import TrainState
+from pspike_jax.objectives import metrics
+from pspike_jax.training.distributed import barrier, broadcast, is_primary
+from pspike_jax.training.files import atomic_write, is_folder, is_remote, set_aside, space_hint
+from pspike_jax.training.manifest import MANIFEST, find_damage, make_manifest, read_manifest
+from pspike_jax.training.state import TrainState, leaf_paths
 
 LEAVES = ("step", "params", "batch_stats", "opt_state", "key")
 LOG = "metrics.jsonl"
 UNFINISHED = "-unfinished"
+PROBE = ".probe"
+PLAIN = re.compile(r"[\w./+=,@-]*", re.ASCII)  # Orbax globs some paths, and quotes none
 
 
 class Entry(NamedTuple):
@@ -54,45 +61,76 @@ class Restored(NamedTuple):
     Attributes:
       state: as it was saved.
       log: file of the lines of metrics up to its step.
-      window: sums of the steps since the last of them; None right after one.
+      sums: of the steps since the last of them; None right after one.
     """
 
     state: TrainState
     log: epath.Path
-    window: metrics.Metrics | None
+    sums: metrics.Metrics | None
 
 
 class Checkpoints:
     """The checkpoints of one run: the newest ones, and the best ones by validation."""
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int, keep_best: int):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int,
+        keep_best: int,
+        merit: tuple[str, str] = ("accuracy", "max"),
+    ):
         """Use a folder, made at the first save.
 
         Args:
           directory: the folder; may be a bucket of an object storage.
           keep: newest checkpoints that stay.
           keep_best: best checkpoints that stay besides them.
+          merit: name of the score that says which are best, and "max" or "min".
         """
         self.directory = epath.Path(directory)
-        self.keep = keep
-        self.keep_best = keep_best
+        self.keep, self.keep_best, self.merit = keep, keep_best, merit
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future | None = None
+        self._proven = False  # that what is written here can be read
+        self._closing = contextlib.ExitStack()
+
+    def prove(self) -> None:
+        """Write a small checkpoint, read it and remove it, before any step is paid for.
+
+        Raises:
+          OSError: checkpoints cannot be written to this folder, or not be read from it.
+        """
+        folder = self.directory / PROBE
+        tree = {"probe": jnp.arange(2, dtype=jnp.float32)}
+        try:
+            self._make_folder(folder)
+            ocp.save(self._plain(folder) / "state", tree)
+            jax.block_until_ready(ocp.load(self._plain(folder) / "state", tree))
+        except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
+            raise OSError(
+                f"checkpoints cannot be kept in {self.directory}{space_hint(error, folder)}: {error}"
+            ) from error
+        finally:
+            barrier("probe")
+            if is_primary():
+                with contextlib.suppress(OSError):
+                    _remove(folder)
 
     def save(
         self,
         state: TrainState,
         scores: Mapping[str, float] | None,
         log: str,
-        window: metrics.Metrics | None = None,
+        sums: metrics.Metrics | None = None,
     ) -> None:
-        """Begin to write a checkpoint, its seal, and to remove those that the policy does not keep.
+        """Begin to write a checkpoint, its manifest, and to remove those that are not kept.
 
         Args:
           state: what to keep; it may be donated as soon as this returns.
           scores: validation metrics by name, or None where this step was not validated.
           log: the lines of metrics so far.
-          window: sums of the steps since the last line of metrics, where the run stops before what
+          sums: of the steps since the last line of metrics, where the run stops before what
             follows this step; else None.
 
         Raises:
@@ -100,21 +138,19 @@ class Checkpoints:
             whole are as they were.
         """
         self.wait()
-        entry = Entry(int(state.step), window is None)
+        entry = Entry(int(state.step), sums is None)
         folder = self._folder(entry)
-        seal = {
+        contents = {
             "step": entry.step,
             "scores": dict(scores or {}),
-            "window": jax.tree.map(lambda x: np.asarray(x).tolist(), window),
+            "sums": jax.tree.map(lambda x: np.asarray(x).tolist(), sums),
         }
-        with _Writing(self, entry):
-            if is_primary():
-                _remove(folder)
-                folder.mkdir(parents=True)
-            meet(f"checkpoint {folder.name}")
-            tree = {name: getattr(state, name) for name in LEAVES}
-            response = ocp.save_async(folder / "state", tree)
-        self._saving = self._thread.submit(self._finish, entry, seal, log, response)
+        tree = {name: getattr(state, name) for name in LEAVES}
+        shapes = jax.tree.map(_abstract, tree)
+        with self._writing(entry):
+            self._make_folder(folder)
+            response = ocp.save_async(self._plain(folder) / "state", tree)
+        self._saving = self._thread.submit(self._finish, entry, contents, log, response, shapes)
 
     def check(self) -> None:
         """Raise what went wrong in a save that has ended.
@@ -138,6 +174,7 @@ class Checkpoints:
     def close(self) -> None:
         """Wait until nothing is written any more, whatever became of it."""
         self._thread.shutdown()
+        self._closing.close()
 
     def restore_latest(self, like: TrainState) -> Restored | None:
         """Read the newest whole checkpoint; warn about newer ones that are not whole.
@@ -151,16 +188,18 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint is whole, but not of such a state.
         """
-        entry = self._choose(sorted(self._entries(), reverse=True), "the checkpoint of ")
-        if entry is None:
+        newest = sorted(self._entries(), reverse=True)
+        found = self._first(newest, "the checkpoint of ", like)
+        if found is None:
             return None
+        entry, state = found
         folder = self._folder(entry)
-        window = read_seal(folder)["window"]
-        sums = jax.tree.map(np.float64, window, is_leaf=lambda value: isinstance(value, list))
-        return Restored(self._restore(entry, like), folder / LOG, sums)
+        sums = read_manifest(folder)["sums"]
+        sums = jax.tree.map(np.float64, sums, is_leaf=lambda value: isinstance(value, list))
+        return Restored(state, folder / LOG, sums)
 
     def restore_best(self, like: TrainState) -> TrainState:
-        """Read the checkpoint with the best validation accuracy; among equals, the lowest loss.
+        """Read the checkpoint with the best merit; among equals, the lowest loss.
 
         Args:
           like: a state with the shapes and shardings to restore into.
@@ -172,12 +211,26 @@ class Checkpoints:
           FileNotFoundError: no whole checkpoint has validation scores.
           ValueError: the checkpoint is whole, but not of such a state.
         """
-        entry = self._choose(_by_merit(self._seals()), "the best checkpoint, ")
-        if entry is None:
+        found = self._first(self._by_merit(), "the best checkpoint, ", like)
+        if found is None:
             raise FileNotFoundError(
                 f"no whole checkpoint with validation scores in {self.directory}"
             )
-        return self._restore(entry, like)
+        return found[1]
+
+    def _first(
+        self, candidates: list[Entry], what: str, like: TrainState
+    ) -> tuple[Entry, TrainState] | None:
+        """Return the first candidate that is whole and can be read."""
+        while (entry := self._choose(candidates, what)) is not None:
+            try:
+                return entry, self._restore(entry, like)
+            except _Unreadable as error:
+                if jax.process_count() > 1:  # the others may have read it
+                    raise
+                warnings.warn(f"skipped {what}{entry}: {error}", stacklevel=3)
+                candidates = candidates[candidates.index(entry) + 1 :]
+        return None
 
     def _choose(self, candidates: Iterable[Entry], what: str) -> Entry | None:
         """Return the first whole candidate of process 0, in every process."""
@@ -189,111 +242,143 @@ class Checkpoints:
                     code = 2 * entry.step + entry.finished
                     break
                 warnings.warn(f"skipped {what}{entry}: {damage}", stacklevel=3)
-        code = agree(code)
+        code = broadcast(code)
         return None if code < 0 else Entry(code // 2, bool(code % 2))
 
-    def _finish(self, entry: Entry, seal: dict[str, Any], log: str, response: Any) -> None:
-        with _Writing(self, entry):
+    def _finish(
+        self, entry: Entry, contents: dict[str, Any], log: str, response: Any, shapes: Any
+    ) -> None:
+        folder = self._folder(entry)
+        with self._writing(entry):
             response.result()
+            if not self._proven and jax.process_count() == 1:
+                self._read_back(folder, shapes)
             if is_primary():
-                folder = self._folder(entry)
-                write_whole(folder / LOG, log)
-                write_whole(folder / SEAL, make_seal(folder, seal))
+                atomic_write(folder / LOG, log)
+                atomic_write(folder / MANIFEST, make_manifest(folder, contents))
+        self._proven = True
         if is_primary():
             self._prune()
+
+    def _read_back(self, folder: epath.Path, shapes: Any) -> None:
+        """See that what was written can be read, into memory of the host."""
+        empty = lambda leaf: np.empty(leaf.shape, leaf.dtype)
+        host = jax.tree.map(empty, {name: shapes[name] for name in LEAVES if name != "key"})
+        ocp.load(self._plain(folder) / "state", host | {"key": ocp.PLACEHOLDER})
 
     def _folder(self, entry: Entry) -> epath.Path:
         return self.directory / f"{entry.step:08d}{'' if entry.finished else UNFINISHED}"
 
+    def _make_folder(self, folder: epath.Path) -> None:
+        """Make an empty folder in process 0; what stands there and is none is set aside."""
+        if is_primary():
+            if not is_remote(folder) and os.path.lexists(folder) and not is_folder(folder):
+                set_aside(folder)
+            _remove(folder)
+            folder.mkdir(parents=True)
+        barrier(f"checkpoint {folder.name}")
+
+    def _plain(self, folder: epath.Path) -> epath.Path:
+        """Return a path to a folder of checkpoints that Orbax reads as it is written."""
+        if is_remote(folder) or PLAIN.fullmatch(os.fspath(folder)):
+            return folder
+        if not hasattr(self, "_alias"):
+            place = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="pspike-"))
+            self._alias = epath.Path(place) / "checkpoints"
+            self._alias.symlink_to(self.directory)
+        return self._alias / folder.name
+
     def _entries(self) -> list[Entry]:
         if not self.directory.is_dir():
             return []
-        names = (path.name for path in self.directory.iterdir())
+        names = {path.name for path in self.directory.iterdir()}
         found = (re.fullmatch(rf"(\d+)({UNFINISHED})?", name) for name in names)
-        return [Entry(int(match[1]), match[2] is None) for match in found if match]
+        entries = [Entry(int(match[1]), match[2] is None) for match in found if match]
+        return [entry for entry in entries if self._folder(entry).name in names]
 
-    def _seals(self) -> dict[Entry, dict[str, Any]]:
-        """Return the seals that can be read; their files are not looked at."""
-        seals = {entry: read_seal(self._folder(entry)) for entry in self._entries()}
-        return {entry: seal for entry, seal in seals.items() if seal is not None}
+    def _manifests(self) -> dict[Entry, dict[str, Any]]:
+        """Return the manifests that can be read; their files are not looked at."""
+        folders = {entry: self._folder(entry) for entry in self._entries()}
+        found = {e: read_manifest(folder) for e, folder in folders.items() if is_folder(folder)}
+        return {entry: manifest for entry, manifest in found.items() if manifest is not None}
+
+    def _by_merit(self) -> list[Entry]:
+        """Sort the checkpoints that were validated, the best first."""
+        name, direction = self.merit
+        sign = -1 if direction == "max" else 1
+        scores = {entry: found["scores"] for entry, found in self._manifests().items()}
+        rated = [entry for entry, found in scores.items() if name in found]
+        loss = lambda entry: scores[entry].get("loss", 0.0)
+        return sorted(rated, key=lambda entry: (sign * scores[entry][name], loss(entry), entry))
 
     def _restore(self, entry: Entry, like: TrainState) -> TrainState:
         shapes = {name: jax.tree.map(_abstract, getattr(like, name)) for name in LEAVES}
         folder = self._folder(entry)
         try:
-            _check_variables(ocp.metadata(folder / "state").metadata, shapes)
-            loaded = ocp.load(folder / "state", shapes)
+            saved = ocp.metadata(self._plain(folder) / "state").metadata
+            differ = _differences(saved, shapes)
+            loaded = None if differ else ocp.load(self._plain(folder) / "state", shapes)
         except Exception as error:  # of many types, for files are whole but somebody else's
-            raise ValueError(f"{folder} does not hold such a state: {error}") from error
+            raise _Unreadable(f"{folder} does not hold such a state: {error}") from error
+        if differ:
+            raise ValueError(f"{folder} does not hold such a state: {differ}")
         # Orbax gives a key the sharding of its words, which is one axis longer than the key's own.
-        place = jax.jit(lambda key: key, out_shardings=shapes["key"].sharding)
-        loaded["key"] = place(loaded["key"])
+        loaded["key"] = jax.device_put(loaded["key"], shapes["key"].sharding)
         return like.replace(**loaded)
 
     def _prune(self) -> None:
-        seals = self._seals()
-        done = [entry for entry in seals if entry.finished or (entry.step, True) not in seals]
-        kept = set(sorted(done)[-self.keep :]) | set(_by_merit(seals)[: self.keep_best])
+        manifests = self._manifests()
+        done = [e for e in manifests if e.finished or (e.step, True) not in manifests]
+        kept = set(sorted(done)[-self.keep :]) | set(self._by_merit()[: self.keep_best])
         for entry in set(self._entries()) - kept:
-            _remove(self._folder(entry))
+            try:
+                _remove(self._folder(entry))
+            except OSError as error:  # another time
+                warnings.warn(f"could not remove {self._folder(entry)}: {error}", stacklevel=2)
 
-
-class _Writing:
-    """Turn what a failed save raises into one error that says what is left, and clear it away."""
-
-    def __init__(self, checkpoints: Checkpoints, entry: Entry):
-        self.checkpoints, self.entry = checkpoints, entry
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
-        if not isinstance(error, (OSError, ValueError)):  # tensorstore: a full disk is a ValueError
-            return
-        folder = self.checkpoints._folder(self.entry)
-        if is_primary():
-            folder.rmtree(missing_ok=True)
-        whole = [entry.step for entry in sorted(self.checkpoints._seals())]
-        raise OSError(
-            f"could not write the checkpoint of {self.entry} to {folder}, is the disk full? "
-            f"Whole checkpoints: {whole or 'none'}. {error}"
-        ) from error
+    @contextlib.contextmanager
+    def _writing(self, entry: Entry) -> Iterator[None]:
+        """Turn what a failed save raises into one error that says what is left, and clear up."""
+        folder = self._folder(entry)
+        try:
+            yield
+        except (OSError, ValueError) as error:  # TensorStore: a full disk is a ValueError
+            hint = space_hint(error, folder)
+            if is_primary():
+                with contextlib.suppress(OSError):
+                    _remove(folder)
+            whole = [entry.step for entry in sorted(self._manifests())]
+            raise OSError(
+                f"could not write the checkpoint of {entry} to {folder}{hint or '.'} "
+                f"Whole checkpoints: {whole or 'none'}. {error}"
+            ) from error
 
 
 def _remove(folder: epath.Path) -> None:
-    # The seal goes first, so that a removal that is cut short leaves no half checkpoint.
-    (folder / SEAL).unlink(missing_ok=True)
-    if folder.exists():
-        folder.rmtree()
+    if not is_folder(folder):  # nothing, or somebody else's file or link
+        return
+    # The manifest goes first, so that a removal that is cut short leaves no half checkpoint.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    folder.rmtree()
 
 
-def _by_merit(seals: Mapping[Entry, Mapping[str, Any]]) -> list[Entry]:
-    """Sort the checkpoints that were validated, the best first."""
-    scores = {entry: seal["scores"] for entry, seal in seals.items() if seal["scores"]}
-    return sorted(
-        scores, key=lambda entry: (-scores[entry]["accuracy"], scores[entry]["loss"], entry)
+class _Unreadable(ValueError):
+    """A checkpoint that is whole, of a state of these shapes, and yet cannot be read."""
+
+
+def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Name all variables that differ; Orbax would stop at one, amid its reading."""
+
+    def shapes(tree):
+        tree = {name: tree[name] for name in ("params", "batch_stats")}
+        return dict(zip(leaf_paths(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]))
+
+    found, expected = shapes(saved), shapes(wanted)
+    return "\n  ".join(
+        f"{name} has shape {found.get(name)}; expected {expected.get(name)}"
+        for name in found | expected
+        if found.get(name) != expected.get(name)
     )
-
-
-def _check_variables(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise one error for all variables that differ; Orbax would stop at one, amid its reading."""
-    found, expected = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-            for path, leaf in jax.tree.leaves_with_path(
-                {name: tree[name] for name in ("params", "batch_stats")}
-            )
-        }
-        for tree in (saved, wanted)
-    )
-    differ = [name for name in found | expected if found.get(name) != expected.get(name)]
-    if differ:
-        raise ValueError(
-            "\n  ".join(
-                f"{name} has shape {found.get(name)}; expected {expected.get(name)}"
-                for name in differ
-            )
-        )
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

@@ -139,7 +139,7 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def agree(number: int) -> int:
+def broadcast(number: int) -> int:
     """Return process 0's number in every process; all must call it.
 
     Args:
@@ -163,7 +163,7 @@ def gather(tree: Any) -> Any:
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait until every process is here.
 
     Args:

@@ -6,70 +6,134 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
-from pspike_jax.analysis.activity import merge_aux
-from pspike_jax.data.batches import Split, eval_batches
-from pspike_jax.training import losses, metrics
+from pspike_jax.data.batches import Split, Task, eval_batches
+from pspike_jax.objectives import Objective, metrics
+from pspike_jax.training.creation import check_model
 from pspike_jax.training.sharding import (
+    AXES,
     check_batch_size,
     check_length,
-    gather_parameters,
+    gathered_shardings,
     local_rows,
     make_mesh,
+    place_parameters,
     replicated,
     shard_batch,
 )
+from pspike_jax.training.state import call_options
 
 THRESHOLD = 0.5  # a neuron fires where its probability is above it
+MODES = {  # how a stochastic model can be run
+    "sampled": {},
+    "mean_field": {"sampling": "mean"},
+    "threshold": {"noise": THRESHOLD},
+}
+SIZES = ("neurons", "fan_out")  # counts of a site that no batch adds to
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "noise", "mesh"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "objective", "sampling", "noise", "mesh", "gathered")
+)
 def eval_step(
     model: nn.Module,
     variables: Any,
     batch: dict[str, jax.Array],
     key: jax.Array,
-    example_ids: jax.Array,
     *,
-    sampling: str,
-    noise: float | None,
+    objective: Objective | None,
     mesh: Mesh,
-) -> tuple[metrics.Metrics, Any]:
+    sampling: str = "spikes",
+    noise: float | None = None,
+    gathered: tuple[NamedSharding, ...] | None = None,
+) -> Any:
     """Run a model on one batch without changing it.
 
     Args:
       model: the model.
       variables: its parameters and batch statistics.
-      batch: {"inputs", "lengths", "labels"}; what has label -1 counts nowhere.
+      batch: {"inputs", "lengths", "targets"}, and "ids", which key each example's noise.
       key: of the noise; consumed.
-      example_ids: (B,) integers that key each example's noise.
+      objective: what to measure; None for the outputs themselves.
+      mesh: every device of it holds the results.
       sampling: "spikes" or "mean".
       noise: None to draw, or a number in place of the uniforms.
-      mesh: every device of it holds the results.
+      gathered: from `pass_shardings`.
 
     Returns:
-      "loss" and "accuracy" as sums, and the model's activity counts.
+      The metrics of the objective as sums and the model's aux; or its outputs.
     """
-    valid = batch["labels"] >= 0
-    # Length 0 masks every step of what fills a batch, so that it counts in no firing rate.
-    lengths = jnp.where(valid.reshape(-1, *[1] * (batch["lengths"].ndim - 1)), batch["lengths"], 0)
+    leaves, structure = jax.tree.flatten(variables["params"])
+    params = place_parameters(leaves, None if gathered is None else list(gathered))
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        logits, aux = model.apply(
-            variables | {"params": gather_parameters(variables["params"])},
+        outputs, aux = model.apply(
+            variables | {"params": structure.unflatten(params)},
             batch["inputs"],
-            lengths,
+            batch["lengths"],
             train=False,
             noise=noise,
             sampling=sampling,
-            example_ids=example_ids,
             rngs={"spikes": key},
+            **call_options(batch),
         )
-    example_losses = losses.cross_entropy(logits, batch["labels"])
-    measured = metrics.prediction_metrics(logits, batch["labels"], example_losses)
-    return jax.lax.with_sharding_constraint((measured, aux), replicated(mesh))
+    found = outputs if objective is None else (objective(outputs, batch)[2], aux)
+    return jax.lax.with_sharding_constraint(found, replicated(mesh))
+
+
+def pass_shardings(variables: Any) -> tuple[NamedSharding, ...] | None:
+    """Return where parameters are during a pass, as a constant of `eval_step`.
+
+    Args:
+      variables: arrays or shapes.
+    """
+    shardings = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), variables["params"])
+    found = gathered_shardings(shardings)
+    return None if found is None else tuple(jax.tree.leaves(found))
+
+
+def run_batches(
+    model: nn.Module,
+    variables: Any,
+    split: Split,
+    use: Callable[[Any], None],
+    *,
+    key: jax.Array,
+    objective: Objective | None,
+    batch_size: int,
+    mesh: Mesh,
+    before_batch: Callable[[], None] = lambda: None,
+    **mode: Any,
+) -> None:
+    """Run a model on every example of a split once, in order.
+
+    Args:
+      model: the model.
+      variables: its parameters and batch statistics.
+      split: the examples; noise is keyed by their row, so the result does not depend on B.
+      use: called with what `eval_step` returns for each batch, on the host, one batch late, so that
+        the device is busy meanwhile.
+      key: of the noise; consumed.
+      objective: what to measure, or None.
+      batch_size: B.
+      mesh: the mesh.
+      before_batch: called before each batch; what it raises ends the pass.
+      **mode: one of `MODES`.
+    """
+    part, gathered = local_rows(batch_size, mesh), pass_shardings(variables)
+    pending = None
+    for number, batch in enumerate(eval_batches(split, batch_size, part)):
+        before_batch()
+        rows = np.int32(number * batch_size) + part.astype(np.int32)
+        found = eval_step(
+            model, variables, shard_batch({"ids": rows} | batch, mesh), key,
+            objective=objective, mesh=mesh, gathered=gathered, **mode,
+        )
+        if pending is not None:
+            use(jax.device_get(pending))
+        pending = found
+    use(jax.device_get(pending))
 
 
 def run_split(
@@ -77,52 +141,63 @@ def run_split(
     variables: Any,
     split: Split,
     *,
+    objective: Objective,
     key: jax.Array,
     batch_size: int,
     mesh: Mesh,
-    sampling: str = "spikes",
-    noise: float | None = None,
-    before_batch: Callable[[], None] = lambda: None,
-) -> tuple[metrics.Metrics, Any]:
-    """Run a model on every example of a split once.
+    **options: Any,
+) -> tuple[metrics.Metrics, dict[str, Any]]:
+    """Measure a model on a split, in memory that does not grow with it.
 
     Args:
       model: the model.
       variables: its parameters and batch statistics.
-      split: the examples; noise is keyed by their row, so the result does not depend on B.
+      split: the examples.
+      objective: what to measure.
       key: of the noise; consumed.
       batch_size: B.
       mesh: the mesh.
-      sampling: "spikes" or "mean".
-      noise: None to draw, or a number in place of the uniforms.
-      before_batch: called before each batch; what it raises ends the pass.
+      **options: `before_batch`, `sampling` and `noise`, as in `run_batches`.
 
     Returns:
-      "loss" and "accuracy" as sums on the host, and the activity counts of the whole split.
+      The objective's metrics as sums on the host, and {"sites", "macs"}, the activity and operation
+      counts of the whole split.
     """
-    results, part = [], local_rows(batch_size, mesh)
-    for number, batch in enumerate(eval_batches(split, batch_size, part)):
-        before_batch()
-        ids = np.int32(number * batch_size) + part.astype(np.int32)
-        sharded = shard_batch(batch | {"ids": ids}, mesh)
-        ids = sharded.pop("ids")
-        results.append(
-            eval_step(
-                model, variables, sharded, key, ids, sampling=sampling, noise=noise, mesh=mesh
-            )
-        )
-    measured, activity = zip(*jax.device_get(results))
-    return functools.reduce(metrics.merge, measured, None), merge_aux(activity)
+    measured, counts = None, None
+
+    def use(found):
+        nonlocal measured, counts
+        measured, counts = metrics.merge(measured, found[0]), _add_counts(counts, found[1])
+
+    run_batches(
+        model, variables, split, use, objective=objective, key=key, batch_size=batch_size,
+        mesh=mesh, **options,
+    )
+    return measured, counts
+
+
+def _add_counts(total: Any, aux: Any) -> Any:
+    """Add activity and operation counts of a batch, in float64."""
+    aux = {name: aux.get(name, {}) for name in ("sites", "macs")}
+    aux = jax.tree.map(lambda x: np.asarray(x, np.float64), aux)
+    if total is None:
+        return aux
+
+    def add(path, first, second):
+        return first if path[-1].key in SIZES else first + second
+
+    return jax.tree.map_with_path(add, total, aux)
 
 
 def evaluate(
     model: nn.Module,
     variables: Any,
-    split: Split,
+    task: Task,
+    split: str = "test",
     *,
     key: jax.Array,
-    draws: int,
-    batch_size: int,
+    draws: int = 8,
+    batch_size: int = 128,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Measure a trained model in the three ways in which a stochastic model can be run.
@@ -130,37 +205,77 @@ def evaluate(
     Args:
       model: the model.
       variables: its parameters and batch statistics.
-      split: the examples.
+      task: the examples, and the objective.
+      split: "train", "validation" or "test".
       key: of the noise; consumed.
-      draws: noise draws, at least 2.
+      draws: noise draws, at least 2; a deterministic model is run once.
       batch_size: B.
-      mesh: the devices; None takes all of them as data.
+      mesh: the devices; None for those that the variables are on, or all of them as data.
 
     Returns:
-      {"sampled", "mean_field", "threshold"}, each with "mean" and "sem", the accuracy and its
-      standard error over noise draws, "draws", "sem_examples", the standard error that comes from
-      the number of examples, "examples", and "loss". "sampled" is the mean over draws of the
-      single-draw result; its "accuracies" are those of the draws. "mean_field" passes
-      probabilities in place of spikes; in "threshold" a neuron fires where its probability is
-      above 0.5; both draw nothing, so their "sem" is 0.
+      {"sampled"}, and for a stochastic model {"mean_field", "threshold"}. Each has "mean" and
+      "sem", the merit and its standard error over noise draws; "sem_examples", the standard error
+      that comes from the number of examples; "examples"; and "metrics", by name the same of each.
+      "sampled" is the mean over draws of the single-draw result; "draws" is their number and
+      "values" are the merits of each. "mean_field" passes probabilities in place of spikes; in
+      "threshold" a neuron fires where its probability is above 0.5; both draw nothing, so their
+      "sem" is 0, as that of a deterministic model.
+
+    Raises:
+      TypeError: `task` is no Task, or the model cannot be hashed.
+      ValueError: the task has no such split, or there are too few draws.
     """
-    if draws < 2:
+    if not isinstance(task, Task):
+        raise TypeError(f"task is {type(task).__name__}, expected a Task, which checks its splits")
+    check_model(model)
+    examples, stochastic = task.split(split), getattr(model, "stochastic", True)
+    if stochastic and draws < 2:
         raise ValueError(f"draws is {draws}, expected at least 2 for a standard error")
-    mesh = make_mesh() if mesh is None else mesh
+    mesh = choose_mesh(variables, batch_size) if mesh is None else mesh
     check_batch_size(batch_size, mesh, "batch_size")
-    check_length(split, mesh)
-    run = functools.partial(run_split, model, variables, split, batch_size=batch_size, mesh=mesh)
-    single = run_draws(run, key, draws)
-    accuracies = [float(metrics.mean(one["accuracy"])) for one in single]
-    sampled = _result(average_draws(single), draws) | {
-        "sem": float(np.std(accuracies, ddof=1) / np.sqrt(draws)),
-        "accuracies": accuracies,
+    check_length(examples, mesh)
+    run = functools.partial(
+        run_split, model, variables, examples, objective=task.objective, batch_size=batch_size,
+        mesh=mesh,
+    )
+    merit, key = task.objective.merit[0], free_key(key, mesh)
+    with jax.set_mesh(mesh):  # whatever the caller's is
+        if not stochastic:
+            return {"sampled": _result([run(key=key)[0]], merit)}
+        sampled = run_draws(run, key, draws)
+        others = {name: [run(key=key, **how)[0]] for name, how in MODES.items() if how}
+    values = [float(metrics.mean(one[merit])) for one in sampled]
+    return {"sampled": _result(sampled, merit) | {"draws": draws, "values": values}} | {
+        name: _result(single, merit) for name, single in others.items()
     }
-    return {
-        "sampled": sampled,
-        "mean_field": _result(run(key=key, sampling="mean")[0], 1),
-        "threshold": _result(run(key=key, noise=THRESHOLD)[0], 1),
-    }
+
+
+def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
+    """Return a key for a mesh: the caller's may have been made under another one.
+
+    Args:
+      key: a typed key.
+      mesh: the mesh.
+    """
+    words, kind = jax.device_get(jax.random.key_data(key)), jax.random.key_impl(key)
+    with jax.set_mesh(mesh):
+        return jax.random.wrap_key_data(words, impl=kind)
+
+
+def choose_mesh(variables: Any, batch_size: int) -> Mesh:
+    """Return the mesh that variables are on; without one, all devices that can share a batch.
+
+    Args:
+      variables: arrays of JAX or NumPy.
+      batch_size: B; where all devices cannot share it evenly, one is taken.
+    """
+    for leaf in jax.tree.leaves(variables):
+        found = getattr(leaf, "sharding", None)
+        if isinstance(found, NamedSharding) and set(AXES) <= set(found.mesh.axis_names):
+            return found.mesh
+    devices = jax.devices()
+    alone = batch_size % len(devices) and jax.process_count() == 1
+    return make_mesh(devices=devices[:1] if alone else devices)
 
 
 def run_draws(
@@ -192,12 +307,18 @@ def average_draws(single: list[metrics.Metrics]) -> metrics.Metrics:
     return jax.tree.map(lambda *values: np.mean(values, axis=0), *single)
 
 
-def _result(measured: metrics.Metrics, draws: int) -> dict[str, Any]:
-    return {
-        "mean": float(metrics.mean(measured["accuracy"])),
-        "sem": 0.0,
-        "draws": draws,
-        "sem_examples": float(metrics.standard_error(measured["accuracy"])),
-        "examples": int(measured["accuracy"]["count"]),
-        "loss": float(metrics.mean(measured["loss"])),
-    }
+def _result(single: list[metrics.Metrics], merit: str) -> dict[str, Any]:
+    """Return means and errors of all metrics, and beside them those of the merit."""
+    together = average_draws(single)
+    measured = {}
+    for name, sums in together.items():
+        values = np.array([metrics.mean(one[name]) for one in single])
+        several = len(values) > 1
+        measured[name] = {
+            "mean": float(np.mean(values)),
+            "sem": float(np.std(values, ddof=1) / np.sqrt(len(values))) if several else 0.0,
+            "sem_examples": float(metrics.standard_error(sums)),
+        }
+    counted = together[merit]
+    examples = int(counted.get("examples", counted["count"]))
+    return measured[merit] | {"examples": examples, "metrics": measured}

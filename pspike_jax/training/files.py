@@ -1,4 +1,4 @@
-"""A run's own text files: written whole or not at all, and metrics as JSON lines.
+"""A run's own text files: written atomically, and metrics as JSON lines.
 
 Files may lie in an object storage, whose paths have a scheme such as gs://.
 """
@@ -8,21 +8,19 @@ import errno
 import json
 import os
 import pathlib
+import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from pspike_jax.analysis.files import whole_file
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def is_remote(path: os.PathLike) -> bool:
-    """Return whether a path is in an object storage: no appending, no renaming.
-
-    Args:
-      path: any path.
-    """
+def is_remote(path: str | os.PathLike) -> bool:
+    """Return whether a path is in an object storage: no appending, no renaming."""
     return "://" in os.fspath(path)
 
 
@@ -30,20 +28,64 @@ def run_folder(path: str | os.PathLike) -> epath.Path:
     """Return the folder of a run, absolute where it is local.
 
     Args:
-      path: as the user gave it.
+      path: as the user gave it; "~" is their home.
 
     Raises:
       ValueError: an object storage that checkpoints cannot be written to.
     """
-    folder = epath.Path(path)
-    if not is_remote(folder):
-        return folder.absolute()
-    if not os.fspath(folder).startswith("gs://"):  # Orbax makes a local folder named "s3:" of it
-        raise ValueError(f"workdir is {folder}, expected a folder or gs://BUCKET/...")
-    return folder
+    if not is_remote(path):
+        return epath.Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    if not os.fspath(path).startswith("gs://"):  # Orbax makes a local folder named "s3:" of it
+        raise ValueError(f"workdir is {path}, expected a folder or gs://BUCKET/...")
+    return epath.Path(path)
 
 
-def write_whole(path: epath.Path, text: str) -> None:
+def is_folder(path: epath.Path) -> bool:
+    """Return whether a folder itself, and not a link to one, is at a path."""
+    return path.is_dir() if is_remote(path) else _mode(path, stat.S_ISDIR)
+
+
+def is_file(path: epath.Path) -> bool:
+    """Return whether a regular file itself, and not a link to one, is at a path."""
+    return path.exists() if is_remote(path) else _mode(path, stat.S_ISREG)
+
+
+def _mode(path: os.PathLike, kind: Any) -> bool:
+    try:
+        return kind(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def set_aside(path: epath.Path) -> None:
+    """Rename whatever stands at a path, and say so; a link is not followed."""
+    number = 1
+    while os.path.lexists(aside := f"{os.fspath(path)}.foreign-{number}"):
+        number += 1
+    os.rename(path, aside)
+    warnings.warn(f"{path} stood where this run writes; it is now {aside}", stacklevel=2)
+
+
+def space_hint(error: BaseException, path: os.PathLike) -> str:
+    """Return a guess at why a write failed; "" unless it was for lack of space.
+
+    Args:
+      error: of the write.
+      path: of the file.
+    """
+    number = getattr(error, "errno", None)
+    told = str(error)  # TensorStore's errors have no number
+    if number not in NO_SPACE and not any(os.strerror(known) in told for known in NO_SPACE):
+        return ""
+    with contextlib.suppress(OSError, ValueError):
+        if not is_remote(path):
+            folder = next(p for p in pathlib.Path(path).parents if p.is_dir())
+            if not os.statvfs(folder).f_favail:
+                return ", are the disk's inodes used up?"
+    return ", is the disk full?"
+
+
+def atomic_write(path: str | os.PathLike, text: str) -> None:
     """Write a file so that it is either whole or as it was before.
 
     Args:
@@ -56,10 +98,24 @@ def write_whole(path: epath.Path, text: str) -> None:
     if is_remote(path):  # an object appears when it is whole
         epath.Path(path).write_text(text)
         return
-    with whole_file(path) as partial, partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise _named(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):  # its folder may be what is missing
+            partial.unlink()
+
+
+def _named(error: OSError, path: os.PathLike) -> OSError:
+    hint = space_hint(error, path)
+    return OSError(error.errno, f"could not write {path}{hint}: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -96,10 +152,8 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: a line is not JSON with a step, naming it.
     """
-    # Bytes that are no text are shown as such, in the message about their line.
-    text = path.read_bytes().decode(errors="backslashreplace") if path.exists() else ""
     lines = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+    for number, line in enumerate(_whole_lines(path).splitlines(), 1):
         try:
             entry = json.loads(line)
             whole = type(entry["step"]) is int
@@ -111,6 +165,12 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
             )
         lines.append(entry)
     return lines
+
+
+def _whole_lines(path: epath.Path) -> str:
+    # Bytes that are no text are shown as such, in the message about their line.
+    text = path.read_bytes().decode(errors="backslashreplace") if is_file(path) else ""
+    return text[: text.rfind("\n") + 1]
 
 
 class MetricsLog:
@@ -131,9 +191,11 @@ class MetricsLog:
         self._path, self._writes = path, writes
         self._waiting: list[str] = []
         self._file = None
-        text = "" if begin is None else begin.read_text()
+        text = "" if begin is None else _whole_lines(begin)
+        if writes and not is_remote(path) and os.path.lexists(path) and not is_file(path):
+            set_aside(path)
         if writes and not (path.exists() and path.read_bytes() == text.encode()):
-            write_whole(path, text)
+            atomic_write(path, text)
         if writes and not is_remote(path):
             # A line goes to the system in one call.
             self._file = open(os.fspath(path), "ab", buffering=0)
@@ -158,19 +220,17 @@ class MetricsLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise OSError(
-                error.errno, f"could not write {self._path}: {error.strerror}"
-            ) from error
+            raise _named(error, self._path) from error
 
     def flush(self) -> None:
         """Write the lines that `write` could not append."""
         if self._waiting:
-            write_whole(self._path, self.text())
+            atomic_write(self._path, self.text())
             self._waiting.clear()
 
     def text(self) -> str:
-        """Return all lines; "" where this process does not write them."""
-        return self._path.read_text() + "".join(self._waiting) if self._writes else ""
+        """Return all whole lines; "" where this process does not write them."""
+        return _whole_lines(self._path) + "".join(self._waiting) if self._writes else ""
 
     def close(self) -> None:
         """Close the file."""

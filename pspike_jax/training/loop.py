@@ -9,27 +9,34 @@ to. A run that is told to stop saves before any of that, with the sums of the li
 import contextlib
 import dataclasses
 import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
+import optax
 import tqdm
 from etils import epath
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task
+from pspike_jax.data.batches import Task, num_rows
 from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
-from pspike_jax.training.distributed import explain_lost_process, is_primary, meet
-from pspike_jax.training.feed import Feed
-from pspike_jax.training.files import MetricsLog, read_lines, run_folder
-from pspike_jax.training.preemption import StopSignal
-from pspike_jax.training.run import Run
+from pspike_jax.training.creation import abstract_batch, materialize, state_shapes
+from pspike_jax.training.distributed import barrier, explain_lost_process, is_primary
+from pspike_jax.training.evaluation import MODES, eval_step, pass_shardings
+from pspike_jax.training.files import MetricsLog, is_remote, read_lines, run_folder
+from pspike_jax.training.lock import owned
+from pspike_jax.training.preemption import Preempted, StopSignal
+from pspike_jax.training.prefetch import Prefetch
+from pspike_jax.training.run import Callback, Run, signed_merit
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
-from pspike_jax.training.state import TrainState, abstract_state, materialize
-from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
+from pspike_jax.training.state import TrainState, compile_train_step
+from pspike_jax.training.workdir import Description, check_workdir, claim_workdir, describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +66,10 @@ def fit(
     mesh: Mesh | None = None,
     progress: bool = True,
     profile_steps: tuple[int, int] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    frozen: Sequence[str] | None = None,
+    variables: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Train a model; go on where a killed run of the same settings stopped.
 
@@ -67,49 +78,67 @@ def fit(
       task: its train split is learnt, its validation split selects; its test split is not read.
       settings: everything that decides the run.
       workdir: folder for checkpoints and metrics, the same for all processes; may be in an object
-        storage; None keeps them in a temporary one.
+        storage; None keeps them in a temporary one, which stays where the run is interrupted.
       config: what the settings were made from, written down beside them; or None.
       mesh: the devices; None takes all of them as data.
       progress: whether to show a progress bar.
       profile_steps: first and last step that JAX's profiler writes down in the workdir; or None.
+      optimizer: an optax transformation in place of the AdamW of the settings; or None.
+      frozen: groups of parameters ("dynamics", "readout", ...), paths or patterns of paths that
+        stay as they are.
+      variables: parameters and batch statistics to start from. What they lack is initialized: for
+        a new head, leave out the old one.
+      callbacks: each is called with every line of metrics, in process 0; see `training.writers`.
 
     Returns:
       The last state, the best variables, and the metrics.
 
     Raises:
       Preempted: told to stop by SIGTERM, the state is saved; it ends the program with status 143.
-      ValueError: task, model, settings or workdir do not fit each other.
+      KeyboardInterrupt: told to stop by Ctrl-C, the state is saved.
+      TypeError, ValueError: task, model, settings or workdir do not fit each other.
+      RuntimeError: another run owns the workdir.
       FloatingPointError: loss, a gradient or a parameter is not finite.
       OSError: a file could not be written.
     """
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)
-    abstract = abstract_state(model, task, settings, mesh)
-    with contextlib.ExitStack() as stack:
-        if workdir is None:
-            workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        folder = _claim(workdir, describe(model, task, settings, config))
+    with jax.set_mesh(mesh), contextlib.ExitStack() as stack:  # whatever the caller's mesh is
+        abstract = state_shapes(model, task, settings, mesh, optimizer=optimizer, frozen=frozen)
+        _rehearse(abstract, task, settings, mesh)
+        own = {"frozen": frozen, "own_optimizer": optimizer is not None}
+        description = describe(model, task, settings, config, **own)
+        folder = stack.enter_context(_folder(workdir))
         profile = stack.enter_context(
             contextlib.closing(Profile(folder / "profile", profile_steps))
         )
-        checkpoints = stack.enter_context(contextlib.closing(_checkpoints(folder, settings)))
+        stack.enter_context(_claimed(folder, description))
+        checkpoints = stack.enter_context(contextlib.closing(_checkpoints(folder, task, settings)))
         stack.enter_context(explain_lost_process())
-        stop = stack.enter_context(StopSignal())
         restored = checkpoints.restore_latest(abstract)
-        state, lines, total = restored or (materialize(abstract, task), None, None)
-        start = int(state.step)
+        if restored is None:
+            checkpoints.prove()
+            state, lines, sums = materialize(abstract, task, settings, variables), None, None
+        else:
+            state, lines, sums = restored
+        stop = stack.enter_context(StopSignal())
         log = stack.enter_context(
             contextlib.closing(MetricsLog(folder / LOG, lines, writes=is_primary()))
         )
         bar = stack.enter_context(
             tqdm.tqdm(
-                initial=start, total=settings.steps, unit="step",
+                initial=int(state.step), total=settings.steps, unit="step",
                 disable=not (progress and is_primary()),
             )
         )
-        feed = stack.enter_context(Feed(task.train, settings, mesh, done=start))
-        run = Run(task, mesh, feed, checkpoints, log, bar, profile, stop)
-        state = run.train(state, total)
+        batches = stack.enter_context(
+            Prefetch(task.train, settings, mesh, done=int(state.step))
+        )
+        merits = [] if lines is None else _merits(read_lines(lines), task)
+        run = Run(
+            task, settings, mesh, batches, checkpoints, log, bar, profile, stop, callbacks, merits
+        )
+        state = run.train(state, sums)
         best = checkpoints.restore_best(state)
         return FitResult(state, best.variables, int(best.step), read_lines(folder / LOG))
 
@@ -122,6 +151,8 @@ def load(
     workdir: str | os.PathLike,
     config: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    frozen: Sequence[str] | None = None,
 ) -> FitResult:
     """Read what a run of `fit` has left so far; nothing is written.
 
@@ -132,6 +163,8 @@ def load(
       workdir: as given to `fit`.
       config: as given to `fit`.
       mesh: the devices; None takes all of them as data.
+      optimizer: as given to `fit`.
+      frozen: as given to `fit`.
 
     Returns:
       The newest state, the metrics up to it, and the best variables.
@@ -143,27 +176,71 @@ def load(
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)
     folder = run_folder(workdir)
-    check_workdir(folder, describe(model, task, settings, config))
-    like = abstract_state(model, task, settings, mesh)
-    with contextlib.closing(_checkpoints(folder, settings)) as checkpoints:
-        best, latest = checkpoints.restore_best(like), checkpoints.restore_latest(like)
+    with jax.set_mesh(mesh):
+        own = {"frozen": frozen, "own_optimizer": optimizer is not None}
+        check_workdir(folder, describe(model, task, settings, config, **own))
+        like = state_shapes(model, task, settings, mesh, optimizer=optimizer, frozen=frozen)
+        with contextlib.closing(_checkpoints(folder, task, settings)) as checkpoints:
+            best, latest = checkpoints.restore_best(like), checkpoints.restore_latest(like)
     return FitResult(latest.state, best.variables, int(best.step), read_lines(latest.log))
 
 
-def _checkpoints(folder: epath.Path, settings: TrainSettings) -> Checkpoints:
+def _merits(lines: list[dict[str, Any]], task: Task) -> list[float]:
+    """Return the merits of all validations, from the lines of metrics."""
+    name = f"validation/{task.objective.merit[0]}"
+    return [signed_merit(line[name], task.objective) for line in lines if name in line]
+
+
+def _checkpoints(folder: epath.Path, task: Task, settings: TrainSettings) -> Checkpoints:
     return Checkpoints(
-        folder / "checkpoints", keep=settings.keep, keep_best=settings.keep_best
+        folder / "checkpoints", keep=settings.keep, keep_best=settings.keep_best,
+        merit=task.objective.merit,
     )
 
 
-def _claim(workdir: str | os.PathLike, description: Mapping[str, Any]) -> epath.Path:
-    """Return the run's folder; where it is new, process 0 makes it and the others wait."""
-    folder = run_folder(workdir)
-    if is_primary():
-        claim_workdir(folder, description)
-    meet("workdir")
-    check_workdir(folder, description)
-    return folder
+@contextlib.contextmanager
+def _folder(workdir: str | os.PathLike | None) -> Iterator[epath.Path]:
+    """Give the run's folder; a temporary one stays where the run was told to stop."""
+    if workdir is not None:
+        yield run_folder(workdir)
+        return
+    folder = tempfile.mkdtemp(prefix="pspike-run-")
+    try:
+        yield run_folder(folder)
+    except (KeyboardInterrupt, Preempted):
+        print(f"the run so far is in {folder}: workdir={folder!r} goes on", file=sys.stderr)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _claimed(folder: epath.Path, description: Description) -> Iterator[None]:
+    """Own the run's folder; where it is new, process 0 makes it and the others wait."""
+    with contextlib.ExitStack() as stack:
+        if is_primary():
+            if not is_remote(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(owned(folder))
+            claim_workdir(folder, description)
+        barrier("workdir")
+        check_workdir(folder, description)
+        yield
+
+
+def _rehearse(abstract: TrainState, task: Task, settings: TrainSettings, mesh: Mesh) -> None:
+    """Trace all that will be computed, so that what cannot be fails before the first step."""
+    batch = abstract_batch(task, settings, mesh)
+    jax.eval_shape(compile_train_step(abstract, mesh), abstract, batch)
+    batch = abstract_batch(task, settings, mesh, split="validation")
+    stochastic = getattr(abstract.model, "stochastic", True)
+    for mode in MODES if stochastic else ("sampled",):
+        eval_step.eval_shape(
+            abstract.model, abstract.variables, batch, abstract.key, mesh=mesh,
+            objective=task.objective, gathered=pass_shardings(abstract.variables), **MODES[mode],
+        )
 
 
 def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
@@ -176,8 +253,8 @@ def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
         check_batch_size(getattr(settings, name), mesh, name)
     for split in (task.train, task.validation):
         check_length(split, mesh)
-    if settings.batch_size > len(task.train.labels):
+    if settings.batch_size > num_rows(task.train):
         raise ValueError(
-            f"batch_size is {settings.batch_size}, expected at most {len(task.train.labels)}, the "
+            f"batch_size is {settings.batch_size}, expected at most {num_rows(task.train)}, the "
             f"training examples of task {task.name!r}"
         )

@@ -1,145 +1,300 @@
-"""AdamW with the parameter groups that state space models need, and its schedules."""
+"""AdamW with the parameter groups that state space models need, its schedules, and one's own.
 
-import functools
-from typing import Any
+Rates and decay are numbers that a step is given, not constants that it is compiled with: another
+learning rate, or another length of a cosine, runs the program that is there already.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from pspike_jax.nn.roles import GROUPS
 from pspike_jax.training.settings import OptimizerSettings
 
-DYNAMICS = frozenset({"Lambda_re", "Lambda_im", "A_real", "A_imag", "P", "B"})
-STEP_SIZE = frozenset({"log_dt", "inv_dt"})
-# A rate falls when the error rate has not gone down by more than this: less than one example.
+FROZEN = "frozen"  # the group of parameters that `fit` was told to leave alone
+DECAYING = ("decay", "readout")
+# A rate falls when the merit has not improved by more than this: less than one example.
 PLATEAU_TOLERANCE = 1e-7
 
+Rates = dict[str, Any]
 
-def parameter_groups(params: Any) -> Any:
-    """Name the group of each parameter, by its path.
 
-    "dynamics" (A, P, B) and "step_size" (dt) have their own rates and no decay: decay would pull
-    poles and time scales away from where they were put. "readout" (C) has a rate of its own.
-    "no_decay" is biases and whatever a normalisation owns. "decay" is the rest.
+def make_rates(settings: OptimizerSettings, updates: int, scale: float = 1.0) -> Rates:
+    """Make the numbers of the settings that a step is given.
 
     Args:
-      params: tree of parameters, of dicts.
+      settings: rates, decay, schedule.
+      updates: length of the run in updates, where a cosine without `decay_steps` ends.
+      scale: of every rate; a plateau's.
 
     Returns:
-      A tree of the same structure, with a group's name at each leaf.
+      {"peak": {group: rate}, "decay", "warmup", "end", "clip", "scale"}, NumPy scalars.
     """
-    return jax.tree.map_with_path(lambda path, _: _group([key.key for key in path]), params)
+    own = {
+        "dynamics": settings.dynamics_rate,
+        "step_size": settings.step_size_rate,
+        "readout": settings.readout_rate,
+        "threshold": settings.threshold_rate,
+    }
+    given = {group: own.get(group) for group in GROUPS}
+    end = updates if settings.decay_steps is None else settings.decay_steps
+    return {
+        "peak": {
+            group: np.float32(settings.learning_rate if rate is None else rate)
+            for group, rate in given.items()
+        },
+        "decay": np.float32(settings.weight_decay),
+        "warmup": np.int32(settings.warmup_steps),
+        "end": np.int32(max(end, settings.warmup_steps + 1)),
+        "clip": np.float32(settings.clip_norm or 0.0),
+        "scale": np.float32(scale),
+    }
 
 
-def _group(names: list[str]) -> str:
-    if names[-1] in DYNAMICS:
-        return "dynamics"
-    if names[-1] in STEP_SIZE:
-        return "step_size"
-    if names[-1] == "C":
-        return "readout"
-    if names[-1] == "bias" or any("norm" in name.lower() for name in names):
-        return "no_decay"
-    return "decay"
+class AdamState(NamedTuple):
+    """State of `GroupedAdam`: updates done, and the means of gradients and of their squares."""
+
+    count: jax.Array
+    moments: optax.OptState
 
 
-def make_schedule(settings: OptimizerSettings, peak: float, steps: int) -> optax.Schedule:
-    """Make the learning rate as a function of the step.
+@dataclasses.dataclass(frozen=True)
+class GroupedAdam:
+    """AdamW over groups, as a value: equal ones share compiled programs.
+
+    Attributes:
+      groups: group of each parameter, in the order of `jax.tree.leaves`; None for all "decay".
+      schedule: see `OptimizerSettings`.
+      rises_again: whether a cosine goes on beyond its end.
+      clips: whether gradients are clipped.
+      b1: see `OptimizerSettings`.
+      b2: see `OptimizerSettings`.
+    """
+
+    groups: tuple[str, ...] | None
+    schedule: str
+    rises_again: bool
+    clips: bool
+    b1: float
+    b2: float
+
+    def init(self, params: Any) -> AdamState:
+        """Return the state before the first update."""
+        return AdamState(jnp.int32(0), self._adam().init(params))
+
+    def update(
+        self, gradients: Any, state: AdamState, params: Any, *, rates: Rates
+    ) -> tuple[Any, AdamState]:
+        """Return what to add to the parameters, and the next state.
+
+        Args:
+          gradients: tree of gradients.
+          state: of the update before.
+          params: the parameters.
+          rates: from `make_rates`.
+        """
+        # Optax multiplies integers by floats.
+        with jax.numpy_dtype_promotion("standard"):
+            if self.clips:
+                norm = optax.tree.norm(gradients)
+                shrink = jnp.minimum(1.0, rates["clip"] / jnp.maximum(norm, 1e-30))
+                gradients = jax.tree.map(lambda g: g * shrink, gradients)
+            updates, moments = self._adam().update(gradients, state.moments)
+            share = schedule_share(self.schedule, self.rises_again, state.count, rates)
+            share = share * rates["scale"]
+            leaves, structure = jax.tree.flatten(params)
+            groups = self.groups or ("decay",) * len(leaves)
+            moved = [
+                -share * rates["peak"].get(group, 0.0) * (
+                    update + rates["decay"] * leaf if group in DECAYING else update
+                )
+                for group, update, leaf in zip(groups, jax.tree.leaves(updates), leaves, strict=True)
+            ]
+            return structure.unflatten(moved), AdamState(state.count + 1, moments)
+
+    def _adam(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.b1, self.b2)
+
+
+def schedule_share(kind: str, rises_again: bool, count: jax.Array, rates: Rates) -> jax.Array:
+    """Return which share of its peak a rate has.
 
     Args:
-      settings: names the schedule.
-      peak: rate after the warm-up.
-      steps: length of the run, where a cosine without `decay_steps` ends.
+      kind: "cosine", "constant" or "plateau"; the last acts through `rates["scale"]`.
+      rises_again: whether a cosine goes on beyond its end.
+      count: updates done.
+      rates: from `make_rates`; "warmup" and "end" are read.
 
     Returns:
-      Function from a step, counted from 0, to a rate.
+      Scalar float32 in [0, 1].
     """
-    warmup = optax.schedules.linear_schedule(0.0, peak, settings.warmup_steps)
-    if settings.schedule == "cosine":
-        end = steps if settings.decay_steps is None else settings.decay_steps
-        rest = _cosine(peak, max(1, end - settings.warmup_steps), settings.decay_steps is not None)
-    else:
-        rest = optax.schedules.constant_schedule(peak)
-    return optax.schedules.join_schedules([warmup, rest], [settings.warmup_steps])
-
-
-def _cosine(peak: float, steps: int, rises_again: bool) -> optax.Schedule:
-    def rate(count: jax.Array) -> jax.Array:
+    warmup, end = jnp.asarray(rates["warmup"]), jnp.asarray(rates["end"])
+    rising = count.astype(jnp.float32) / jnp.maximum(warmup, 1).astype(jnp.float32)
+    rest = jnp.float32(1.0)
+    if kind == "cosine":
+        way, done = end - warmup, jnp.maximum(count - warmup, 0)
         # A remainder first: the cosine of a large float32 number would lose digits.
-        count = count % (2 * steps) if rises_again else jnp.minimum(count, steps)
-        return 0.5 * peak * (1.0 + jnp.cos(jnp.pi * count / steps))
+        done = done % (2 * way) if rises_again else jnp.minimum(done, way)
+        share = done.astype(jnp.float32) / way.astype(jnp.float32)
+        rest = 0.5 * (1.0 + jnp.cos(jnp.float32(np.pi) * share))
+    return jnp.where(count < warmup, rising, rest)
 
-    return rate
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """An optax transformation of the caller's, which has its own rates.
+
+    Attributes:
+      transformation: theirs.
+    """
+
+    transformation: optax.GradientTransformation
+
+    def init(self, params: Any) -> optax.OptState:
+        """Return the state before the first update."""
+        return self.transformation.init(params)
+
+    def update(
+        self, gradients: Any, state: optax.OptState, params: Any, *, rates: Rates
+    ) -> tuple[Any, optax.OptState]:
+        """Return what to add to the parameters, and the next state; the rates are not read."""
+        del rates
+        with jax.numpy_dtype_promotion("standard"):
+            extra = optax.with_extra_args_support(self.transformation)
+            return extra.update(gradients, state, params)
+
+    def __reduce__(self):
+        # Optax's transformations are closures, which no process can send to another.
+        return (_Lost, ())
 
 
-def _plateau(settings: OptimizerSettings) -> optax.GradientTransformationExtraArgs:
-    return optax.contrib.reduce_on_plateau(
-        factor=settings.plateau_factor,
-        patience=settings.plateau_patience,
-        rtol=0.0,
-        atol=PLATEAU_TOLERANCE,
+class _Lost:
+    """Stands in a copy from another process for a caller's transformation."""
+
+    def init(self, *_):
+        raise TypeError("the optax transformation of this state stayed in the process it is from")
+
+    update = init
+
+
+@dataclasses.dataclass(frozen=True)
+class Accumulated:
+    """An optimizer that acts on the mean gradient of several batches, by `optax.MultiSteps`.
+
+    Attributes:
+      inner: the optimizer.
+      batches: how many make one update.
+    """
+
+    inner: GroupedAdam | Given
+    batches: int
+
+    def init(self, params: Any) -> optax.MultiStepsState:
+        """Return the state before the first batch."""
+        return self._steps(None).init(params)
+
+    def update(
+        self, gradients: Any, state: optax.MultiStepsState, params: Any, *, rates: Rates
+    ) -> tuple[Any, optax.MultiStepsState]:
+        """Return what to add, zeros but at every last batch, and the next state."""
+        with jax.numpy_dtype_promotion("standard"):
+            return self._steps(rates).update(gradients, state, params)
+
+    def _steps(self, rates: Rates | None) -> optax.MultiSteps:
+        update = lambda g, state, params: self.inner.update(g, state, params, rates=rates)
+        bound = optax.GradientTransformation(self.inner.init, update)
+        return optax.MultiSteps(bound, self.batches)
+
+
+Optimizer = GroupedAdam | Given | Accumulated
+
+
+def static_optimizer(
+    settings: OptimizerSettings,
+    groups: Sequence[str] | None = None,
+    *,
+    accumulate: int = 1,
+    given: optax.GradientTransformation | None = None,
+) -> Optimizer:
+    """Make what a compiled step holds of an optimizer: everything but its numbers.
+
+    Args:
+      settings: schedule, clipping, decays of the means.
+      groups: group of each parameter, in the order of `jax.tree.leaves`.
+      accumulate: batches of one update.
+      given: the caller's own in place of AdamW.
+
+    Returns:
+      The optimizer; its update takes `rates`.
+    """
+    optimizer = Given(given) if given is not None else GroupedAdam(
+        groups=None if groups is None else tuple(groups),
+        schedule=settings.schedule,
+        rises_again=settings.decay_steps is not None,
+        clips=settings.clip_norm is not None,
+        b1=settings.b1,
+        b2=settings.b2,
     )
+    return optimizer if accumulate == 1 else Accumulated(optimizer, accumulate)
 
 
-def _scale_by_plateau(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Scale updates by a plateau's factor, which `observe_validation` alone changes."""
-
-    def update(updates, state, params=None):
-        del params
-        return jax.tree.map(lambda u: state.scale * u, updates), state
-
-    return optax.GradientTransformation(_plateau(settings).init, update)
-
-
-@functools.lru_cache(maxsize=16)  # one object for one setting: it is static in the train state
-def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """Make AdamW over `parameter_groups`.
+def make_optimizer(
+    settings: OptimizerSettings, steps: int, groups: Any = None
+) -> optax.GradientTransformation:
+    """Make AdamW as an optax transformation, for a loop of one's own.
 
     Args:
       settings: rates, decay, clipping, schedule.
-      steps: length of the run.
+      steps: length of the run, in updates.
+      groups: tree of group names like the parameters, from `nn.roles.groups` of what `model.init`
+        returns; None for "decay" everywhere.
 
     Returns:
-      The optimizer.
+      The transformation; a "plateau" is constant in it.
     """
+    names = None if groups is None else jax.tree.leaves(groups)
+    static, rates = static_optimizer(settings, names), make_rates(settings, steps)
 
-    def adamw(peak: float, weight_decay: float) -> optax.GradientTransformation:
-        schedule = make_schedule(settings, peak, steps)
-        return optax.adamw(schedule, settings.b1, settings.b2, weight_decay=weight_decay)
+    def update(gradients, state, params):
+        return static.update(gradients, state, params, rates=rates)
 
-    given = settings.readout_rate
-    readout_rate = settings.learning_rate if given is None else given
-    groups = optax.partition(
-        {
-            "dynamics": adamw(settings.dynamics_rate, 0.0),
-            "step_size": adamw(settings.step_size_rate, 0.0),
-            "readout": adamw(readout_rate, settings.weight_decay),
-            "no_decay": adamw(settings.learning_rate, 0.0),
-            "decay": adamw(settings.learning_rate, settings.weight_decay),
-        },
-        parameter_groups,
-    )
-    parts = [groups]
-    if settings.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
-    if settings.schedule == "plateau":
-        parts.append(_scale_by_plateau(settings))
-    return optax.chain(*parts)
+    return optax.GradientTransformation(static.init, update)
 
 
-def observe_validation(
-    opt_state: optax.OptState, accuracy: jax.Array, settings: OptimizerSettings
-) -> optax.OptState:
-    """Tell a plateau schedule the newest validation accuracy.
+def validations_since_best(merits: Sequence[float]) -> int:
+    """Count the validations since the best one.
 
     Args:
-      opt_state: state of an optimizer whose schedule is "plateau".
-      accuracy: scalar in [0, 1].
-      settings: of that optimizer.
+      merits: of all validations so far, in order; higher is better.
 
     Returns:
-      The state, its scale lower where `plateau_patience` validations in a row were no better.
+      0 where the newest is the best, or there is none.
     """
-    *others, plateau = opt_state
-    _, plateau = _plateau(settings).update({}, plateau, value=jnp.float32(1.0) - accuracy)
-    return (*others, plateau)
+    return len(merits) - 1 - int(np.argmax(merits)) if len(merits) else 0
+
+
+def plateau_scale(merits: Sequence[float], settings: OptimizerSettings) -> float:
+    """Return the scale of a plateau's rates: a function of the validations alone.
+
+    Args:
+      merits: of all validations so far, in order; higher is better.
+      settings: factor and patience.
+
+    Returns:
+      `plateau_factor` to the power of how often `plateau_patience` validations in a row were no
+      better, the count beginning again each time; 1 under another schedule.
+    """
+    best, since, falls = -np.inf, 0, 0
+    for merit in merits if settings.schedule == "plateau" else ():
+        if merit > best + PLATEAU_TOLERANCE:
+            best, since = merit, 0
+        else:
+            since += 1
+        if since >= settings.plateau_patience:
+            falls, since = falls + 1, 0
+    return settings.plateau_factor**falls

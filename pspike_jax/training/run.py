@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,18 +11,21 @@ import tqdm
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Task
-from pspike_jax.training import metrics
+from pspike_jax.objectives import metrics
+from pspike_jax.training.accumulator import MetricsAccumulator, check_finite, scalars
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.clock import Clock, Profile
+from pspike_jax.training.creation import run_rates, seed_keys
+from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.evaluation import average_draws, run_draws, run_split
-from pspike_jax.training.feed import Feed
 from pspike_jax.training.files import MetricsLog
-from pspike_jax.training.optimizers import observe_validation
+from pspike_jax.training.optimizers import plateau_scale, validations_since_best
 from pspike_jax.training.preemption import Preempted, StopSignal
-from pspike_jax.training.state import TrainState, compile_train_step, seed_keys
-from pspike_jax.training.window import MetricsWindow, check_finite, scalars
+from pspike_jax.training.prefetch import Prefetch
+from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.state import TrainState, compile_train_step
 
-SHOWN = ("loss", "accuracy", "firing_rate")
+Callback = Callable[[dict[str, Any]], None]
 
 
 class _ToldToStop(Exception):
@@ -34,94 +38,121 @@ class Run:
 
     Attributes:
       task: the data.
+      settings: of the run.
       mesh: the devices.
-      feed: the batches that are left.
+      batches: those that are left.
       checkpoints: where states are kept.
       log: where metrics are kept.
       bar: shows progress.
       profile: of chosen steps.
       stop: whether the run was told to stop.
+      callbacks: called with each line of metrics, in process 0.
+      merits: of all validations so far, higher is better.
     """
 
     task: Task
+    settings: TrainSettings
     mesh: Mesh
-    feed: Feed
+    batches: Prefetch
     checkpoints: Checkpoints
     log: MetricsLog
     bar: tqdm.tqdm
     profile: Profile
     stop: StopSignal
+    callbacks: Sequence[Callback]
+    merits: list[float]
     clock: Clock = dataclasses.field(default_factory=Clock)
 
-    def train(self, state: TrainState, total: metrics.Metrics | None) -> TrainState:
+    def train(self, state: TrainState, sums: metrics.Metrics | None) -> TrainState:
         """Do the steps that are left.
 
         Args:
           state: to go on from; donated.
-          total: sums since the last line where the state was saved between a step and what follows
-            it, else None.
+          sums: since the last line where the state was saved between a step and what follows it,
+            else None.
 
         Returns:
           The state after the last step; all checkpoints are written.
 
         Raises:
-          Preempted, FloatingPointError, OSError: as `fit` says.
+          Preempted, KeyboardInterrupt, FloatingPointError, OSError: as `fit` says.
         """
-        settings = state.settings
+        state = self._with_rates(state)
         advance = compile_train_step(state, self.mesh)
-        window = MetricsWindow(state.params, settings, total)
+        accumulator = MetricsAccumulator(state.params, self.settings, sums)
         start = int(state.step)
-        if total is not None:
-            state = self._follow(state, start, window)
-        for step in range(start + 1, settings.steps + 1):
+        if sums is not None:
+            state = self._follow(state, start, accumulator)
+        for step in range(start + 1, self.settings.steps + 1):
+            if self._ends_early():
+                break
             self.profile.before(step)
             with self.clock.part("data"):
-                batch = self.feed.next()
+                batch = self.batches.next()
             with self.clock.part("compute"):
                 state, measured = advance(state, batch)
-                line = window.push(step, measured)
+                line = accumulator.push(step, measured)
             self.profile.after(step, state)
             self.bar.update()
             self.clock.end_step()
             self._report(line)
             self.checkpoints.check()
-            state = self._follow(state, step, window)
+            state = self._follow(state, step, accumulator)
         self.checkpoints.wait()
         return state
 
-    def _follow(self, state: TrainState, step: int, window: MetricsWindow) -> TrainState:
+    def _ends_early(self) -> bool:
+        patience = self.settings.early_stopping
+        return patience is not None and validations_since_best(self.merits) >= patience
+
+    def _with_rates(self, state: TrainState) -> TrainState:
+        """Return the state with the rates that settings and validations ask for."""
+        rates = run_rates(self.settings, plateau_scale(self.merits, self.settings.optimizer))
+        return state.replace(
+            rates=jax.tree.map(
+                lambda rate, leaf: jax.device_put(rate, leaf.sharding), rates, state.rates
+            )
+        )
+
+    def _follow(self, state: TrainState, step: int, accumulator: MetricsAccumulator) -> TrainState:
         """Do what is due after a step."""
         if self.stop.requested():
-            self._save_and_stop(state, step, window)
-        settings = state.settings
+            self._save_and_stop(state, step, accumulator)
+        settings = self.settings
         validates = step % settings.eval_every == 0 or step == settings.steps
         if not validates and step % settings.checkpoint_every:
             return state
         with self.clock.part("compute"):
-            window.total()
+            accumulator.total()
             check_finite(state, step)
         scores = None
         if validates:
             try:
-                state, scores = self._validate(state, step)
+                scores = self._validate(state, step)
             except _ToldToStop:
-                self._save_and_stop(state, step, window)
-        line = window.close(step)
+                self._save_and_stop(state, step, accumulator)
+            state = self._with_rates(state)
+        line = accumulator.close(step)
         for name, value in (scores or {}).items():
             line[f"validation/{name}"] = value
         self._report(line)
         self.log.flush()
-        with self.clock.part("save"):
+        with self.clock.part("save"), self.stop.shielded():
             self.checkpoints.save(state, scores, self.log.text())
         return state
 
-    def _save_and_stop(self, state: TrainState, step: int, window: MetricsWindow) -> None:
-        total = window.total()
+    def _save_and_stop(
+        self, state: TrainState, step: int, accumulator: MetricsAccumulator
+    ) -> None:
+        total = accumulator.total()
         check_finite(state, step)
         self.log.flush()
-        self.checkpoints.save(state, None, self.log.text(), total)
-        self.checkpoints.wait()
+        with self.stop.shielded():
+            self.checkpoints.save(state, None, self.log.text(), total)
+            self.checkpoints.wait()
         stopped = Preempted(step)
+        if self.stop.interrupted:
+            raise KeyboardInterrupt(str(stopped))
         if not self.bar.disable:  # a program that ends by a number says nothing by itself
             self.bar.write(str(stopped))
         raise stopped
@@ -129,37 +160,48 @@ class Run:
     def _report(self, line: dict[str, Any] | None) -> None:
         if line is None:
             return
-        self.log.write(line | self.clock.take())
-        shown = {name: line[f"train/{name}"] for name in SHOWN if f"train/{name}" in line}
-        if "validation/accuracy" in line and not self.bar.disable:
-            accuracy = line["validation/accuracy"]
-            self.bar.write(f"step {line['step']}: validation accuracy {accuracy:.4f}")
+        line = line | self.clock.take()
+        self.log.write(line)
+        merit = self.task.objective.merit[0]
+        if f"validation/{merit}" in line and not self.bar.disable:
+            value = line[f"validation/{merit}"]
+            self.bar.write(f"step {line['step']}: validation {merit} {value:.4g}")
+        shown = dict.fromkeys(("loss", merit, "firing_rate"))
+        shown = {name: line[f"train/{name}"] for name in shown if f"train/{name}" in line}
         self.bar.set_postfix(shown, refresh=False)
+        if is_primary():
+            for callback in self.callbacks:
+                callback(dict(line))
 
     def _watch(self) -> None:
         if self.stop.requested():
             raise _ToldToStop
 
-    def _validate(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
-        """Return the validation metrics, and the state with its plateau schedule told of them."""
-        settings = state.settings
+    def _validate(self, state: TrainState, step: int) -> dict[str, float]:
+        """Return the validation metrics, and remember the merit."""
+        settings, objective = self.settings, self.task.objective
         run = functools.partial(
             run_split,
             state.model,
             state.variables,
             self.task.validation,
+            objective=objective,
             batch_size=settings.eval_batch_size,
             mesh=self.mesh,
             before_batch=self._watch,
         )
         key = jax.random.fold_in(seed_keys(settings.seed)[2], step)
-        scores = scalars(average_draws(run_draws(run, key, settings.validation_draws)))
-        if not np.isfinite(scores.get("loss", np.nan)):
-            raise FloatingPointError(f"step {step}: the validation loss is not finite")
-        if settings.optimizer.schedule == "plateau":
-            observe = jax.jit(
-                functools.partial(observe_validation, settings=settings.optimizer),
-                out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state.opt_state),
-            )
-            state = state.replace(opt_state=observe(state.opt_state, scores["accuracy"]))
-        return state, scores
+        draws = settings.validation_draws if getattr(state.model, "stochastic", True) else 1
+        scores = scalars(average_draws(run_draws(run, key, draws)))
+        name, _ = objective.merit
+        for needed in ("loss", name):
+            # An objective of the caller's may measure no loss.
+            if not np.isfinite(scores.get(needed, 0.0 if needed != name else np.nan)):
+                raise FloatingPointError(f"step {step}: the validation {needed} is not finite")
+        self.merits.append(signed_merit(scores[name], objective))
+        return scores
+
+
+def signed_merit(value: float, objective: Any) -> float:
+    """Return a merit so that higher is better."""
+    return value if objective.merit[1] == "max" else -value

@@ -6,6 +6,7 @@ same bits and batch statistics are those of the whole batch; sums differ by roun
 """
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,23 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pspike_jax.data.batches import Split
+from pspike_jax.data.packing import PackedSplit
+from pspike_jax.data.split import Split
 from pspike_jax.nn.placement import check_steps
-from pspike_jax.training.axes import partition
 
 AXES = ("data", "fsdp", "model", "sequence")
 BATCH_AXES = ("data", "fsdp")
+TIMED = ("inputs", "targets", "dt", "resets")  # arrays of a batch that may have an axis of steps
+
+# (logical axis of a parameter, mesh axis), the first that fits wins: a mesh axis splits one axis of
+# an array, and only where its size divides that axis.
+RULES = (
+    ("features", "model"),
+    ("inputs", "fsdp"),
+    ("tokens", "fsdp"),
+    ("features", "fsdp"),
+    ("state", "fsdp"),
+)
 
 
 def make_mesh(
@@ -51,7 +63,7 @@ def make_mesh(
     for axis, size in given.items():
         if size is None and axis == "data":
             continue
-        if isinstance(size, bool) or not isinstance(size, int):
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral):
             raise TypeError(f"mesh axis {axis} is {size!r}, expected a whole number")
         if size < 1:
             raise ValueError(f"mesh axis {axis} is {size}, expected at least 1")
@@ -86,62 +98,140 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_shardings(mesh: Mesh, documents: int = 1) -> dict[str, NamedSharding]:
-    """Return the shardings of the arrays of a batch by name.
+def partition(
+    axes: Sequence[str | None], shape: Sequence[int], mesh_shape: Mapping[str, int]
+) -> PartitionSpec:
+    """Choose the mesh axes that split each axis of a parameter.
 
     Args:
-      mesh: the mesh.
-      documents: of an example; where there are 2, inputs and lengths have an axis for them.
+      axes: its logical axes, as its role names them.
+      shape: its shape.
+      mesh_shape: sizes of the mesh axes by name.
 
     Returns:
-      {"inputs", "lengths", "labels"}: `batch_sharding`, for inputs with time over "sequence".
+      The specification; what no rule splits is on every device.
     """
-    inputs = examples = batch_sharding(mesh)
-    if mesh.shape["sequence"] > 1:
-        before_time = (BATCH_AXES,) + (None,) * (documents - 1)
-        inputs = NamedSharding(mesh, PartitionSpec(*before_time, "sequence"))
-    return {"inputs": inputs, "lengths": examples, "labels": examples}
+    split: list[tuple[str, ...]] = [()] * len(shape)
+    left, used = list(shape), set()
+    for logical, mesh_axis in RULES:
+        size = mesh_shape[mesh_axis]
+        if size == 1 or mesh_axis in used or logical not in axes:
+            continue
+        axis = list(axes).index(logical)
+        if left[axis] % size == 0 and left[axis]:
+            split[axis] += (mesh_axis,)
+            left[axis] //= size
+            used.add(mesh_axis)
+    entries = [one[0] if len(one) == 1 else one or None for one in split]
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
 
 
-def state_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """Choose a sharding for each leaf of a training state.
+def parameter_shardings(params: Any, axes: Any, mesh: Mesh) -> Any:
+    """Choose a sharding for each parameter.
 
     Args:
-      abstract: tree of shapes and dtypes.
+      params: tree of shapes and dtypes.
+      axes: tree of its logical axes, from `nn.roles.axes`.
       mesh: the mesh.
 
     Returns:
-      Tree of shardings, by the rules of `axes.RULES` for the last name of each leaf's path.
+      Tree of shardings, by `RULES`.
     """
-
-    def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        return NamedSharding(mesh, partition(name, leaf.shape, mesh.shape))
-
-    return jax.tree.map_with_path(sharding, abstract)
+    choose = lambda leaf, names: NamedSharding(mesh, partition(names, leaf.shape, mesh.shape))
+    return jax.tree.map(choose, params, axes)
 
 
-def gather_parameters(params: Any) -> Any:
-    """Bring the parts that "fsdp" split together for a pass; their gradients are split again.
+def like_parameters(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+    """Choose shardings for what an optimizer keeps: that of a parameter for what mirrors it.
+
+    Args:
+      tree: tree of shapes; parts of it have the structure of the parameters.
+      params: the parameters' shapes.
+      shardings: theirs.
+      mesh: the mesh.
+
+    Returns:
+      Tree of shardings; a leaf belongs to the parameter of its shape whose path its own path ends
+      with, and what belongs to none is on every device.
+    """
+    known = {
+        (_names(path), leaf.shape): sharding
+        for (path, leaf), sharding in zip(
+            jax.tree.leaves_with_path(params), jax.tree.leaves(shardings), strict=True
+        )
+    }
+
+    def choose(path, leaf):
+        names = _names(path)
+        for start in range(len(names)):
+            if (names[start:], leaf.shape) in known:
+                return known[names[start:], leaf.shape]
+        return replicated(mesh)
+
+    return jax.tree.map_with_path(choose, tree)
+
+
+def statistics_shardings(statistics: Any, mesh: Mesh) -> Any:
+    """Choose shardings for batch statistics, whose last axis is features.
+
+    Args:
+      statistics: tree of shapes.
+      mesh: the mesh.
+
+    Returns:
+      Tree of shardings.
+    """
+    axes = lambda leaf: (None,) * (len(leaf.shape) - 1) + ("features",) * min(1, len(leaf.shape))
+    return parameter_shardings(statistics, jax.tree.map(axes, statistics), mesh)
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def gathered_shardings(shardings: Any) -> Any | None:
+    """Say where parameters are during a pass: the parts that "fsdp" splits are brought together.
 
     Otherwise the compiler may send activations around instead, which are larger.
 
     Args:
-      params: tree of parameters, traced under the mesh of `jax.sharding.get_abstract_mesh`.
+      shardings: tree of the parameters' shardings.
 
     Returns:
-      The same parameters, each device with all that its part of the batch needs.
+      Tree of shardings, or None where nothing has to move.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.shape.get("fsdp", 1) == 1:
-        return params
-    sizes = {**mesh.shape, "fsdp": 1}
+    leaves, structure = jax.tree.flatten(shardings)
+    if not all(isinstance(leaf, NamedSharding) for leaf in leaves):
+        return None
+    moved = [NamedSharding(leaf.mesh, _without_fsdp(leaf.spec)) for leaf in leaves]
+    return None if moved == leaves else structure.unflatten(moved)
 
-    def gather(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        spec = partition(jax.tree_util.keystr(path[-1:], simple=True), leaf.shape, sizes)
-        return jax.lax.with_sharding_constraint(leaf, spec)
 
-    return jax.tree.map_with_path(gather, params)
+def _without_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    def without(entry):
+        axes = (entry,) if isinstance(entry, str) else entry or ()
+        kept = tuple(axis for axis in axes if axis != "fsdp")
+        return kept[0] if len(kept) == 1 else kept or None
+
+    entries = [without(entry) for entry in spec]
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
+
+
+def place_parameters(params: Any, shardings: Any | None) -> Any:
+    """Bring parameters to where a pass needs them; their gradients are split again.
+
+    Args:
+      params: tree of parameters, traced.
+      shardings: from `gathered_shardings`; None leaves them where they are.
+
+    Returns:
+      The same parameters.
+    """
+    return params if shardings is None else jax.lax.with_sharding_constraint(params, shardings)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -171,6 +261,33 @@ def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
     return np.concatenate([np.arange(*piece) for piece in pieces])
 
 
+def array_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Return the sharding of each array of a batch.
+
+    Args:
+      batch: arrays or shapes by name.
+      mesh: the mesh.
+
+    Returns:
+      `batch_sharding` for all; over "sequence" too for what has a step for each of the inputs.
+    """
+    examples = batch_sharding(mesh)
+    if mesh.shape["sequence"] == 1 or "inputs" not in batch:
+        return dict.fromkeys(batch, examples)
+    documents = len(batch["lengths"].shape) - 1  # 1 for pairs, whose axis lies before time
+    over_time = NamedSharding(
+        mesh, PartitionSpec(BATCH_AXES, *[None] * documents, "sequence")
+    )
+    length = batch["inputs"].shape[1 + documents]
+
+    def choose(name: str) -> NamedSharding:
+        shape = batch[name].shape
+        timed = len(shape) > 1 + documents and shape[1 + documents] == length
+        return over_time if timed and name in TIMED else examples
+
+    return {name: choose(name) for name in batch}
+
+
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put a batch on the devices of a mesh.
 
@@ -180,15 +297,16 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
       mesh: the mesh.
 
     Returns:
-      The whole batch, split over "data" and "fsdp", inputs also over "sequence".
+      The whole batch, split over "data" and "fsdp", what has steps also over "sequence".
     """
-    shardings = batch_shardings(mesh, batch["lengths"].ndim) if "inputs" in batch else {}
+    shardings = array_shardings(batch, mesh)
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
     here = len(local_rows(pieces, mesh))
     return {
         name: jax.make_array_from_process_local_data(
-            shardings.get(name, batch_sharding(mesh)),
-            array,
+            shardings[name],
+            # Compiled programs are found by dtype, whatever the order of its bytes.
+            array.astype(array.dtype.newbyteorder("="), copy=False),
             (len(array) * pieces // here, *array.shape[1:]),
         )
         for name, array in batch.items()
@@ -211,7 +329,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
         )
 
 
-def check_length(split: Split, mesh: Mesh) -> None:
+def check_length(split: Split | PackedSplit, mesh: Mesh) -> None:
     """Refuse sequences that the mesh cannot split evenly in time.
 
     Args:
@@ -221,5 +339,7 @@ def check_length(split: Split, mesh: Mesh) -> None:
     Raises:
       ValueError: the message proposes sizes that fit.
     """
+    packed = isinstance(split, PackedSplit)
     # Time lies behind the examples, and behind the documents of an example.
-    check_steps(split.inputs.shape[split.lengths.ndim], mesh.shape["sequence"])
+    length = split.length if packed else split.inputs.shape[split.lengths.ndim]
+    check_steps(length, mesh.shape["sequence"])

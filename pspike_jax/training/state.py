@@ -1,5 +1,6 @@
-"""The training state, born sharded, and the pure step that advances it."""
+"""The training state, and the pure step that advances it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,16 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task
-from pspike_jax.training import losses, metrics
-from pspike_jax.training.optimizers import make_optimizer
-from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import (
-    batch_shardings,
-    gather_parameters,
-    replicated,
-    state_shardings,
-)
+from pspike_jax.objectives import Objective, metrics
+from pspike_jax.training import sharding
+from pspike_jax.training.losses import firing_rate_penalty
+from pspike_jax.training.optimizers import Optimizer, Rates
 
 Batch = Mapping[str, jax.Array]
 
@@ -29,15 +24,17 @@ class TrainState:
     """Everything that a training run carries from one step to the next.
 
     Attributes:
-      step: () int32, updates done.
+      step: () int32, batches learnt from.
       params: the model's parameters.
       batch_stats: the model's batch statistics; {} where it has none.
       opt_state: the optimizer's state.
       key: all noise of step t comes from fold_in(key, t).
-      constants: the model's collections that no step changes, by name; {} where it has none.
+      rates: numbers of the optimizer's settings; no checkpoint holds them.
       model: the model.
-      optimizer: the optimizer.
-      settings: the run's settings.
+      objective: what it learns.
+      optimizer: its rules without their numbers.
+      frozen: for each parameter, in the order of `jax.tree.leaves`, whether it stays as it is.
+      penalty: weight and target of the firing-rate penalty.
     """
 
     step: jax.Array
@@ -45,211 +42,132 @@ class TrainState:
     batch_stats: Any
     opt_state: optax.OptState
     key: jax.Array
-    constants: dict[str, Any]
+    rates: Rates
     model: nn.Module = flax.struct.field(pytree_node=False)
-    optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
-    settings: TrainSettings = flax.struct.field(pytree_node=False)
+    objective: Objective = flax.struct.field(pytree_node=False)
+    optimizer: Optimizer = flax.struct.field(pytree_node=False)
+    frozen: tuple[bool, ...] = flax.struct.field(pytree_node=False)
+    penalty: tuple[float, float] = flax.struct.field(pytree_node=False)
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes: parameters, and where there are any, the other collections."""
+        """What `model.apply` takes: parameters, and batch statistics where there are any."""
         statistics = {"batch_stats": self.batch_stats} if self.batch_stats else {}
-        return {"params": self.params} | statistics | self.constants
+        return {"params": self.params} | statistics
 
 
-def seed_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Derive a run's keys from its seed.
-
-    Args:
-      seed: of the run.
-
-    Returns:
-      Keys for initial parameters, training noise and validation noise.
-    """
-    init_key, train_key, validation_key = jax.random.split(jax.random.key(seed), 3)
-    return init_key, train_key, validation_key
-
-
-def _initialize(model: nn.Module, task: Task, key: jax.Array) -> Any:
-    """Return the initial variables, having seen that the model fits the task."""
-    vocab_size = getattr(model, "vocab_size", task.vocab_size)
-    if vocab_size != task.vocab_size:
-        raise ValueError(
-            f"the model's vocab_size is {vocab_size}, expected {task.vocab_size}, "
-            f"that of task {task.name!r}"
-        )
-    params_key, spikes_key, dropout_key = jax.random.split(key, 3)
-    inputs, lengths, _ = task.train
-    shape = inputs.shape[1:]
-    dtype = jnp.float32 if inputs.dtype.kind == "f" else jnp.int32
-    full = jnp.full((1, *lengths.shape[1:]), shape[lengths.ndim - 1], jnp.int32)
-    (logits, _), variables = model.init_with_output(
-        {"params": params_key, "spikes": spikes_key, "dropout": dropout_key},
-        jnp.zeros((1, *shape), dtype),
-        full,
-    )
-    if logits.shape != (1, task.num_classes):
-        raise ValueError(
-            f"the model gives logits of shape {logits.shape} for one example, expected "
-            f"{(1, task.num_classes)}, for the classes of task {task.name!r}"
-        )
-    return variables
-
-
-def _initial_state(model: nn.Module, task: Task, settings: TrainSettings) -> TrainState:
-    init_key, train_key, _ = seed_keys(settings.seed)
-    variables = _initialize(model, task, init_key)
-    optimizer = make_optimizer(settings.optimizer, settings.steps)
-    return TrainState(
-        step=jnp.int32(0),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
-        key=train_key,
-        constants={k: v for k, v in variables.items() if k not in ("params", "batch_stats")},
-        model=model,
-        optimizer=optimizer,
-        settings=settings,
-    )
-
-
-def state_shapes(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> TrainState:
-    """Describe a state; nothing of it is computed.
-
-    Args:
-      model: the model.
-      task: gives the shapes of one example.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh.
-
-    Returns:
-      The state, with shapes, dtypes and shardings in place of arrays.
-
-    Raises:
-      ValueError: the model's number of classes or tokens is not the task's, or its layers cannot
-        run on the mesh.
-    """
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # a layer may not fit it
-        shapes = jax.eval_shape(lambda: _initial_state(model, task, settings))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
-
-
-def abstract_state(
-    model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh
-) -> TrainState:
-    """Describe a state that a checkpoint completes: what no checkpoint holds is there.
-
-    Args:
-      model: the model.
-      task: gives the shapes of one example.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh.
-
-    Returns:
-      As `state_shapes`, but its constants are arrays.
-
-    Raises:
-      ValueError: the model's number of classes or tokens is not the task's.
-    """
-    abstract = state_shapes(model, task, settings, mesh)
-    if not abstract.constants:
-        return abstract
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.constants)
-    initialize = lambda: _initial_state(model, task, settings).constants
-    return abstract.replace(constants=jax.jit(initialize, out_shardings=shardings)())
-
-
-def create_state(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> TrainState:
-    """Make the state of step 0, each leaf on the devices where it will stay.
-
-    Args:
-      model: the model.
-      task: gives the shapes of one example.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh.
-
-    Returns:
-      The state.
-
-    Raises:
-      ValueError: the model's number of classes or tokens is not the task's.
-    """
-    return materialize(abstract_state(model, task, settings, mesh), task)
-
-
-def materialize(abstract: TrainState, task: Task) -> TrainState:
-    """Make the state of step 0 that an abstract state describes.
-
-    Args:
-      abstract: from `abstract_state`.
-      task: the same task.
-
-    Returns:
-      The state.
-    """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    initialize = lambda: _initial_state(abstract.model, task, abstract.settings)
-    return jax.jit(initialize, out_shardings=shardings)()
-
-
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
+def train_step(
+    state: TrainState, batch: Batch, gathered: Any = None
+) -> tuple[TrainState, metrics.Metrics]:
     """Update the parameters once.
 
     Args:
       state: the state; its key is folded with the step, never used twice.
-      batch: {"inputs", "lengths", "labels"}.
+      batch: {"inputs", "lengths", "targets"}, and maybe "dt", "resets" and "ids".
+      gathered: where parameters are during the pass, or None; see `gathered_shardings`.
 
     Returns:
-      The next state, and sums: "loss", "accuracy", "gradient_norm", the activity of a spiking
-      model, "penalty" where the loss has one, and "finite_params" and "finite_gradients", arrays
-      with an indicator for each parameter in the order of `jax.tree.leaves`.
+      The next state, and sums: "loss" and the other metrics of the objective, "gradient_norm", the
+      activity of a spiking model, the model's own losses, "penalty" where the loss has one, and
+      "finite_params" and "finite_gradients", arrays with an indicator for each parameter in the
+      order of `jax.tree.leaves`.
     """
-    settings = state.settings
-    spikes_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    key = jax.random.fold_in(state.key, state.step)
 
     def loss_function(params):
-        (logits, aux), updated = state.model.apply(
-            state.variables | {"params": gather_parameters(params)},
-            batch["inputs"],
-            batch["lengths"],
-            train=True,
-            rngs={"spikes": spikes_key, "dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        example_losses = losses.cross_entropy(logits, batch["labels"])
-        loss = jnp.sum(example_losses) / jnp.maximum(jnp.sum(batch["labels"] >= 0), 1)
-        penalty = losses.firing_rate_penalty(aux, settings.firing_rate_target)
-        if settings.firing_rate_weight:
-            loss += settings.firing_rate_weight * penalty
-        return loss, (logits, example_losses, aux, penalty, updated)
+        params = sharding.place_parameters(_stop_frozen(params, state.frozen), gathered)
+        return _loss(state, params, batch, key)
 
-    gradients, (logits, example_losses, aux, penalty, updated) = jax.grad(
-        loss_function, has_aux=True
-    )(state.params)
-    updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
-    measured = metrics.prediction_metrics(logits, batch["labels"], example_losses)
-    measured |= metrics.activity_metrics(aux)
+    gradients, (measured, statistics) = jax.grad(loss_function, has_aux=True)(state.params)
+    updates, opt_state = state.optimizer.update(
+        gradients, state.opt_state, state.params, rates=state.rates
+    )
+    updates = _zero_frozen(updates, state.frozen)
     squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
-    once = jnp.bool_(True)[None]
-    measured["gradient_norm"] = metrics.sums(jnp.sqrt(sum(squares))[None], once)
-    if settings.firing_rate_weight:
-        measured["penalty"] = metrics.sums(penalty[None], once)
+    measured["gradient_norm"] = _once(jnp.sqrt(sum(squares)))
     # The sum of a leaf is finite if and only if the leaf is, short of overflow.
     totals = [jnp.sum(leaf) for leaf in jax.tree.leaves(state.params)]
     for name, values in (("finite_params", totals), ("finite_gradients", squares)):
         flags = jnp.isfinite(jnp.stack(values))
-        measured[name] = metrics.share(flags, jnp.ones(flags.shape))
+        measured[name] = metrics.share(flags, jnp.ones(flags.shape, jnp.float32))
     new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=updated["batch_stats"] if state.batch_stats else {},
+        batch_stats=statistics,
         opt_state=opt_state,
     )
     return new_state, measured
+
+
+def _loss(state: TrainState, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    """Return the loss of a batch, and its metrics and the new batch statistics."""
+    spikes_key, dropout_key = jax.random.split(key)
+    (outputs, aux), updated = state.model.apply(
+        state.variables | {"params": params},
+        batch["inputs"],
+        batch["lengths"],
+        train=True,
+        rngs={"spikes": spikes_key, "dropout": dropout_key},
+        mutable=["batch_stats"],
+        **call_options(batch),
+    )
+    losses, weights, measured = state.objective(outputs, batch)
+    tiny = jnp.finfo(jnp.float32).tiny
+    loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), tiny)
+    if "loss" not in measured:
+        measured = measured | {"loss": metrics.sums(losses, weights > 0)}
+    measured = measured | metrics.activity_metrics(aux["sites"])
+    for name, value in aux.get("losses", {}).items():
+        loss += value
+        measured[name] = _once(value)
+    weight, target = state.penalty
+    if weight:
+        penalty = firing_rate_penalty(aux["sites"], target)
+        loss += jnp.float32(weight) * penalty
+        measured["penalty"] = _once(penalty)
+    return loss, (measured, updated.get("batch_stats", {}) if state.batch_stats else {})
+
+
+def call_options(batch: Batch) -> dict[str, jax.Array]:
+    """Return what a batch holds for the model besides inputs and lengths."""
+    names = {"dt": "dt", "resets": "resets", "ids": "example_ids"}
+    return {option: batch[name] for name, option in names.items() if name in batch}
+
+
+def _once(value: jax.Array) -> metrics.Sums:
+    return metrics.sums(value[None], jnp.ones(1, bool))
+
+
+def _stop_frozen(params: Any, frozen: tuple[bool, ...]) -> Any:
+    leaves, structure = jax.tree.flatten(params)
+    stopped = [
+        jax.lax.stop_gradient(x) if stop else x for x, stop in zip(leaves, frozen, strict=True)
+    ]
+    return structure.unflatten(stopped)
+
+
+def _zero_frozen(updates: Any, frozen: tuple[bool, ...]) -> Any:
+    leaves, structure = jax.tree.flatten(updates)
+    return structure.unflatten([
+        jnp.zeros_like(x) if stop else x for x, stop in zip(leaves, frozen, strict=True)
+    ])
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
+    placed = structure.unflatten(shardings)
+    gathered = sharding.gathered_shardings(placed.params)
+
+    def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
+            return train_step(state, batch, gathered)
+
+    return jax.jit(
+        advance,
+        in_shardings=(placed, None),
+        out_shardings=(placed, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
 
 
 def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
@@ -260,18 +178,22 @@ def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
       mesh: the mesh.
 
     Returns:
-      `train_step`, jitted.
+      `train_step`, jitted; the same function for states that differ by their numbers alone.
     """
-    shardings = state_shardings(state, mesh)
-    batch = batch_shardings(mesh, getattr(state.model, "documents", 1))
+    leaves, structure = jax.tree.flatten(state)
+    return _compiled_step(structure, tuple(leaf.sharding for leaf in leaves), mesh)
 
-    def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
-            return train_step(state, batch)
 
-    return jax.jit(
-        advance,
-        in_shardings=(shardings, batch),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+def leaf_paths(tree: Any) -> list[str]:
+    """Name the leaves of a tree, in the order of `jax.tree.leaves`.
+
+    Args:
+      tree: any tree.
+
+    Returns:
+      Paths such as "encoder/kernel".
+    """
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(tree)
+    ]

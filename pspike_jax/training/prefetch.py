@@ -1,4 +1,4 @@
-"""Batches made and sent to the devices ahead of the step that learns from them."""
+"""Prefetch: batches made and sent to the devices ahead of the step that learns from them."""
 
 import collections
 import concurrent.futures
@@ -6,14 +6,15 @@ import concurrent.futures
 import jax
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Split, train_batch
+from pspike_jax.data.batches import train_batch
+from pspike_jax.data.split import Split
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import local_rows, shard_batch
 
 AHEAD = 2  # batches that wait on the devices, or are being made
 
 
-class Feed:
+class Prefetch:
     """The batches of a run in order, made by a thread; each process reads the rows it holds.
 
     Used as a context: its thread ends with it.
@@ -36,7 +37,7 @@ class Feed:
         for _ in range(AHEAD):
             self._ask()
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "Prefetch":
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of the steps between two logged lines, and the watch over what is not finite."""
+"""The accumulator of metrics between two logged lines, and the watch over what is not finite."""
 
 import functools
 from typing import Any
@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from pspike_jax.training import metrics
+from pspike_jax.objectives import metrics
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import replicated
-from pspike_jax.training.state import TrainState
+from pspike_jax.training.state import TrainState, leaf_paths
 
-WITH_ERRORS = ("loss", "accuracy")  # of examples, which are independent
 # What neurons of one step do is not independent: the error comes from the spread between steps.
 BY_STEP = ("firing_rate", "dead", "saturated", "surrogate")
+WITHOUT_ERRORS = (*BY_STEP, "gradient_norm", "penalty")
 
 
-class MetricsWindow:
+class MetricsAccumulator:
     """Sums of the steps since the last line; the newest step stays on the device for a while.
 
     Fetching a step late keeps the device busy: it works on the next step meanwhile.
@@ -27,11 +27,11 @@ class MetricsWindow:
     def __init__(
         self, params: Any, settings: TrainSettings, total: metrics.Metrics | None = None
     ):
-        """Start a window.
+        """Start with nothing, or with what a run had.
 
         Args:
           params: the model's parameters, or their shapes; their paths name what is not finite.
-          settings: say which steps end a window.
+          settings: say which steps end a line.
           total: sums since the last line, of a run that goes on between two lines.
         """
         self._paths = leaf_paths(params)
@@ -47,7 +47,7 @@ class MetricsWindow:
           measured: its metrics, on the device.
 
         Returns:
-          A line of metrics if the step before it ended a window, else None.
+          A line of metrics if the step before it ended one, else None.
 
         Raises:
           FloatingPointError: something of the step before it is not finite.
@@ -78,13 +78,13 @@ class MetricsWindow:
         return self._total
 
     def close(self, step: int) -> dict[str, Any] | None:
-        """End the window, if this is a step that does.
+        """End a line, if this is a step that does.
 
         Args:
           step: the newest one, fetched.
 
         Returns:
-          A line of metrics, or None where the window goes on, or is empty.
+          A line of metrics, or None where the line goes on, or is empty.
         """
         ends = step % self._settings.log_every == 0 or step == self._settings.steps
         if self._total is None or not ends:
@@ -132,21 +132,6 @@ def _finite(tree: Any, sharding: NamedSharding) -> jax.Array:
     return jax.lax.with_sharding_constraint(flags, sharding)
 
 
-def leaf_paths(tree: Any) -> list[str]:
-    """Name the leaves of a tree, in the order of `jax.tree.leaves`.
-
-    Args:
-      tree: any tree.
-
-    Returns:
-      Paths such as "encoder/kernel".
-    """
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree.leaves_with_path(tree)
-    ]
-
-
 def scalars(measured: metrics.Metrics) -> dict[str, float]:
     """Turn sums into the numbers of a line.
 
@@ -154,13 +139,13 @@ def scalars(measured: metrics.Metrics) -> dict[str, float]:
       measured: sums on the host.
 
     Returns:
-      Means by name, their standard errors as NAME_se: of "loss" and "accuracy" over examples, of
-      the activity over steps. What is not finite, because nothing was counted, is left out.
+      Means by name, and their standard errors as NAME_se: of the objective's metrics over examples,
+      of the activity over steps. What is not finite, because nothing was counted, is left out.
     """
     values = {}
     for name, one in measured.items():
         error = float(metrics.standard_error(one))
         values[name] = error if name.endswith("_se") else float(metrics.mean(one))
-        if name in WITH_ERRORS:
+        if not name.endswith("_se") and name not in WITHOUT_ERRORS:
             values[f"{name}_se"] = error
     return {name: value for name, value in values.items() if np.isfinite(value)}

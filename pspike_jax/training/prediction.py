@@ -1,0 +1,108 @@
+"""Predictions for data without targets: the mean over noise draws, as one NumPy array."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from pspike_jax.data.arrays import is_ragged, pad_list, plain
+from pspike_jax.data.split import Split, check_split
+from pspike_jax.training.creation import check_model, threefry_key
+from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches
+
+
+class _NoTargets:
+    """Stands where a split is checked for an objective that needs no targets."""
+
+    needs_targets, per_step = False, False
+
+    def check(self, inputs, lengths, targets, where):
+        del inputs, lengths, targets, where
+
+
+def predict(
+    model: nn.Module,
+    variables: Any,
+    inputs: Any,
+    *,
+    lengths: Any = None,
+    key: jax.Array | None = None,
+    draws: int = 1,
+    batch_size: int = 128,
+    spread: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Run a trained model on data without targets.
+
+    Args:
+      model: the model.
+      variables: its parameters and batch statistics.
+      inputs: (n, L, F) numbers, (n, L) tokens, or (n, L) numbers of one feature; or a list of n
+        arrays of any lengths.
+      lengths: (n,) valid steps; None where all are, or follow from a list.
+      key: of the noise; None for that of seed 0.
+      draws: passes to average over; a deterministic model is run once.
+      batch_size: examples at a time; results do not depend on it.
+      spread: return the standard deviation between draws as well, of at least 2.
+
+    Returns:
+      (n, num_outputs) float32, or (n, L, num_outputs) of a model without pooling; with `spread`
+      that and the standard deviation, of the same shape.
+
+    Raises:
+      TypeError, ValueError: inputs or lengths are not what `Task` would take.
+    """
+    check_model(model)
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    split = _read(inputs, lengths, vocab_size)
+    if getattr(model, "stochastic", True):
+        if draws < 1 + spread:
+            raise ValueError(f"draws is {draws}, expected at least {1 + spread}")
+    else:
+        draws = 1
+    batch_size = min(batch_size, len(split.lengths))
+    mesh = choose_mesh(variables, batch_size)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    batch_size = -(-batch_size // parts) * parts
+    key = free_key(threefry_key(0) if key is None else key, mesh)
+    mean = squares = None
+    with jax.set_mesh(mesh):  # whatever the caller's is
+        for draw in range(draws):
+            outputs = _pass(model, variables, split, jax.random.fold_in(key, draw), batch_size, mesh)
+            if draw == 0:
+                mean, squares = outputs, np.zeros_like(outputs)
+                continue
+            change = outputs - mean  # Welford's sums, which lose no digits
+            mean = mean + change / (draw + 1)
+            squares = squares + change * (outputs - mean)
+    mean = mean.astype(np.float32)
+    return (mean, np.sqrt(squares / max(1, draws - 1)).astype(np.float32)) if spread else mean
+
+
+def _pass(model, variables, split, key, batch_size, mesh):
+    found = []
+    run_batches(
+        model, variables, split, found.append, key=key, objective=None, batch_size=batch_size,
+        mesh=mesh,
+    )
+    return np.concatenate(found)[: len(split.lengths)].astype(np.float64)
+
+
+def _read(inputs: Any, lengths: Any, vocab_size: int | None) -> Split:
+    """Return inputs as a split without targets, checked as a task checks its own."""
+    if is_ragged(inputs):
+        if lengths is not None:
+            raise ValueError("lengths follow from a list of arrays, expected None")
+        inputs, lengths = pad_list(inputs, "inputs", None, 0)
+    inputs = plain(inputs, "inputs")
+    if vocab_size is None:
+        if inputs.dtype.kind in "biu" or inputs.dtype == np.float64:
+            inputs = inputs.astype(np.float32)
+        inputs = inputs[..., None] if inputs.ndim == 2 else inputs
+    examples = inputs.shape[: 2 if vocab_size is not None and inputs.ndim == 3 else 1]
+    if lengths is None:
+        steps = inputs.shape[len(examples)] if inputs.ndim > len(examples) else 0
+        lengths = np.full(examples, steps, np.int32)
+    split = Split(inputs, plain(lengths, "lengths"), None)
+    check_split(split, where="predict", objective=_NoTargets(), vocab_size=vocab_size)
+    return split
