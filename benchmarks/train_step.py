@@ -97,7 +97,7 @@ def make(name: str, batch: int, length: int, **fields):
     rng = np.random.default_rng(0)
     preset = {"preset": "official", "l_max": length} if name == "official" else {}
     kind = "lif_ssm" if name == "lif_ssm" else "pspikessm"
-    model = pspike_jax.create_model(kind, num_classes=CLASSES, **preset, **fields)
+    model = pspike_jax.create_model(kind, num_outputs=CLASSES, **preset, **fields)
     if name == "official":
         inputs = jnp.asarray(rng.integers(0, TOKENS, (batch, length)))
     else:

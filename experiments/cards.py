@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pspike_jax.data import Split
-from pspike_jax.models.zoo import ATTRIBUTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +112,7 @@ def make_card(
       The card, of JSON types.
     """
     described, words = run["description"], about(run["description"]["task"]["name"])
-    fields = {name: field for field, name in ATTRIBUTES.items()}
-    fields = {fields.get(key, key): value for key, value in described["model"].items()}
-    del fields["class"]
+    fields = {key: value for key, value in described["model"].items() if key != "class"}
     config, task = described["config"], described["task"]
     return {
         "name": name,

@@ -32,7 +32,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Where to write the record, .json."
 
 ALLOWANCE = 0.05  # beside the devices' even shares
 MODEL = {
-    "name": "pspikessm", "preset": "paper", "num_classes": 2, "d_model": 8, "d_state": 16,
+    "name": "pspikessm", "preset": "paper", "num_outputs": 2, "d_model": 8, "d_state": 16,
     "n_layers": 2, "causal": False, "engine": "chunked",
 }
 

@@ -4,6 +4,7 @@ A loader reads all that `write` made, and sees that what came has the shapes and
 configuration says. It may refuse a file by a ValueError, or a FileNotFoundError, that names it.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -12,6 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,8 +33,6 @@ from pspike_jax.interop import export_silif, load_pspikessm, load_silif, read_st
 from pspike_jax.interop import pspikessm as authors
 from pspike_jax.models.pspikessm import PRESETS
 from pspike_jax.models.zoo import create_model
-from pspike_jax.nn.backbone import config_fields
-from pspike_jax.nn.block_config import BlockConfig
 from pspike_jax.pretrained import load_pretrained
 from pspike_jax.pretrained.weights import write_weights
 from pspike_jax.training import create_state
@@ -195,7 +195,7 @@ def load_lines(folder):
 
 @functools.cache
 def silif_weights():
-    model = create_model("silif", num_classes=2, widths=(4, 5))
+    model = create_model("silif", num_outputs=2, widths=(4, 5))
     variables = model.init(jax.random.key(0), np.ones((1, 3, 6), np.float32))
     return export_silif(model, variables["params"], variables["batch_stats"])
 
@@ -203,7 +203,7 @@ def silif_weights():
 def load_weights(folder, name):
     _, variables = load_silif(read_state_dict(folder / name), neuron="silif")
     expected = silif_weights()["snn.1.W.weight"].shape[::-1]
-    assert variables["params"]["layers_1"]["input"]["kernel"].shape == expected
+    assert variables["params"]["backbone"]["layers_1"]["input"]["kernel"].shape == expected
 
 
 OFFICIAL = {"prenorm": True, "norm": "layer", "residual": True}
@@ -212,22 +212,22 @@ OFFICIAL = {"prenorm": True, "norm": "layer", "residual": True}
 @functools.cache
 def pspikessm_weights():
     sizes = {"d_model": 4, "d_state": 4, "n_layers": 2, "l_max": 8}
-    fields = {name: PRESETS["official"][name] for name in config_fields()} | sizes | OFFICIAL
-    entries = authors._entries(BlockConfig(**fields))
+    entries = authors._entries(dataclasses.replace(PRESETS["official"], **sizes | OFFICIAL))
     return {name: np.ones(shape, np.float32) for name, (_, _, shape, _) in entries.items()}
 
 
 def load_backbone(folder):
     arrays = read_state_dict(folder / "weights.npz")
     _, variables = load_pspikessm(arrays, length=8, **OFFICIAL)
-    assert variables["params"]["blocks"]["mixer"]["linear"]["kernel"].shape == (2, 8, 4)
+    assert variables["params"]["backbone"]["blocks"]["mixer"]["linear"]["kernel"].shape == (2, 8, 4)
 
 
 def write_card(folder, rng):
     """Write a small model as `experiments.publish` writes one."""
-    fields = {"num_classes": 2, "d_model": 4, "d_state": 4, "n_layers": 1}
+    fields = {"num_outputs": 2, "d_model": 4, "d_state": 4, "n_layers": 1}
     model = create_model("pspikessm", "paper", **fields)
-    write_weights(folder / "tiny.npz", model.init(jax.random.key(0), np.ones((1, 8, 1), "f4")))
+    variables = model.init(jax.random.key(0), np.ones((1, 8, 1), "f4"))
+    write_weights(folder / "tiny.npz", nn.meta.unbox(variables))
     card = {
         "name": "tiny", "input": {"shape": [8, 1]},
         "model": {"name": "pspikessm", "preset": "paper", "fields": fields},

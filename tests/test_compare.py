@@ -25,7 +25,7 @@ CHANNELS = {"japanese_vowels": (12, 9), "spoken_digits": (13, 10)}  # and classe
 @pytest.mark.parametrize("name", compare.MODELS)
 def test_models_have_parameters_within_five_percent(name):
     for channels, classes in CHANNELS.values():
-        model = pspike_jax.create_model(name, num_classes=classes, **compare.MODELS[name])
+        model = pspike_jax.create_model(name, num_outputs=classes, **compare.MODELS[name])
         inputs = jax.ShapeDtypeStruct((1, 3, channels), np.float32)
         rngs = {"params": jax.random.key(0), "spikes": jax.random.key(0)}
         params = jax.eval_shape(model.init, rngs, inputs)["params"]
@@ -110,7 +110,7 @@ def task():
 
 def tiny_experiment(task, name, **fields):
     """Return an experiment with an untrained model, and its variables."""
-    model = pspike_jax.create_model(name, num_classes=3, **fields)
+    model = pspike_jax.create_model(name, num_outputs=3, **fields)
     rngs = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
     variables = jax.jit(model.init)(rngs, task.test.inputs[:1])
     training = TrainSettings(steps=1, eval_batch_size=16)

@@ -13,7 +13,7 @@ from pspike_jax.functional.initializers import (
     s4d_legs,
     s4d_lin,
 )
-from pspike_jax.nn.dplr_ssm import DPLRSSM
+from pspike_jax.nn import DPLRSSM
 
 
 def legs_by_loop(N):

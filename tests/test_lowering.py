@@ -132,7 +132,7 @@ MODELS = {
 def build(name):
     kind, preset, fields = MODELS[name]
     sizes = {} if "widths" in fields else {"d_model": 4, "d_state": 4, "n_layers": 2}
-    return pspike_jax.create_model(kind, preset, num_classes=3, **sizes | fields)
+    return pspike_jax.create_model(kind, preset, num_outputs=3, **sizes | fields)
 
 
 def waves():

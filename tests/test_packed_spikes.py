@@ -10,9 +10,7 @@ import pytest
 
 from pspike_jax.functional import Engine, linear_ssm
 from pspike_jax.functional.packed_spikes import spike_product, with_packed_spikes
-from pspike_jax.nn.dplr_ssm import DPLRSSM
-from pspike_jax.nn.pspike import SpikeMixer
-from pspike_jax.nn.ssm import DiagonalSSM
+from pspike_jax.nn import DPLRSSM, DiagonalSSM, SpikeMixer
 
 B, L, H, N = 2, 150, 11, 3  # several chunks, and features that leave a byte of bits unfilled
 

@@ -69,14 +69,14 @@ def programs(precision, **fields):
     inputs = np.ones((20, 16, 2), np.float32)
     task = from_arrays(inputs, np.arange(20) % 2, validation=0.2, test=0.0, seed=0)
     model = pspike_jax.create_model(
-        num_classes=2, vocab_size=None, d_model=4, d_state=4, n_layers=2, precision=precision,
-        **fields,
+        num_outputs=2, d_model=4, d_state=4, n_layers=2, precision=precision,
+        **fields | {"vocab_size": None},
     )
     state = abstract_state(model, task, tiny_settings(), one_device())
     batch = {
         "inputs": jax.ShapeDtypeStruct((4, 16, 2), jnp.float32),
         "lengths": jax.ShapeDtypeStruct((4,), jnp.int32),
-        "labels": jax.ShapeDtypeStruct((4,), jnp.int32),
+        "targets": jax.ShapeDtypeStruct((4,), jnp.int32),
     }
     return state, jax.make_jaxpr(train_step)(state, batch).jaxpr
 
@@ -104,7 +104,7 @@ def test_bfloat16_keeps_dynamics_sampling_and_normalization_in_float32(fields):
 @pytest.mark.parametrize("name", ["pspikessm", "lif_ssm"])
 def test_bfloat16_streams_have_a_float32_state(name):
     model = pspike_jax.create_model(
-        name, num_classes=2, vocab_size=None, d_model=4, d_state=4, n_layers=2,
+        name, num_outputs=2, vocab_size=None, d_model=4, d_state=4, n_layers=2,
         precision="bfloat16",
     )
 
@@ -141,7 +141,7 @@ def test_bfloat16_is_near_float32_in_the_mean_field():
     inputs = jnp.asarray(rng.normal(size=(8, 16, 2)), jnp.float32)
     models = [
         pspike_jax.create_model(
-            "pspikessm", num_classes=3, vocab_size=None, d_model=16, d_state=4, n_layers=2,
+            "pspikessm", num_outputs=3, vocab_size=None, d_model=16, d_state=4, n_layers=2,
             precision=precision,
         )
         for precision in ("float32", "bfloat16")

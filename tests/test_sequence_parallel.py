@@ -165,7 +165,7 @@ def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
 
 SETTINGS = tiny_settings(optimizer=OptimizerSettings(learning_rate=0.01))
 MODEL = pspike_jax.create_model(
-    "pspikessm", num_classes=3, vocab_size=None, d_model=4, d_state=4, n_layers=2, norm="batch",
+    "pspikessm", num_outputs=3, vocab_size=None, d_model=4, d_state=4, n_layers=2, norm="batch",
     causal=False, pool="last", engine="chunked",
 )
 
@@ -245,7 +245,7 @@ def test_sizes_that_do_not_divide_time_are_refused_before_anything_is_written(tm
 
 @pytest.mark.parametrize("name", ["silif", "lif_ssm"])
 def test_neurons_that_reset_are_refused_before_anything_is_written(tmp_path, name):
-    model = pspike_jax.create_model(name, num_classes=3)
+    model = pspike_jax.create_model(name, num_outputs=3)
     with pytest.raises(ValueError, match="mesh axis sequence is 2, expected 1: .* step by step"):
         fit(model, make_task(8), SETTINGS, workdir=tmp_path / "run", mesh=mesh_of(sequence=2))
     assert not (tmp_path / "run").exists()

@@ -101,7 +101,7 @@ def test_logical_axes_of_every_parameter_of_the_zoo_are_what_they_say(name):
     two_branches = {"bidirectional": True, "causal": False} if name == "pspikessm" else {}
     for vocab_size in (None, 7) if linear else (None,):
         model = pspike_jax.create_model(
-            name, num_classes=3, vocab_size=vocab_size, **fields, **two_branches
+            name, num_outputs=3, vocab_size=vocab_size, **fields, **two_branches
         )
         one = jnp.ones((1, 8), jnp.int32) if vocab_size else jnp.ones((1, 8, 2))
         params = jax.eval_shape(functools.partial(model.init, noise=0.5), jax.random.key(0), one)
@@ -158,7 +158,7 @@ def task():
 
 SETTINGS = tiny_settings(optimizer=OptimizerSettings(learning_rate=0.01, warmup_steps=2))
 MODEL = pspike_jax.create_model(
-    "pspikessm", num_classes=3, vocab_size=None, d_model=4, d_state=4, n_layers=2,
+    "pspikessm", num_outputs=3, vocab_size=None, d_model=4, d_state=4, n_layers=2,
     norm="batch", engine="associative",
 )
 

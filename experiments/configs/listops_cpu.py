@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "n_layers": 2,
             "norm": "batch",
             "causal": False,
-            "init": "lin",
+            "initializer": "lin",
             "dropout": 0.0,
             "dt_min": 2e-3,
             "dt_max": 0.2,

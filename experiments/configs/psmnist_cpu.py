@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "d_state": 32,
             "n_layers": 2,
             "norm": "batch",
-            "init": "lin",
+            "initializer": "lin",
             "dropout": 0.0,
             "dt_min": 2e-3,
             "dt_max": 0.2,
@@ -72,7 +72,7 @@ def sweep(add) -> None:
 def search(add) -> None:
     """Call `add` with what each short run changes."""
     add()
-    add(**{"model.init": "legs"})
+    add(**{"model.initializer": "legs"})
     add(**{"model.norm": "layer"})
     add(**{"model.dt_min": 1e-3, "model.dt_max": 0.1})
     add(**{"model.dt_min": 5e-3, "model.dt_max": 0.5})

@@ -149,7 +149,7 @@ class DiagonalSSM(nn.Module):
         flat = lambda a: a.reshape(*a.shape[:-2], -1)
         states = linear_recurrence(
             flat(decay),
-            flat(gain * values[..., None]),
+            flat(gain * values[..., None].astype(gain.dtype)),
             initial_state=None if state is None else flat(state),
             resets=ctx.resets,
         ).reshape(decay.shape)
