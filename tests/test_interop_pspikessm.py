@@ -1,15 +1,12 @@
-"""P-SpikeSSM against arrays recorded from the authors' program."""
+"""Weights of P-SpikeSSM's program, in and out; what they compute is replayed elsewhere."""
 
 import json
 import logging
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pspike_jax.interop import export_pspikessm, load_pspikessm
-from pspike_jax.nn import DPLRSSM
 
 FILES = [
     "pspikessm_bidirectional_noise.npz",
@@ -17,11 +14,6 @@ FILES = [
     "pspikessm_layernorm_train_noise.npz",
     "pspikessm_unidirectional_threshold.npz",
 ]
-
-# The recorded program runs in float32; its own float64 run differs by 5e-6, and an exact
-# implementation matches to these (gradients lose digits in the sums over steps).
-VALUES = {"rtol": 1e-4, "atol": 1e-5}
-GRADIENTS = {"rtol": 1e-3, "atol": 1e-5}
 
 
 def load(arrays):
@@ -42,63 +34,10 @@ def load(arrays):
     return meta, module, variables, noise
 
 
-def run(module, variables, x, noise, train, **kwargs):
-    (y, aux), _ = module.apply(
-        variables, x, noise=noise, train=train, mutable=["batch_stats"], **kwargs
-    )
-    return y, aux
-
-
 @pytest.fixture(params=FILES)
 def recorded(request, golden):
     arrays = golden(request.param)
     return arrays, *load(arrays)
-
-
-def test_output_and_block_outputs_match_the_program(recorded):
-    arrays, meta, module, variables, noise = recorded
-    y, aux = run(module, variables, arrays["input"], noise, meta["train"], capture=True)
-    np.testing.assert_allclose(y, arrays["output"], **VALUES)
-    for layer, block_output in enumerate(aux["block_output"]):
-        np.testing.assert_allclose(block_output, arrays[f"block_output/{layer}"], **VALUES)
-
-
-def test_kernels_match_the_program(recorded):
-    arrays, meta, module, variables, _ = recorded
-    config = module.config
-    ssm = DPLRSSM(
-        features=config.d_model,
-        d_state=config.d_state,
-        shared=config.shared_dynamics,
-        two_sided=True,
-        skip=True,
-        dt_min=config.dt_min,
-        dt_max=config.dt_max,
-        length=meta["length"],
-    )
-    for name, branch in (("kernel", "ssm"), ("kernel_reverse", "ssm_reverse")):
-        for layer in range(meta["n_layers"] if branch in variables["params"]["backbone"]["blocks"] else 0):
-            params = jax.tree.map(lambda a: a[layer], variables["params"]["backbone"]["blocks"][branch])
-            kernel = ssm.apply({"params": params}, method="kernel")
-            np.testing.assert_allclose(kernel, arrays[f"{name}/{layer}"], **VALUES)
-
-
-def test_gradients_match_the_program(recorded):
-    arrays, meta, module, variables, noise = recorded
-
-    def loss(params, x):
-        y, _ = run(module, variables | {"params": params}, x, noise, meta["train"])
-        return jnp.sum(arrays["loss_weight"] * y)
-
-    gradient, x_gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))(
-        variables["params"], arrays["input"]
-    )
-    np.testing.assert_allclose(x_gradient, arrays["grad_input"], **GRADIENTS)
-    exported = export_pspikessm(module, gradient)
-    recorded_names = {k.removeprefix("grad/") for k in arrays if k.startswith("grad/")}
-    assert set(exported) == recorded_names
-    for name, value in exported.items():
-        np.testing.assert_allclose(value, arrays[f"grad/{name}"], **GRADIENTS, err_msg=name)
 
 
 def test_export_returns_what_was_loaded(recorded):

@@ -1,4 +1,4 @@
-"""Networks of reset-based neurons against the authors' program: every recorded file."""
+"""Weights of SiLIF's program, in and out; what they compute is replayed elsewhere."""
 
 import json
 import pathlib
@@ -11,113 +11,26 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN
-from pspike_jax.interop import authors_activity, export_silif, load_silif, read_state_dict
+from replays.silif import MODELS
 
-# The recorded names of neurons, and the models' names.
-MODELS = {
-    "LIF": "lif",
-    "adLIF": "adlif",
-    "CadLIF": "cadlif",
-    "SiLIF": "silif",
-    "CSiLIF": "csilif",
-    "ResonateFire": "resonate_and_fire",
-    "RLIF": "rlif",
-    "RadLIF": "radlif",
-}
+from pspike_jax.interop import export_silif, load_silif, read_state_dict
+
 FILES = sorted(path.name for path in GOLDEN.glob("silif_*.npz")) or ["silif_family_lif.npz"]
 
 
-@pytest.fixture(scope="module", params=FILES)
-def recorded(request):
-    """One recorded file, and what this program computes from its weights and inputs."""
-    path = GOLDEN / request.param
-    if not path.exists():
-        pytest.skip(f"no recorded vectors at {path}")
-    with np.load(path, allow_pickle=False) as arrays:
-        arrays = dict(arrays)
+@pytest.mark.parametrize("name", FILES)
+def test_export_returns_the_state_dict(name, golden):
+    arrays = golden(name)
     meta = json.loads(str(arrays["meta"]))
-    state_dict = under(arrays, "param/")
+    state_dict = {k.removeprefix("param/"): a for k, a in arrays.items() if k.startswith("param/")}
     module, variables = load_silif(
         state_dict, neuron=MODELS[meta["neuron"]], normalization=meta["normalization"]
     )
-    states = under(arrays, "initial_state/")
-    states = [states[str(number)] for number in range(len(states))]
-    state = given_state(module, states, len(arrays["input"])) if states else None
-
-    def loss(params, inputs):
-        (output, aux), _ = module.apply(
-            variables | {"params": params},
-            inputs,
-            train=meta["train"],
-            state=state,
-            capture=True,
-            mutable=["batch_stats"],
-        )
-        return jnp.sum(arrays["loss_weight"] * output), (output, aux)
-
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
-    (params_bar, inputs_bar), (output, aux) = gradient(variables["params"], arrays["input"])
-    return types.SimpleNamespace(
-        arrays=arrays, state_dict=state_dict, module=module, variables=variables, output=output,
-        aux=aux, params_bar=params_bar, inputs_bar=inputs_bar,
-    )
-
-
-def given_state(module, states, batch):
-    """Return a model's state with recorded arrays, in the order in which they were drawn."""
-    state = module.resting_state(batch)
-    wanted, tree = jax.tree.flatten((state["layers"], state["head"]["u"]))
-    parts = [jnp.asarray(part, zero.dtype) for part, zero in zip(states, wanted, strict=True)]
-    layers, u = jax.tree.unflatten(tree, parts)
-    return state | {"layers": layers, "head": state["head"] | {"u": u}}
-
-
-def under(arrays, prefix):
-    """Return the entries whose names start with a prefix, without it."""
-    return {name[len(prefix):]: a for name, a in arrays.items() if name.startswith(prefix)}
-
-
-def test_spikes_are_those_of_the_authors(recorded):
-    spikes = [array for site in recorded.aux["sites"].values() for array in site["spike_array"]]
-    shapes = under(recorded.arrays, "spikes_shape/")
-    for number, got in enumerate(spikes):
-        expected = recorded.arrays[f"spikes/{number}"]
-        shape = shapes[str(number)]
-        if expected.dtype == np.uint8 and expected.ndim == 1:
-            expected = np.unpackbits(expected)[: np.prod(shape)].reshape(shape)
-        np.testing.assert_array_equal(got, expected)
-    assert len(spikes) == len(shapes)
-
-
-def test_output_is_that_of_the_authors(recorded):
-    # The tolerance that an exact float32 implementation meets, from the recorder's own float64 run.
-    np.testing.assert_allclose(recorded.output, recorded.arrays["output"], rtol=1e-4, atol=1e-5)
-
-
-def test_gradients_are_those_of_the_authors(recorded):
-    # Likewise for gradients.
-    close = {"rtol": 1e-3, "atol": 1e-5}
-    np.testing.assert_allclose(recorded.inputs_bar, recorded.arrays["grad_input"], **close)
-    expected = under(recorded.arrays, "grad/")
-    got = export_silif(recorded.module, recorded.params_bar)
-    for name, value in expected.items():
-        np.testing.assert_allclose(got[name], value, err_msg=name, **close)
-
-
-def test_activity_is_what_the_authors_report(recorded):
-    got = authors_activity(recorded.module, jnp.asarray(recorded.arrays["input"]), recorded.aux)
-    # Means and sums of whole numbers, rounded once to float32.
-    np.testing.assert_allclose(got.firing_rates, recorded.arrays["firing_rates"], atol=2e-7)
-    np.testing.assert_allclose(got.synops, recorded.arrays["synops"], rtol=2e-7)
-
-
-def test_export_returns_the_state_dict(recorded):
-    batch_stats = recorded.variables.get("batch_stats")
-    exported = export_silif(recorded.module, recorded.variables["params"], batch_stats)
-    kept = {n: a for n, a in recorded.state_dict.items() if "num_batches_tracked" not in n}
+    exported = export_silif(module, variables["params"], variables.get("batch_stats"))
+    kept = {n: a for n, a in state_dict.items() if "num_batches_tracked" not in n}
     assert exported.keys() == kept.keys()
-    for name, value in kept.items():
-        np.testing.assert_array_equal(exported[name], value)
+    for key, value in kept.items():
+        np.testing.assert_array_equal(exported[key], value)
 
 
 def tiny_state_dict(rng, *, recurrent=False, directions=1):
