@@ -1,10 +1,13 @@
 """Tasks of one's own arrays: what targets ask for, how inputs are read, which rows go where."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pspike_jax import objectives
-from pspike_jax.data import from_arrays, train_batch
+from pspike_jax.data import Split, Task, eval_batches, from_arrays, inputs_alone, train_batch
 from pspike_jax.data.rows import Rows
 
 N, L, F = 40, 6, 3
@@ -329,6 +332,70 @@ def test_class_weights_are_balanced_over_the_training_split():
     task = from_arrays(INPUTS, labels, objective=objective)
     sizes = np.bincount(task.train.targets)
     np.testing.assert_allclose(task.objective.class_weights, 32 / (2 * sizes), rtol=1e-12)
+
+
+def test_a_task_made_by_hand_completes_its_objective():
+    inputs, lengths = np.zeros((4, L, F), np.float32), np.full(4, L)
+    split = Split(inputs, lengths, np.array([0, 0, 0, 1]))
+    weighted = objectives.Classification(class_weights="balanced")
+    assert Task("t", split, None, None, weighted).objective.class_weights == (4 / 6, 2.0)
+    tokens = Split(np.zeros((4, L), int), lengths, None)
+    assert Task("t", tokens, None, None, objectives.NextToken(), 9).objective.num_outputs == 9
+    forecast = Split(inputs, lengths, None)
+    assert Task("t", forecast, None, None, objectives.Forecast(2)).objective.num_outputs == F
+
+
+def test_inputs_alone_pass_the_same_door():
+    split = inputs_alone(INPUTS[..., :1].astype(">f8"), dt=np.ones((N, L)))
+    assert split.targets is None and split.inputs.dtype == np.float32
+    assert split.lengths.tolist() == [L] * N
+    ragged = inputs_alone([np.ones(3), np.ones(5)])
+    assert ragged.inputs.shape == (2, 5, 1) and ragged.lengths.tolist() == [3, 5]
+    assert inputs_alone(np.zeros((4, L), int), vocab_size=2).inputs.shape == (4, L)
+    for bad, message in (
+        (np.full((4, L, 1), np.nan), r"inputs: inputs\[0, 0, 0\] is nan"),
+        (np.ma.ones((4, L, 1)), "inputs: a masked array"),
+        (np.ones((4, L), int), "give vocab_size"),
+        (np.ones((4, L, 1), "c16"), "expected real numbers"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            inputs_alone(bad)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantile:
+    """A caller's own objective."""
+
+    level: float
+    merit = ("pinball", "min")
+    num_outputs = 1
+    per_step = False
+    needs_targets = True
+
+    def check(self, inputs, lengths, targets, where):
+        if targets.shape != (len(inputs),):
+            raise ValueError(f"{where}: targets have shape {targets.shape}, expected (n,)")
+
+    def __call__(self, outputs, batch):
+        valid = ~jnp.isnan(batch["targets"])
+        error = jnp.where(valid, batch["targets"] - outputs[:, 0], 0.0)
+        losses = jnp.maximum(self.level * error, (self.level - 1) * error)
+        measured = {"pinball": objectives.metrics.sums(losses, valid)}
+        return losses, valid.astype(jnp.float32), measured
+
+    def summary(self, outputs, targets, lengths):
+        return {"below": float(np.mean(targets < outputs[:, 0]))}
+
+
+def test_a_callers_own_objective_is_taken():
+    task = from_arrays(INPUTS, numbers(N), objective=Quantile(0.9))
+    assert task.objective == Quantile(0.9) and task.model_fields["num_outputs"] == 1
+    batch = list(eval_batches(task.test, 3))[-1]
+    losses, weights, measured = Quantile(0.9)(jnp.zeros((3, 1)), batch)
+    assert weights.tolist() == [1, 0, 0] and losses[1] == 0
+    np.testing.assert_allclose(losses[0], 0.9 * task.test.targets[-1], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"train: targets have shape \(32, 2\), expected \(n,\)"):
+        from_arrays(INPUTS, numbers(N, 2), objective=Quantile(0.9))
 
 
 def test_times_between_steps_follow_their_rows(rng):

@@ -1,6 +1,6 @@
 """Data sets, one file per source; every one is a `Task` and yields the same batches."""
 
-from pspike_jax.data.arrays import from_arrays
+from pspike_jax.data.arrays import from_arrays, inputs_alone
 from pspike_jax.data.batches import Task, eval_batches, num_rows, train_batch, train_rows
 from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_prepared
 from pspike_jax.data.digits import load_digits
@@ -33,6 +33,7 @@ __all__ = [
     "from_events",
     "generate_listops",
     "generate_pathfinder",
+    "inputs_alone",
     "load_digits",
     "load_japanese_vowels",
     "load_prepared",

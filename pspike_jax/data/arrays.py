@@ -1,6 +1,5 @@
 """Tasks of one's own arrays: what inputs and targets may look like, and what follows from that."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from pspike_jax.data import partition
 from pspike_jax.data.batches import Task
 from pspike_jax.data.own_targets import read_targets
 from pspike_jax.data.rows import Rows, is_mapped
-from pspike_jax.data.split import Split, refuse_masked, take
+from pspike_jax.data.split import Split, check_split, refuse_masked, take
 from pspike_jax.objectives import Classification, NextToken, Objective
 
 
@@ -72,12 +71,10 @@ def from_arrays(
     objective = objective() if isinstance(objective, type) else objective
     inputs, lengths, vocab_size = _read_inputs(inputs, lengths, vocab_size, objective)
     length = inputs.shape[lengths.ndim]
-    if dt is not None:
-        dt = pad_list(dt, "dt", length, 0.0)[0] if is_ragged(dt) else plain(dt, "dt")
     targets, objective = read_targets(
         targets, objective, count=len(inputs), length=length, class_names=class_names
     )
-    whole = Split(inputs, lengths, targets, dt)
+    whole = Split(inputs, lengths, targets, _read_dt(dt, length))
     counted = [len(x) for x in whole if x is not None]
     if groups is not None:
         groups = plain(groups, "groups")
@@ -94,16 +91,7 @@ def from_arrays(
             len(inputs), (validation, test), seed=seed, groups=groups,
             classes=targets if stratify and one_each else None,
         )
-    return _make_task(name, whole, parts, objective, vocab_size)
-
-
-def _make_task(name, whole, parts, objective, vocab_size):
-    """Cut splits, and let the objective learn its sizes and weights from the training split."""
-    named = {split: _take(whole, rows) for split, rows in parts.items()}
-    if hasattr(objective, "complete"):
-        if isinstance(objective, NextToken) and objective.vocab_size is None:
-            objective = dataclasses.replace(objective, vocab_size=vocab_size)
-        objective = objective.complete(named["train"].inputs, named["train"].targets)
+    named = {part: _take(whole, rows) for part, rows in parts.items()}
     return Task(
         name=name,
         train=named["train"],
@@ -112,6 +100,33 @@ def _make_task(name, whole, parts, objective, vocab_size):
         objective=objective,
         vocab_size=vocab_size,
     )
+
+
+def inputs_alone(
+    inputs: Any, *, lengths: Any = None, dt: Any = None, vocab_size: int | None = None
+) -> Split:
+    """Read and check inputs without targets, as `predict` takes them.
+
+    Args:
+      inputs, lengths, dt: as of `from_arrays`.
+      vocab_size: number of tokens, or None for numbers.
+
+    Returns:
+      A split whose targets are None.
+
+    Raises:
+      TypeError, ValueError: as `check_split` does.
+    """
+    inputs, lengths, vocab_size = _read_inputs(inputs, lengths, vocab_size, None)
+    split = Split(inputs, lengths, None, _read_dt(dt, inputs.shape[lengths.ndim]))
+    check_split(split, where="inputs", objective=None, vocab_size=vocab_size)
+    return split
+
+
+def _read_dt(dt, length):
+    if dt is None:
+        return None
+    return pad_list(dt, "dt", length, 0.0)[0] if is_ragged(dt) else plain(dt, "dt")
 
 
 def _take(split, rows):

@@ -16,7 +16,7 @@ import numpy as np
 
 from pspike_jax.data.packing import PackedSplit
 from pspike_jax.data.split import Split, check_split, reads_tokens
-from pspike_jax.objectives import Objective
+from pspike_jax.objectives import NextToken, Objective
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Task:
       train: split that `fit` learns from.
       validation: split that selects the model, or None; `fit` refuses a task without it.
       test: split that evaluation alone reads, or None.
-      objective: the loss, the metrics and the merit.
+      objective: the loss, the metrics and the merit; what it leaves to the data, such as balanced
+        class weights, is taken from train.
       vocab_size: number of tokens, or None for real inputs.
     """
 
@@ -45,17 +46,16 @@ class Task:
                 f"task {self.name!r}: the objective is {self.objective!r}, expected one of "
                 "pspike_jax.objectives, or an object with the members of Objective"
             )
-        if self.objective.num_outputs is None:
-            raise ValueError(
-                f"task {self.name!r}: {self.objective} does not know its number of outputs"
-            )
+        if self.train is None:
+            raise TypeError(f"task {self.name!r}: train is None, expected a Split")
+        object.__setattr__(self, "objective", self._complete())
+        if isinstance(self.train, Split | PackedSplit) and self.objective.num_outputs is None:
+            raise ValueError(f"task {self.name!r}: {self.objective} has no number of outputs")
         tokens = getattr(self.objective, "vocab_size", self.vocab_size)
         if tokens != self.vocab_size:
             raise ValueError(
                 f"task {self.name!r}: vocab_size is {self.vocab_size}, of its objective {tokens}"
             )
-        if self.train is None:
-            raise TypeError(f"task {self.name!r}: train is None, expected a Split")
         example = _example_shape(self.train)
         for name, split in self.splits().items():
             where = f"task {self.name!r}, {name}"
@@ -70,6 +70,18 @@ class Task:
                     f"{where}: one example has shape {_example_shape(split)}, expected {example} "
                     "as in train"
                 )
+
+    def _complete(self) -> Objective:
+        """Let the objective take from the training examples what it does not know yet."""
+        objective, split = self.objective, _examples(self.train)
+        if isinstance(objective, NextToken) and objective.vocab_size is None:
+            return dataclasses.replace(objective, vocab_size=self.vocab_size)
+        usable = isinstance(split, Split) and (
+            not objective.needs_targets or isinstance(split.targets, np.ndarray)
+        )
+        if usable and hasattr(objective, "complete"):
+            return objective.complete(split.inputs, split.targets)
+        return objective
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {num_rows(split):,}" for name, split in self.splits().items())

@@ -105,7 +105,7 @@ def _strings(array):
     """Objects of a series as strings, or as what they are when all are of one other kind."""
     flat = array.ravel().tolist()
     for row, one in enumerate(flat):
-        if one is None or one != one:  # NaN alone differs from itself
+        if one is None or type(one).__name__ in ("NAType", "NaTType") or one != one:  # or NaN
             raise ValueError(f"targets[{row}] is {one}, expected a class or a number")
     if all(isinstance(one, str) for one in flat):
         return array.astype(str)

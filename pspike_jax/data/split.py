@@ -55,14 +55,14 @@ def reads_tokens(split: Split) -> bool:
 
 
 def check_split(
-    split: Split, *, where: str, objective: Objective, vocab_size: int | None
+    split: Split, *, where: str, objective: Objective | None, vocab_size: int | None
 ) -> None:
     """Refuse arrays that a model could not learn from, before anything is computed.
 
     Args:
       split: the arrays.
       where: what messages call it.
-      objective: checks the targets.
+      objective: checks the targets; None where they are not used.
       vocab_size: tokens are in [0, vocab_size), or None for real inputs.
 
     Raises:
@@ -75,11 +75,12 @@ def check_split(
     _check_shapes(split, where, vocab_size)
     inputs, lengths, targets, dt = split
     _check_range(lengths, f"{where}: lengths", 1, inputs.shape[lengths.ndim])
-    if objective.per_step and lengths.ndim == 2:
-        raise ValueError(f"{where}: pairs of documents have no targets at each step")
-    if objective.needs_targets and targets is None:
-        raise TypeError(f"{where}: targets are None, but {type(objective).__name__} needs them")
-    objective.check(inputs, lengths, targets, where)
+    if objective is not None:
+        if objective.per_step and lengths.ndim == 2:
+            raise ValueError(f"{where}: pairs of documents have no targets at each step")
+        if objective.needs_targets and targets is None:
+            raise TypeError(f"{where}: targets are None, but {type(objective).__name__} needs them")
+        objective.check(inputs, lengths, targets, where)
     _check_inputs(inputs, where, vocab_size)
     if dt is not None:
         with np.errstate(invalid="ignore"):

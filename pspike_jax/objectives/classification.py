@@ -92,11 +92,9 @@ class Classification:
                 raise ValueError(f"{len(value)} {name} of {self.num_classes} classes")
 
     @property
-    def num_outputs(self) -> int:
-        """One logit for each class."""
-        if self.num_classes is None:
-            raise ValueError("num_classes is None: give it, or let `complete` count the classes")
-        return int(self.num_classes)
+    def num_outputs(self) -> int | None:
+        """One logit for each class; None until they are counted."""
+        return self.num_classes
 
     def complete(self, inputs: Any, targets: np.ndarray) -> "Classification":
         """Fill in, from training examples, what was left to them.

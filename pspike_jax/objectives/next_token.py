@@ -32,11 +32,9 @@ class NextToken:
             raise ValueError(f"vocab_size is {self.vocab_size}, expected at least 2")
 
     @property
-    def num_outputs(self) -> int:
-        """One logit for each token."""
-        if self.vocab_size is None:
-            raise ValueError("vocab_size is None: give it, or let `complete` count the tokens")
-        return int(self.vocab_size)
+    def num_outputs(self) -> int | None:
+        """One logit for each token; None until they are counted."""
+        return self.vocab_size
 
     def complete(self, inputs: np.ndarray, targets: None = None) -> "NextToken":
         """Fill in the number of tokens.

@@ -47,7 +47,8 @@ class Objective(Protocol):
 
     Attributes:
       merit: name of the metric that selects models, and "max" or "min".
-      num_outputs: outputs of a model, of a sequence or of each step.
+      num_outputs: outputs of a model, of a sequence or of each step; None where `complete`, which
+        an objective may have and a Task calls, is to take it from the training examples.
       per_step: a model answers at every step (pool="none").
       needs_targets: False where targets are made of the inputs.
     """
@@ -56,7 +57,7 @@ class Objective(Protocol):
     def merit(self) -> tuple[str, str]: ...
 
     @property
-    def num_outputs(self) -> int: ...
+    def num_outputs(self) -> int | None: ...
 
     @property
     def per_step(self) -> bool: ...
