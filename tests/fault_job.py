@@ -22,13 +22,13 @@ from pspike_jax.training import FitResult, fit, make_mesh
 from pspike_jax.training import checkpoints as checkpoints_module
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.distributed import start_processes
-from pspike_jax.training.feed import Feed
+from pspike_jax.training.prefetch import Prefetch
 from pspike_jax.training.run import Run
 
 HEARTBEAT = 10  # seconds after which a silent process counts as dead
 MARKS = {  # what follows a mark
     "restore": (Checkpoints, "restore_latest"),
-    "step": (Feed, "next"),
+    "step": (Prefetch, "next"),
     "evaluation": (Run, "_validate"),
     "save": (Checkpoints, "save"),
     "removal": (checkpoints_module, "_remove"),
@@ -38,10 +38,10 @@ MARKS = {  # what follows a mark
 def prepare(folder: pathlib.Path) -> None:
     """Write the tiny task as a prepared data set."""
     splits = tiny_task().splits()
-    arrays = [np.concatenate(part) for part in zip(*splits.values())]
+    arrays = [np.concatenate(part) for part in zip(*(split[:3] for split in splits.values()))]
     source = Source(
         name="tiny",
-        counts={name: len(split.labels) for name, split in splits.items()},
+        counts={name: len(split.targets) for name, split in splits.items()},
         shape=arrays[0].shape[1:],
         dtype="float32",
         num_classes=3,
@@ -65,13 +65,13 @@ def mark(word: str, owner: object, name: str) -> None:
 
 def poison(step: int) -> None:
     """Make the inputs of one batch not numbers."""
-    make = Feed._make
+    make = Prefetch._make
 
-    def poisoned(feed, done):
-        batch = make(feed, done)
+    def poisoned(batches, done):
+        batch = make(batches, done)
         return batch | {"inputs": batch["inputs"] * np.nan} if done + 1 == step else batch
 
-    Feed._make = poisoned
+    Prefetch._make = poisoned
 
 
 def digest(result: FitResult) -> str:

@@ -45,12 +45,12 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
-def unsealed(workdir: pathlib.Path) -> list[int]:
+def unfinished(workdir: pathlib.Path) -> list[int]:
     """Count the files of each checkpoint that is being written, or that was cut short."""
     counts = []
     with contextlib.suppress(FileNotFoundError):  # one is removed while it is looked at
         for folder in (workdir / "checkpoints").glob("*"):
-            if not (folder / "seal.json").exists():
+            if not (folder / "manifest.json").exists():
                 counts.append(sum(path.is_file() for path in folder.rglob("*")))
     return counts
 
@@ -157,7 +157,7 @@ class Trials:
         """See that a run has ended as the one did that nothing happened to."""
         expect(bits == self.bits, "other parameters, statistics or optimizer state")
         expect(lines_of(workdir) == self.lines, "other lines of metrics")
-        expect(not unsealed(workdir), "a half-written checkpoint was left")
+        expect(not unfinished(workdir), "a half-written checkpoint was left")
 
     def resume(self, workdir: pathlib.Path, data: pathlib.Path | None = None) -> None:
         """Start the same command again, and see that it ends with the same bits."""
@@ -179,11 +179,11 @@ class Trials:
         process.wait_for(mark, rng.randint(1, times))
         if point == "between files of a save":
             some = rng.randint(1, 12)
-            while max(unsealed(workdir), default=0) < some:
+            while max(unfinished(workdir), default=0) < some:
                 expect(process.runs(), "it ended before a save was caught")
         time.sleep(rng.uniform(0, seconds))
         process.kill()
-        left = any(unsealed(workdir))
+        left = any(unfinished(workdir))
         self.resume(workdir)
         return "left a half-written checkpoint" if left else "left whole checkpoints alone"
 

@@ -80,7 +80,7 @@ class Pairs:
 
 def checkpoint_files(workdir: pathlib.Path) -> list[str]:
     """Name the files of the newest whole checkpoint that have content, and the run's own files."""
-    newest = max((workdir / "checkpoints").glob("*/seal.json")).parent
+    newest = max((workdir / "checkpoints").glob("*/manifest.json")).parent
     found = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
     return [str(path.relative_to(workdir)) for path in found]
 

@@ -132,14 +132,10 @@ def test_evaluate_keeps_no_batch(variables, monkeypatch):
     """What a batch leaves is gone two batches later: memory does not grow with the split."""
     alive, fetch = [], jax.device_get
 
-    class Found(dict):
-        pass
-
     def watch(tree):
         found = fetch(tree)
         if isinstance(found, tuple):
-            found = (Found(found[0]), Found(found[1]))
-            alive.append(weakref.ref(found[1]))
+            alive.append(weakref.ref(found[1]["sites"]["input"]["neuron_spikes"]))
         return found
 
     monkeypatch.setattr(evaluation.jax, "device_get", watch)
@@ -177,7 +173,8 @@ def test_predict_takes_what_people_have(variables, pool):
     lengths = np.arange(24) % 6 + 1
     ragged = predict(model, variables, [x[:n] for x, n in zip(inputs, lengths)])
     padded = predict(model, variables, inputs, lengths=lengths.astype(">i8"))
-    np.testing.assert_array_equal(ragged, padded)
+    ends = slice(None) if pool == "mean" else np.arange(6) < lengths[:, None]
+    np.testing.assert_array_equal(ragged[ends], padded[ends])  # padding may hold anything
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,9 @@ def activity_metrics(sites: Mapping[str, Mapping[str, jax.Array]]) -> Metrics:
         surrogate += jnp.sum(site["surrogate"], dtype=jnp.float32)
         elements += jnp.sum(steps * jnp.asarray(site["neurons"], jnp.float32))
         neurons += site["neuron_spikes"].size
-        dead += jnp.sum(site["neuron_spikes"] == 0)
-        saturated += jnp.sum(site["neuron_spikes"] == steps[:, None])
+        dead += jnp.sum(site["neuron_spikes"] == 0, dtype=jnp.float32)
+        always = site["neuron_spikes"] == steps[:, None]
+        saturated += jnp.sum(always, dtype=jnp.float32)
     return {
         "firing_rate": share(spikes, elements),
         "dead": share(dead, neurons),

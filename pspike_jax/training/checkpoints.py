@@ -285,7 +285,7 @@ class Checkpoints:
         if not hasattr(self, "_alias"):
             place = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="pspike-"))
             self._alias = epath.Path(place) / "checkpoints"
-            self._alias.symlink_to(self.directory)
+            os.symlink(self.directory, self._alias)
         return self._alias / folder.name
 
     def _entries(self) -> list[Entry]:

@@ -32,7 +32,7 @@ from pspike_jax.training.files import MetricsLog, is_remote, read_lines, run_fol
 from pspike_jax.training.lock import owned
 from pspike_jax.training.preemption import Preempted, StopSignal
 from pspike_jax.training.prefetch import Prefetch
-from pspike_jax.training.run import Callback, Run, signed_merit
+from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
 from pspike_jax.training.state import TrainState, compile_train_step
@@ -182,7 +182,9 @@ def load(
         like = state_shapes(model, task, settings, mesh, optimizer=optimizer, frozen=frozen)
         with contextlib.closing(_checkpoints(folder, task, settings)) as checkpoints:
             best, latest = checkpoints.restore_best(like), checkpoints.restore_latest(like)
-    return FitResult(latest.state, best.variables, int(best.step), read_lines(latest.log))
+        history = read_lines(latest.log)
+        state = with_rates(latest.state, settings, _merits(history, task))
+    return FitResult(state, best.variables, int(best.step), history)
 
 
 def _merits(lines: list[dict[str, Any]], task: Task) -> list[float]:

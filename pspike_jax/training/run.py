@@ -77,7 +77,7 @@ class Run:
         Raises:
           Preempted, KeyboardInterrupt, FloatingPointError, OSError: as `fit` says.
         """
-        state = self._with_rates(state)
+        state = with_rates(state, self.settings, self.merits)
         advance = compile_train_step(state, self.mesh)
         accumulator = MetricsAccumulator(state.params, self.settings, sums)
         start = int(state.step)
@@ -105,15 +105,6 @@ class Run:
         patience = self.settings.early_stopping
         return patience is not None and validations_since_best(self.merits) >= patience
 
-    def _with_rates(self, state: TrainState) -> TrainState:
-        """Return the state with the rates that settings and validations ask for."""
-        rates = run_rates(self.settings, plateau_scale(self.merits, self.settings.optimizer))
-        return state.replace(
-            rates=jax.tree.map(
-                lambda rate, leaf: jax.device_put(rate, leaf.sharding), rates, state.rates
-            )
-        )
-
     def _follow(self, state: TrainState, step: int, accumulator: MetricsAccumulator) -> TrainState:
         """Do what is due after a step."""
         if self.stop.requested():
@@ -131,7 +122,7 @@ class Run:
                 scores = self._validate(state, step)
             except _ToldToStop:
                 self._save_and_stop(state, step, accumulator)
-            state = self._with_rates(state)
+            state = with_rates(state, settings, self.merits)
         line = accumulator.close(step)
         for name, value in (scores or {}).items():
             line[f"validation/{name}"] = value
@@ -200,6 +191,19 @@ class Run:
                 raise FloatingPointError(f"step {step}: the validation {needed} is not finite")
         self.merits.append(signed_merit(scores[name], objective))
         return scores
+
+
+def with_rates(state: TrainState, settings: TrainSettings, merits: list[float]) -> TrainState:
+    """Return a state with the rates that settings and validations ask for.
+
+    Args:
+      state: a state; its rates may be shapes.
+      settings: of the run.
+      merits: of all validations so far, higher is better.
+    """
+    rates = run_rates(settings, plateau_scale(merits, settings.optimizer))
+    place = lambda rate, leaf: jax.device_put(rate, leaf.sharding)
+    return state.replace(rates=jax.tree.map(place, rates, state.rates))
 
 
 def signed_merit(value: float, objective: Any) -> float:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny import tiny_settings
 
-from pspike_jax.training import metrics
-from pspike_jax.training import window as window_module
-from pspike_jax.training.window import MetricsWindow, scalars
+from pspike_jax.objectives import metrics
+from pspike_jax.training import accumulator as accumulator_module
+from pspike_jax.training.accumulator import MetricsAccumulator, scalars
 
 PARAMS = {"encoder": {"bias": 0.0, "kernel": 0.0}, "head": {"kernel": 0.0}}  # three leaves
 
@@ -25,7 +25,7 @@ def measured(rate, *, loss=1.0, params=(1, 1, 1), gradients=(1, 1, 1)):
 
 def test_window_gives_activity_the_error_of_its_spread_between_steps():
     rates = [0.1, 0.2, 0.25, 0.4]
-    window, lines = MetricsWindow(PARAMS, tiny_settings()), []
+    window, lines = MetricsAccumulator(PARAMS, tiny_settings()), []
     for step, rate in enumerate(rates, 1):
         lines.append(window.push(step, measured(rate)))
     window.total()
@@ -40,7 +40,7 @@ def test_window_gives_activity_the_error_of_its_spread_between_steps():
 
 
 def test_scalars_leave_out_the_error_of_a_single_step():
-    window = MetricsWindow(PARAMS, tiny_settings(log_every=1))
+    window = MetricsAccumulator(PARAMS, tiny_settings(log_every=1))
     window.push(1, measured(0.5))
     assert set(scalars(window.total())) == {
         "loss", "loss_se", "accuracy", "accuracy_se", "firing_rate"
@@ -57,7 +57,7 @@ def test_scalars_leave_out_the_error_of_a_single_step():
     ],
 )
 def test_window_names_the_step_and_what_is_not_finite_first(step, message):
-    window = MetricsWindow(PARAMS, tiny_settings())
+    window = MetricsAccumulator(PARAMS, tiny_settings())
     window.push(7, measured(0.5, **step))
     with pytest.raises(FloatingPointError, match=f"step 7: .*{message}|{message}"):
         window.total()
@@ -65,13 +65,13 @@ def test_window_names_the_step_and_what_is_not_finite_first(step, message):
 
 @pytest.fixture
 def window():
-    return MetricsWindow(PARAMS, tiny_settings(log_every=2))
+    return MetricsAccumulator(PARAMS, tiny_settings(log_every=2))
 
 
 def test_push_fetches_the_step_before_alone(window, monkeypatch):
-    fetched, get = [], window_module.jax.device_get
+    fetched, get = [], accumulator_module.jax.device_get
     monkeypatch.setattr(
-        window_module.jax, "device_get", lambda x: fetched.append(x["loss"]["sum"] / 2) or get(x)
+        accumulator_module.jax, "device_get", lambda x: fetched.append(x["loss"]["sum"] / 2) or get(x)
     )
     seen = []
     for step in range(1, 5):
