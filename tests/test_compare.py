@@ -25,7 +25,7 @@ CHANNELS = {"japanese_vowels": (12, 9), "spoken_digits": (13, 10)}  # and classe
 @pytest.mark.parametrize("name", compare.MODELS)
 def test_models_have_parameters_within_five_percent(name):
     for channels, classes in CHANNELS.values():
-        model = pspike_jax.create_model(name, num_classes=classes, **compare.MODELS[name])
+        model = pspike_jax.create_model(name, num_outputs=classes, **compare.MODELS[name])
         inputs = jax.ShapeDtypeStruct((1, 3, channels), np.float32)
         rngs = {"params": jax.random.key(0), "spikes": jax.random.key(0)}
         params = jax.eval_shape(model.init, rngs, inputs)["params"]
@@ -110,7 +110,7 @@ def task():
 
 def tiny_experiment(task, name, **fields):
     """Return an experiment with an untrained model, and its variables."""
-    model = pspike_jax.create_model(name, num_classes=3, **fields)
+    model = pspike_jax.create_model(name, num_outputs=3, **fields)
     rngs = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
     variables = jax.jit(model.init)(rngs, task.test.inputs[:1])
     training = TrainSettings(steps=1, eval_batch_size=16)
@@ -127,15 +127,15 @@ def test_operations_of_a_spiking_network_are_those_of_its_captured_spikes(task):
     logits, aux = jax.jit(lambda v, x: experiment.model.apply(v, x, capture=True))(
         variables, task.test.inputs
     )
-    spikes = [float(np.sum(aux[f"hidden_{i}"]["spike_array"])) for i in range(2)]
+    spikes = [float(np.sum(aux["sites"][f"hidden_{i}"]["spike_array"])) for i in range(2)]
     assert sum(spikes) > 50
-    examples = len(task.test.labels)
+    examples = len(task.test.lengths)
     # A spike reaches the next layer's neurons and the others of its own.
     additions = (spikes[0] * (5 + 5) + spikes[1] * (3 + 4)) / examples
     np.testing.assert_allclose(found["synaptic_operations"], additions, rtol=1e-6)  # float32 sums
     np.testing.assert_allclose(found["firing_rate"], sum(spikes) / (examples * 10 * 11), rtol=1e-6)
     assert found["multiply_accumulates"] == 10 * 2 * 6
-    accuracy = np.mean(np.argmax(logits, axis=-1) == task.test.labels)
+    accuracy = np.mean(np.argmax(logits, axis=-1) == task.test.targets)
     assert found["accuracy"] == pytest.approx(accuracy)
 
 

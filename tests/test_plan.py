@@ -49,7 +49,7 @@ def test_forward_macs_are_those_of_a_full_batch_and_make_no_parameters(task, set
 
 
 def test_plan_tells_memory_work_engines_and_steps(task, settings):
-    model = pspike_jax.create_model("pspikessm", num_classes=3, d_model=8, d_state=4, n_layers=2)
+    model = pspike_jax.create_model("pspikessm", num_outputs=3, d_model=8, d_state=4, n_layers=2)
     text = plan(model, task, settings, make_mesh(devices=jax.devices()[:2]))
     for part in (
         "mesh: data=2, fsdp=1, model=1, sequence=1; 2 devices",
