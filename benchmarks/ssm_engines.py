@@ -24,7 +24,7 @@ import pspike_jax.functional
 from benchmarks import plain, timing
 from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import discretize_zoh, linear_ssm, s4d_legs
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 TABLE = flags.DEFINE_bool("table", False, "Measure the table that engine='auto' decides by.")
 TABLE_PATH = pathlib.Path(pspike_jax.functional.__file__).parent / "engine_table.json"
@@ -250,7 +250,7 @@ def write_table(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     table = json.loads(path.read_text()) if path.exists() else []
     kept = [row for row in table if row["platform"] not in platforms]
     lines = ",\n".join(f" {json.dumps(row)}" for row in (*rows, *kept))
-    write_whole(path, f"[\n{lines}\n]\n")
+    atomic_write(path, f"[\n{lines}\n]\n")
 
 
 def run_table(argv: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from absl import app
 from benchmarks import timing
 from experiments.record import fill
 from pspike_jax.functional import explain_engine
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 Records = dict[str, list[timing.Record]]  # benchmark -> records
@@ -308,7 +308,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     text = content(timing.RESULTS)
-    write_whole(README, fill(README.read_text(), "performance", text))
+    atomic_write(README, fill(README.read_text(), "performance", text))
     print(text)
 
 

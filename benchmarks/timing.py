@@ -42,7 +42,7 @@ from absl import app, flags, logging
 import pspike_jax
 from experiments.record import hardware
 from pspike_jax.analysis.canvas import number, save_figure
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 from pspike_jax.training.workdir import source_commit
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
@@ -257,7 +257,7 @@ def write(folder: pathlib.Path, name: str, header: Record, records: Sequence[Rec
     """Write NAME.jsonl: a line that describes the machine, then a line for each record."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(line) + "\n" for line in ({"machine": header}, *records)]
-    write_whole(folder / f"{name}.jsonl", "".join(lines))
+    atomic_write(folder / f"{name}.jsonl", "".join(lines))
 
 
 def read(path: pathlib.Path) -> tuple[Record, list[Record]]:

@@ -112,11 +112,13 @@ def make_card(
       The card, of JSON types.
     """
     described, words = run["description"], about(run["description"]["task"]["name"])
-    fields = {key: value for key, value in described["model"].items() if key != "class"}
+    fields = dict(described["model"].get("config", described["model"]))
+    fields.pop("class", None)
     config, task = described["config"], described["task"]
+    classes = task["objective"]["num_classes"]
     return {
         "name": name,
-        "task": {"name": task["name"], "question": words.task, "num_classes": task["num_classes"]},
+        "task": {"name": task["name"], "question": words.task, "num_classes": classes},
         "data": {"source": words.data, "licence": words.licence, "test_sha256": fingerprint(test)},
         "input": {"shape": task["inputs"]["test"][1:], "examples": {
             split: shape[0] for split, shape in task["inputs"].items()
@@ -144,10 +146,10 @@ def make_card(
 
 
 def fingerprint(split: Split) -> str:
-    """Return the SHA-256 of a split: inputs as float32 or int32, lengths and labels as int32."""
+    """Return the SHA-256 of a split: inputs as float32 or int32, lengths and targets as int32."""
     digest, rows = hashlib.sha256(), 1024
-    for start in range(0, len(split.labels), rows):
-        inputs, lengths, labels = (array[start : start + rows] for array in split)
+    for start in range(0, len(split.lengths), rows):
+        inputs, lengths, labels = (array[start : start + rows] for array in split[:3])
         kind = "<f4" if inputs.dtype.kind == "f" else "<i4"
         for array, dtype in ((inputs, kind), (lengths, "<i4"), (labels, "<i4")):
             digest.update(np.ascontiguousarray(array, dtype).tobytes())

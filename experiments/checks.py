@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from experiments.record import RESULTS, hardware
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 from pspike_jax.training.workdir import source_commit
 
 CHECKS = RESULTS / "checks"
@@ -57,7 +57,7 @@ def keep(path: str | None, program: Sequence[str], started: float, content: Mapp
     if path is not None:
         file = pathlib.Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text)
+        atomic_write(file, text)
     if content["failures"]:
         raise SystemExit(1)
 
@@ -123,4 +123,4 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    write_whole(CHECKS / "README.md", page(read()))
+    atomic_write(CHECKS / "README.md", page(read()))

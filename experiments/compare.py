@@ -38,10 +38,11 @@ from experiments.experiment import Experiment, build
 from experiments.record import RESULTS, hardware, over_seeds
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.activity import merge_aux
-from pspike_jax.analysis.measure import count_operations
+from pspike_jax.analysis.energy import estimate_energy
 from pspike_jax.data import train_batch
-from pspike_jax.training import create_state, fit, metrics, run_split
-from pspike_jax.training.files import write_whole
+from pspike_jax.objectives import metrics
+from pspike_jax.training import create_state, fit, run_split
+from pspike_jax.training.files import atomic_write
 from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import compile_train_step
 
@@ -81,7 +82,7 @@ def run(config: dict[str, Any], folder: pathlib.Path, *, tests: bool) -> dict[st
     }
     if tests:
         result["test"] = test(experiment, trained.variables)
-    write_whole(finished, json.dumps(result, indent=1) + "\n")
+    atomic_write(finished, json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoints")
     return result
 
@@ -107,29 +108,21 @@ def test(experiment: Experiment, variables: Any) -> dict[str, float]:
     task, settings = experiment.task, experiment.evaluation
     draws = [
         run_split(
-            experiment.model, variables, task.test, key=key,
+            experiment.model, variables, task.test, objective=task.objective, key=key,
             batch_size=experiment.training.eval_batch_size, mesh=experiment.mesh,
         )
         for key in jax.random.split(jax.random.key(settings.seed), settings.draws)
     ]
     aux = merge_aux(one for _, one in draws)
-    steps = float(np.mean(task.test.lengths))
-    operations = count_operations(
-        aux, variables["params"], examples=settings.draws * len(task.test.labels), steps=steps,
-        tokens=False, scores_every_step=False,
-    )
-    real = operations.encoder_macs + operations.head_macs + operations.state_macs
-    spikes = sum(np.sum(site["spikes"]) for site in aux.values())
-    chances = sum(np.sum(site["steps"] * site["neurons"]) for site in aux.values())
-    if not aux:  # no product has spikes for inputs, so the blocks' are real as well
-        blocks = variables["params"]["backbone"]["blocks"]
-        leaves = jax.tree_util.tree_leaves_with_path(blocks)
-        real += steps * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")
+    operations = estimate_energy(aux, examples=settings.draws * len(task.test.lengths))
+    sites = aux["sites"]
+    spikes = sum(np.sum(site["spikes"]) for site in sites.values())
+    chances = sum(np.sum(site["steps"] * site["neurons"]) for site in sites.values())
     return {
         "accuracy": float(np.mean([metrics.mean(one["accuracy"]) for one, _ in draws])),
-        "firing_rate": float(spikes / chances) if aux else None,
-        "synaptic_operations": operations.synaptic_ops if aux else None,
-        "multiply_accumulates": real,
+        "firing_rate": float(spikes / chances) if sites else None,
+        "synaptic_operations": operations.synaptic_ops if sites else None,
+        "multiply_accumulates": operations.real_products + operations.state_macs,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
     }
 
@@ -164,7 +157,7 @@ def _epoch_of(experiment):
 
     def epoch():
         nonlocal state
-        for step in range(len(task.train.labels) // settings.batch_size):
+        for step in range(len(task.train.lengths) // settings.batch_size):
             batch = train_batch(
                 task.train, seed=settings.seed, step=step, batch_size=settings.batch_size
             )
@@ -256,9 +249,9 @@ def main(argv: list[str]) -> None:
 
 def write(record: dict[str, Any], path: pathlib.Path) -> str:
     """Write a record, its page and its picture; return the page."""
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    atomic_write(path, json.dumps(record, indent=1) + "\n")
     record = json.loads(path.read_text())
-    write_whole(path.with_suffix(".md"), page(record))
+    atomic_write(path.with_suffix(".md"), page(record))
     plots.save_figure(draw(record), path.with_suffix(".png"))
     return page(record)
 

@@ -31,7 +31,7 @@ from experiments.outcome import load_best
 from experiments.runs import read_json
 from pspike_jax.analysis import activity, plots, report
 from pspike_jax.analysis.measure import Findings, measure
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -197,7 +197,7 @@ def draw(asked: argparse.Namespace) -> None:
     if asked.figure == "energy":
         table = report.table(findings, read_json(asked.runs[0] / "evaluation.json"))
         print(table)
-        write_whole(asked.output, table + "\n")
+        atomic_write(asked.output, table + "\n")
         return
     captured, lengths = findings.captured, findings.lengths
     if asked.figure == "1b":

@@ -20,10 +20,11 @@ import pspike_jax
 from experiments import checks
 from pspike_jax.data import Task, from_arrays, train_batch
 from pspike_jax.training import OptimizerSettings, TrainSettings, create_state, make_mesh
-from pspike_jax.training.metrics import mean
-from pspike_jax.training.plan import abstract_batch, device_memory
+from pspike_jax.objectives.metrics import mean
+from pspike_jax.training.creation import abstract_batch, state_shapes
+from pspike_jax.training.plan import device_memory
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import TrainState, abstract_state, compile_train_step
+from pspike_jax.training.state import TrainState, compile_train_step
 
 LENGTH = flags.DEFINE_integer("length", 2**20, "Steps of a sequence.", 1)
 DEVICES = flags.DEFINE_integer("devices", 8, "Virtual CPU devices that share them.", 1)
@@ -50,7 +51,7 @@ def waves(length: int) -> Task:
 
 def compile_step(model: Any, task: Task, settings: TrainSettings, mesh: Mesh) -> Any:
     """Return the training step, compiled for a mesh."""
-    state, batch = abstract_state(model, task, settings, mesh), abstract_batch(task, settings, mesh)
+    state, batch = state_shapes(model, task, settings, mesh), abstract_batch(task, settings, mesh)
     return compile_train_step(state, mesh).lower(state, batch).compile()
 
 

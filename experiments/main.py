@@ -22,7 +22,7 @@ from experiments.outcome import judge
 from experiments.plan import plan_in_subprocess
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
-from pspike_jax.training.files import run_folder, write_whole
+from pspike_jax.training.files import atomic_write, run_folder
 from pspike_jax.training.workdir import CONFIG as DESCRIPTION, check_workdir, describe
 
 FINISHED = "evaluation.json"
@@ -105,7 +105,7 @@ def run(config: Mapping[str, Any], workdir: epath.Path, asked: argparse.Namespac
         result = fit(model, task, training, **where, profile_steps=asked.profile_steps)
         evaluation = judge(experiment, result, workdir)
         if is_primary():  # written last: a run that is killed before is not finished
-            write_whole(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
+            atomic_write(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 
 def run_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("notebook", type=pathlib.Path, help=".ipynb")
     path = parser.parse_args(arguments).notebook
     done = run_notebook(json.loads(path.read_text()))
-    write_whole(path, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -10,8 +10,8 @@ from experiments.experiment import Experiment, build
 from experiments.runs import read_json
 from pspike_jax.analysis.report import report
 from pspike_jax.training import FitResult, evaluate, load
-from pspike_jax.training.distributed import explain_lost_process, gather, is_primary, meet
-from pspike_jax.training.files import local_folder, write_whole
+from pspike_jax.training.distributed import barrier, explain_lost_process, gather, is_primary
+from pspike_jax.training.files import atomic_write, local_folder
 
 
 def load_best(workdir: pathlib.Path) -> tuple[Experiment, FitResult]:
@@ -83,9 +83,9 @@ def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dic
                 history=result.history,
             )
         print(table)
-        write_whole(workdir / "report.txt", table + "\n")
+        atomic_write(workdir / "report.txt", table + "\n")
         print(f"Best step by validation: {result.best_step}. Pictures and report.json: {workdir}")
-    meet("report")  # who left before that would be taken for dead
+    barrier("report")  # who left before that would be taken for dead
     return evaluation
 
 

@@ -31,7 +31,7 @@ from pspike_jax.data import Split, take
 from pspike_jax.data.mnist import SIDE, bit_reversal_order
 from pspike_jax.pretrained import load_pretrained
 from pspike_jax.pretrained.weights import write_weights
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 WEIGHTS = ROOT / "pspike_jax" / "pretrained"
 SAMPLES = ROOT / "tests" / "data"
@@ -80,7 +80,7 @@ def publish(
             name, run, command=again, best_step=result.best_step, test=experiment.task.test,
             weights=here / f"{name}.npz", hardware=hardware(),
         )
-        write_whole(here / f"{name}.json", json.dumps(card, indent=1) + "\n")
+        atomic_write(here / f"{name}.json", json.dumps(card, indent=1) + "\n")
         check_same(load_pretrained(name, here), experiment, variables)
         write_sample(here / "sample.npz", experiment, variables, shared=words.shared)
         for folder, file in ((weights, f"{name}.npz"), (weights, f"{name}.json")):
@@ -123,14 +123,14 @@ def write_sample(
     split = draw_pictures()
     if shared:
         test = experiment.task.test
-        split = take(test, np.arange(min(EXAMPLES, len(test.labels))))
+        split = take(test, np.arange(min(EXAMPLES, len(test.lengths))))
     inputs = split.inputs.astype(np.float32 if split.inputs.dtype.kind == "f" else np.int32)
     lengths = split.lengths.astype(np.int32)
     apply = jax.jit(experiment.model.apply, static_argnames="sampling")
     logits, _ = apply(variables, inputs, lengths, sampling="mean")
     with open(path, "wb") as file:
         np.savez_compressed(
-            file, inputs=inputs, lengths=lengths, labels=split.labels, logits=np.asarray(logits)
+            file, inputs=inputs, lengths=lengths, labels=split.targets, logits=np.asarray(logits)
         )
 
 

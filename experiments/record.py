@@ -26,7 +26,7 @@ from experiments.results_page import PAGE, RESULTS, page, read_records, workdirs
 from experiments.runs import ROOT, command, name_in_repository, read_run
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.files import whole_file
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 PICTURES = tuple(
     f"{name}.png" for name in ("raster", "learning_curve", "active_ratio", "probabilities", "poles")
@@ -183,12 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "over_seeds" in record:
         record["table"] = (asked.runs[0] / "report.txt").read_text()
     keep_pictures(record, asked.runs[0], RESULTS / asked.name)
-    write_whole(RESULTS / f"{asked.name}.json", json.dumps(record, indent=1) + "\n")
-    write_whole(PAGE, page(read_records()))
+    atomic_write(RESULTS / f"{asked.name}.json", json.dumps(record, indent=1) + "\n")
+    atomic_write(PAGE, page(read_records()))
     if "over_seeds" in record:
         readme = ROOT / "README.md"
         content = summary(asked.name, record)
-        write_whole(readme, fill(readme.read_text(), f"{asked.name} output", content))
+        atomic_write(readme, fill(readme.read_text(), f"{asked.name} output", content))
     print(record.get("over_seeds") or record["accuracies"])
 
 

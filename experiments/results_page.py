@@ -13,7 +13,7 @@ from typing import Any
 
 from pspike_jax.data.catalog import CATALOG
 from pspike_jax.pretrained import list_pretrained
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 PAGE = RESULTS / "README.md"
@@ -227,7 +227,7 @@ def _against_neurons(record):
 
 def main() -> None:
     """Write the page of the records that are there."""
-    write_whole(PAGE, page(read_records()))
+    atomic_write(PAGE, page(read_records()))
     print(PAGE)
 
 

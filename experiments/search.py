@@ -22,7 +22,7 @@ from experiments.record import RESULTS, hardware
 from experiments.runs import import_config
 from experiments.sweep import collect
 from pspike_jax.training import fit
-from pspike_jax.training.files import write_whole
+from pspike_jax.training.files import atomic_write
 
 
 def run(config: dict[str, Any], fields: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(config: dict[str, Any], fields: dict[str, Any], folder: pathlib.Path) ->
         "fields": fields, "config": config, "seconds": time.monotonic() - start,
         "validation": lines,
     }
-    write_whole(finished, json.dumps(result, indent=1) + "\n")
+    atomic_write(finished, json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoints")
     return result
 
@@ -103,8 +103,8 @@ def main(argv: list[str]) -> None:
     }
     command = f"python -m experiments.search --config={asked} --workdir=runs/{name} --name={name}"
     record["command"] = command
-    write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    write_whole(RESULTS / f"{name}.md", page(name, command, results))
+    atomic_write(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    atomic_write(RESULTS / f"{name}.md", page(name, command, results))
 
 
 if __name__ == "__main__":

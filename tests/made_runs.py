@@ -15,7 +15,7 @@ CIRCUMSTANCES = {"versions": {"jax": "1.2.3"}, "commit": "abc", "platform": "cpu
 
 def write_run(folder, experiment, config, *, sampled=0.75, task_name=None):
     """Write the files of a finished run, and two pictures; return its folder."""
-    described = describe(experiment.model, experiment.task, experiment.training, config)
+    described = describe(experiment.model, experiment.task, experiment.training, config).tree
     if task_name is not None:
         described["task"]["name"] = task_name
     evaluation = json.loads(json.dumps(EVALUATION))

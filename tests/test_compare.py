@@ -127,15 +127,15 @@ def test_operations_of_a_spiking_network_are_those_of_its_captured_spikes(task):
     logits, aux = jax.jit(lambda v, x: experiment.model.apply(v, x, capture=True))(
         variables, task.test.inputs
     )
-    spikes = [float(np.sum(aux[f"hidden_{i}"]["spike_array"])) for i in range(2)]
+    spikes = [float(np.sum(aux["sites"][f"hidden_{i}"]["spike_array"])) for i in range(2)]
     assert sum(spikes) > 50
-    examples = len(task.test.labels)
+    examples = len(task.test.lengths)
     # A spike reaches the next layer's neurons and the others of its own.
     additions = (spikes[0] * (5 + 5) + spikes[1] * (3 + 4)) / examples
     np.testing.assert_allclose(found["synaptic_operations"], additions, rtol=1e-6)  # float32 sums
     np.testing.assert_allclose(found["firing_rate"], sum(spikes) / (examples * 10 * 11), rtol=1e-6)
     assert found["multiply_accumulates"] == 10 * 2 * 6
-    accuracy = np.mean(np.argmax(logits, axis=-1) == task.test.labels)
+    accuracy = np.mean(np.argmax(logits, axis=-1) == task.test.targets)
     assert found["accuracy"] == pytest.approx(accuracy)
 
 

@@ -57,7 +57,7 @@ def test_published_model_comes_back_with_card_and_sample(published, experiment, 
     assert card["data"]["licence"] == "CC BY 4.0"
     with np.load(tmp_path / "samples" / "a.npz", allow_pickle=False) as sample:
         np.testing.assert_array_equal(sample["inputs"], experiment.task.test.inputs[:64])
-        np.testing.assert_array_equal(sample["labels"], experiment.task.test.labels[:64])
+        np.testing.assert_array_equal(sample["labels"], experiment.task.test.targets[:64])
         assert sample["logits"].shape == (64, 10)
 
 
@@ -85,7 +85,7 @@ def test_check_same_refuses_another_array_or_module(published, experiment):
 
 
 def test_drawn_pictures_are_bars_and_rings_in_bit_reversal_order():
-    inputs, lengths, labels = publish.draw_pictures()
+    inputs, lengths, labels = publish.draw_pictures()[:3]
     assert inputs.shape == (16, 784, 1) and (lengths == 784).all() and (labels == -1).all()
     order = [int(f"{number:010b}"[::-1], 2) for number in range(1024)]
     order = [number for number in order if number < 784]
@@ -105,7 +105,7 @@ def test_fingerprint_is_that_of_the_numbers_and_no_other():
     split = Split(inputs, np.full(1500, 3), rng.integers(0, 4, 1500))
     digest = hashlib.sha256()
     for rows in (slice(0, 1024), slice(1024, 1500)):
-        for array, dtype in zip(split, (np.float32, np.int32, np.int32)):
+        for array, dtype in zip(split[:3], (np.float32, np.int32, np.int32)):
             digest.update(array[rows].astype(dtype).tobytes())
     assert cards.fingerprint(split) == digest.hexdigest()
     inputs[1400, 2, 0] += 1

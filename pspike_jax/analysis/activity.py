@@ -58,7 +58,8 @@ def merge_aux(parts: Iterable[Aux]) -> dict[str, dict[str, Any]]:
             for site, fields in part["sites"].items()
         }
         values = {
-            kind: {name: float(value) for name, value in part[kind].items()} for kind in SCALARS
+            kind: {name: float(value) for name, value in part.get(kind, {}).items()}
+            for kind in SCALARS
         }
         if number == 0:
             total = {"sites": counts} | values

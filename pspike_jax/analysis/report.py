@@ -97,7 +97,7 @@ def summary(
     """
     content: dict[str, Any] = {
         "merit": merit,
-        "evaluation": {name: dict(values) for name, values in evaluation.items()},
+        "evaluation": _plain(evaluation),
         "examples": findings.examples,
         "answers": _plain(answers),
         "activity": {

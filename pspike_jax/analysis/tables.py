@@ -49,14 +49,14 @@ def _merit_rows(
     evaluation: Mapping[str, Mapping[str, float]], merit: str
 ) -> list[tuple[str, ...]]:
     """Return the rows of the ways to run a model; one that draws no noise has no error of draws."""
-    drawn = any(values["draws"] > 1 for values in evaluation.values())
+    drawn = any(values.get("draws", 1) > 1 for values in evaluation.values())
     parts = {"mean": "mean", "sem": "s.e. of draws", "sem_examples": "s.e. of examples"}
     if not drawn:
         del parts["sem"]
     rows = [("", *parts.values(), *["draws"] * drawn)]
     for name, values in evaluation.items():
         cells = [_cell(values.get(part), merit) for part in parts]
-        rows.append((EVALUATIONS.get(name, name), *cells, *[str(values["draws"])] * drawn))
+        rows.append((EVALUATIONS.get(name, name), *cells, *[str(values.get("draws", 1))] * drawn))
     return rows
 
 

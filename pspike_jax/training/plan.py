@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task
+from pspike_jax.data.batches import Task, num_rows
 from pspike_jax.functional.engine import Engine
 from pspike_jax.training.checkpoints import LEAVES
+from pspike_jax.training.creation import abstract_batch, state_shapes, threefry_key
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import batch_shardings, check_batch_size, check_length
-from pspike_jax.training.state import TrainState, compile_train_step, state_shapes
-from pspike_jax.training.window import leaf_paths
+from pspike_jax.training.sharding import check_batch_size, check_length
+from pspike_jax.training.state import TrainState, call_options, compile_train_step, leaf_paths
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # where engines are looked up
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -49,7 +49,7 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
     state = state_shapes(model, task, settings, mesh)
     traced = compile_train_step(state, mesh).trace(state, abstract_batch(task, settings, mesh))
     compiled = traced.lower().compile()
-    examples = len(task.train.lengths)
+    examples = num_rows(task.train)
     steps = examples // settings.batch_size
     saved = sum(_bytes(leaf) for name in LEAVES for leaf in jax.tree.leaves(getattr(state, name)))
     axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
@@ -68,22 +68,6 @@ def plan(model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh) -> s
         f"{_size(saved * (settings.keep + settings.keep_best + 1))}",
     ]
     return "\n".join(lines)
-
-
-def abstract_batch(
-    task: Task, settings: TrainSettings, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a training batch: shapes, dtypes and shardings; arguments as in `plan`."""
-    shardings = batch_shardings(mesh, task.train.lengths.ndim)
-    return {
-        name: jax.ShapeDtypeStruct(
-            (settings.batch_size, *array.shape[1:]),
-            jnp.float32 if array.dtype.kind == "f" else jnp.int32,
-            sharding=shardings[name],
-        )
-        for name, array in task.train._asdict().items()
-        if array is not None
-    }
 
 
 def forward_macs(
@@ -106,12 +90,14 @@ def forward_macs(
     # Counts need no parameters: what makes and uses these is not part of the program.
     @jax.jit
     def count():
-        variables, inputs = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (state.variables, batch["inputs"])
+        variables, arrays = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (state.variables, batch)
         )
         lengths = jnp.full(batch["lengths"].shape, length, jnp.int32)
-        rngs = {"spikes": jax.random.key(0)}
-        _, aux = state.model.apply(variables, inputs, lengths, rngs=rngs)
+        _, aux = state.model.apply(
+            variables, arrays["inputs"], lengths, **call_options(arrays),
+            rngs={"spikes": threefry_key(0)},
+        )
         return aux.get("macs", {})
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
