@@ -1,0 +1,379 @@
+"""The damped, driven pendulum as a neuron (Bose 2025).
+
+    theta'' = -gamma theta' - omega0^2 sin(theta) + I(t)
+
+It fires when theta reaches pi from below, upside down, and starts anew from rest; or it goes on,
+and fires once a turn. `author_scheme` is the published program's. `pendulum` is accurate: Taylor
+series of the solution itself, whose coefficients follow from each other because sin(theta) and
+cos(theta) have derivatives in terms of the same four series,
+
+    theta' = w,  w' = -gamma w - omega0^2 s + I,  s' = c w,  c' = -s w.
+
+A spike is where the series crosses pi, and the step's rest is taken from there. Near the separatrix
+rounding decides whether there is a spike at all, so a state is an unevaluated sum of two floats.
+
+Where theta stays small this is the oscillator of `oscillator.py` with A = omega0^2 and G = gamma.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ORDER = 10
+_SAMPLES = 8  # of a step, among which a first crossing is looked for
+_NEWTON = 6
+# 2 pi in three floats, the first of few enough bits that its products with turns are exact.
+_TURN = (np.float32(6.28125), np.float32(2 * np.pi - 6.28125))
+_TURN_REST = np.float32(2 * np.pi - float(_TURN[0]) - float(_TURN[1]))
+_PI = np.float32(np.pi)
+_PI_REST = np.float32(np.pi - float(_PI))
+
+
+class PendulumState(NamedTuple):
+    """Where pendulums are; what rounding took from angle and velocity stands beside them.
+
+    Attributes:
+      theta: (...), the angle; without reset in [-pi, pi), whole turns apart.
+      omega: (...), the angular velocity.
+      theta_rest: (...), to be added to theta.
+      omega_rest: (...), to be added to omega.
+      turns: (...) int32, whole turns that theta leaves out.
+    """
+
+    theta: jax.Array
+    omega: jax.Array
+    theta_rest: jax.Array
+    omega_rest: jax.Array
+    turns: jax.Array
+
+
+class PendulumSpikes(NamedTuple):
+    """Spikes at the resolution of the solver, S parts of every step.
+
+    Attributes:
+      fired: (L, S, ...) bool.
+      offset: (L, S, ...) float32, time from the start of the step to the spike; 0 where none is.
+    """
+
+    fired: jax.Array
+    offset: jax.Array
+
+
+def at_rest(shape: tuple[int, ...], theta: jax.Array | float = 0.0) -> PendulumState:
+    """Return pendulums (...) of the given shape that hang still, or at an angle in [-pi, pi)."""
+    zero = jnp.zeros(shape, jnp.float32)
+    return PendulumState(zero + theta, zero, zero, zero, jnp.zeros(shape, jnp.int32))
+
+
+def author_scheme(
+    drive: jax.Array,
+    gamma: float = 0.05,
+    omega0: float = 1.0,
+    dt: float = 0.1,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Step by semi-implicit Euler, as the published program does; angle and velocity start at 0.
+
+    The velocity is stepped with the new drive, then the angle with the new velocity; where theta
+    is pi or more, both become 0. At dt = 0.1 this finds 4 spikes where a resonant drive causes 1.
+
+    Args:
+      drive: (L, ...); its first entry is not used, because the first state is given.
+      gamma: damping.
+      omega0: frequency of small swings.
+      dt: step.
+
+    Returns:
+      spikes, theta, omega: (L, ...) float32 each, behind the reset.
+    """
+    drive = jnp.asarray(drive, jnp.float32)
+
+    def step(state, current):
+        theta, omega = state
+        omega = omega + dt * (-gamma * omega - omega0**2 * jnp.sin(theta) + current)
+        theta = theta + dt * omega
+        fires = theta >= _PI
+        theta, omega = (jnp.where(fires, 0, a) for a in (theta, omega))
+        return (theta, omega), (fires.astype(jnp.float32), theta, omega)
+
+    still = jnp.zeros_like(drive[0])
+    _, outputs = jax.lax.scan(step, (still, still), drive[1:])
+    first = still, still, still
+    return tuple(jnp.concatenate([a[None], b]) for a, b in zip(first, outputs, strict=True))
+
+
+def constant_drive(drive: jax.Array) -> jax.Array:
+    """Return polynomials (L, 1, ...) for `pendulum` from drives (L, ...) held over their steps."""
+    return jnp.asarray(drive, jnp.float32)[:, None]
+
+
+def cubic_drive(samples: jax.Array) -> jax.Array:
+    """Return polynomials for `pendulum` that pass through samples of a smooth drive.
+
+    Args:
+      samples: (L + 1, ...), at the ends of the steps; 4 at least.
+
+    Returns:
+      (L, 4, ...), coefficients of powers of t / dt over a step; each cubic passes through the four
+      samples around it, to fourth order in dt.
+
+    Raises:
+      ValueError: fewer than 4 samples.
+    """
+    samples = jnp.asarray(samples, jnp.float32)
+    if samples.shape[0] < 4:
+        raise ValueError(f"a cubic needs 4 samples, got {samples.shape[0]}")
+    inner = [samples[k: samples.shape[0] - 3 + k] for k in range(4)]
+    # Through the points 0 .. 3 for the first step, -1 .. 2 inside, -2 .. 1 for the last.
+    first = _through([a[:1] for a in inner], 0)
+    middle = _through(inner, 1)
+    last = _through([a[-1:] for a in inner], 2)
+    return jnp.concatenate([first, middle, last])
+
+
+def _through(values, origin):
+    """Return (K, 4, ...), the cubics through four values (K, ...) at 0 .. 3, about `origin`."""
+    powers = (np.arange(4) - origin)[:, None] ** np.arange(4)
+    inverse = np.linalg.inv(powers.astype(np.float64)).astype(np.float32)
+    stacked = jnp.stack(values, axis=1)
+    return jnp.einsum("pk,nk...->np...", inverse, stacked, precision="highest")
+
+
+def pendulum(
+    drive: jax.Array,
+    gamma: jax.Array | float,
+    omega0: jax.Array | float,
+    dt: float,
+    state: PendulumState | None = None,
+    *,
+    reset: bool = True,
+    parts: int | None = None,
+) -> tuple[PendulumSpikes, PendulumState, PendulumState]:
+    """Solve the pendulum to rounding; spike times are good to 1e-4 and better in float32.
+
+    A part of a step holds one spike at most: a drive under 2 pi / (dt / parts)^2 causes no more.
+    Gradients are those of the solution, spike times included.
+
+    Args:
+      drive: (L, p, ...), coefficients of powers of t / dt over each step, from `constant_drive` or
+        `cubic_drive`.
+      gamma: damping; a number, or of the shape (...).
+      omega0: frequency of small swings; likewise.
+      dt: step.
+      state: before the first step; at rest if None.
+      reset: start anew from rest after a spike. If not, turn on.
+      parts: S, how many parts a step is solved in; by default parts are 0.1 long at most, which
+        serves velocities up to 6 or so and omega0 up to 3; scale it with them.
+
+    Returns:
+      spikes: (L, S, ...).
+      path: the states behind the steps, (L, ...).
+      state: the last of them.
+    """
+    drive = jnp.asarray(drive, jnp.float32)
+    shape = drive.shape[2:]
+    if state is None:
+        state = at_rest(shape)
+    parts = max(1, int(np.ceil(dt / 0.1 - 1e-9))) if parts is None else parts
+    gamma, omega0 = (jnp.broadcast_to(jnp.float32(a), shape) for a in (gamma, omega0))
+    span = np.float32(dt / parts)
+
+    def step(state, polynomial):
+        fired, offset = [], []
+        for part in range(parts):
+            local = _shift(list(polynomial), np.float32(part / parts), np.float32(1 / parts))
+            state, fires, fraction = _part(state, local, gamma, omega0, span, reset)
+            fired.append(fires)
+            offset.append(jnp.where(fires, np.float32(part * dt / parts) + fraction * span, 0))
+        return state, (PendulumSpikes(jnp.stack(fired), jnp.stack(offset)), state)
+
+    last, (spikes, path) = jax.lax.scan(step, state, drive)
+    return spikes, path, last
+
+
+def _part(state, polynomial, gamma, omega0, span, reset):
+    """Advance over a part of a step; fraction is where in it the spike fell."""
+    series = functools.partial(_series, gamma=gamma, omega0=omega0)
+    moves, speeds = series(state, polynomial, span)
+    fires, fraction = _first_crossing(state, moves)
+    if reset:
+        rest = at_rest(state.theta.shape)._replace(turns=state.turns)
+        left = 1 - fraction
+        restarted = series(rest, _shift(polynomial, fraction, left), span * left)
+        after = _advance(rest, *restarted, 1.0)
+        before = _advance(state, moves, speeds, 1.0)
+        choose = functools.partial(jnp.where, fires)
+        return jax.tree.map(choose, after, before), fires, fraction
+    return _wrap(_advance(state, moves, speeds, 1.0)), fires, fraction
+
+
+def _series(state, polynomial, span, *, gamma, omega0):
+    """Return coefficients of theta and omega in powers of t / span, from the first on."""
+    sine, cosine = jnp.sin(state.theta), jnp.cos(state.theta)
+    theta = [state.theta]
+    omega = [state.omega + state.omega_rest]
+    s = [sine + cosine * state.theta_rest]
+    c = [cosine - sine * state.theta_rest]
+    for n in range(_ORDER):
+        scale = span / (n + 1)
+        pushed = polynomial[n] if n < len(polynomial) else 0
+        theta.append(scale * omega[n])
+        omega.append(scale * (pushed - gamma * omega[n] - jnp.square(omega0) * s[n]))
+        s.append(scale * sum(omega[k] * c[n - k] for k in range(n + 1)))
+        c.append(-scale * sum(omega[k] * s[n - k] for k in range(n + 1)))
+    return theta[1:], omega[1:]
+
+
+def _gain(coefficients, fraction):
+    """Return the polynomial without constant term at a fraction."""
+    total = jnp.zeros_like(coefficients[0])
+    for coefficient in reversed(coefficients):
+        total = (total + coefficient) * fraction
+    return total
+
+
+def _advance(state, moves, speeds, fraction):
+    theta, theta_rest = _add(state.theta, state.theta_rest + _gain(moves, fraction))
+    omega, omega_rest = _add(state.omega, state.omega_rest + _gain(speeds, fraction))
+    return PendulumState(theta, omega, theta_rest, omega_rest, state.turns)
+
+
+def _add(large, small):
+    total = large + small
+    part = total - large
+    return total, (large - (total - part)) + (small - part)
+
+
+def _first_crossing(state, moves):
+    """Return whether theta first reaches pi from below in a part, and at which fraction of it."""
+    gap = (_PI - state.theta) + (_PI_REST - state.theta_rest)
+    ends = np.arange(1, _SAMPLES + 1, dtype=np.float32) / _SAMPLES
+    high, seen = jnp.ones_like(gap), jnp.zeros(gap.shape, bool)
+    before = gap > 0
+    for end in ends:
+        above = _gain(moves, end) >= gap
+        crosses = before & above & ~seen
+        high, seen = jnp.where(crosses, end, high), seen | crosses
+        before = ~above
+    frozen = jax.lax.stop_gradient((moves, gap, high))
+    fraction = _root(*frozen)
+    # One more step of Newton's, which is the one that gradients see.
+    slope = jax.lax.stop_gradient(_slope(moves, fraction))
+    safe = jnp.where(seen & (slope > 0), slope, 1)
+    refined = fraction - (_gain(moves, fraction) - gap) / safe
+    fraction = jnp.where(seen & (slope > 0), refined, fraction)
+    return seen, jnp.where(seen, jnp.clip(fraction, 0, 1), 0)
+
+
+def _root(moves, gap, high):
+    """Return where the polynomial reaches the gap, between high - 1 / samples and high."""
+    low = high - np.float32(1 / _SAMPLES)
+    x = (low + high) / 2
+    for _ in range(_NEWTON):
+        above = _gain(moves, x) >= gap
+        low, high = jnp.where(above, low, x), jnp.where(above, x, high)
+        slope = _slope(moves, x)
+        step = x - (_gain(moves, x) - gap) / jnp.where(slope > 0, slope, 1)
+        inside = (slope > 0) & (step > low) & (step < high)
+        x = jnp.where(inside, step, (low + high) / 2)
+    return x
+
+
+def _slope(moves, fraction):
+    total = jnp.zeros_like(moves[0])
+    for n in range(len(moves), 0, -1):
+        total = total * fraction + n * moves[n - 1]
+    return total
+
+
+def _shift(polynomial, origin, scale):
+    """Return the polynomial q(x) = p(origin + scale x), lists of coefficients."""
+    shifted = list(polynomial)
+    for start in range(len(shifted) - 1):
+        for k in range(len(shifted) - 2, start - 1, -1):
+            shifted[k] = shifted[k] + origin * shifted[k + 1]
+    return [coefficient * scale**k for k, coefficient in enumerate(shifted)]
+
+
+def _wrap(state):
+    """Take whole turns out of theta."""
+    above = (state.theta - _PI) + (state.theta_rest - _PI_REST) >= 0
+    below = (state.theta + _PI) + (state.theta_rest + _PI_REST) < 0
+    turn = above.astype(jnp.int32) - below.astype(jnp.int32)
+    count = turn.astype(jnp.float32)
+    theta, rest = _add(state.theta - count * _TURN[0], state.theta_rest - count * _TURN[1])
+    theta, rest = _add(theta, rest - count * _TURN_REST)
+    return state._replace(theta=theta, theta_rest=rest, turns=state.turns + turn)
+
+
+def spike_times(spikes: PendulumSpikes, dt: float) -> list[np.ndarray]:
+    """Collect spike times on the host, in float64.
+
+    Args:
+      spikes: from `pendulum`.
+      dt: step.
+
+    Returns:
+      For each pendulum, in the order of the flattened shape (...), its spike times, ascending.
+    """
+    fired, offset = (np.asarray(a) for a in spikes)
+    times = np.arange(fired.shape[0])[:, None] * dt
+    times = times.reshape(times.shape + (1,) * (fired.ndim - 2)) + offset.astype(np.float64)
+    fired, times = (a.reshape(-1, int(np.prod(a.shape[2:]))) for a in (fired, times))
+    return [times[fired[:, n], n] for n in range(fired.shape[1])]
+
+
+def phase_encode(
+    values: jax.Array,
+    steps: int,
+    dt: float,
+    frequency: float,
+    offset: float,
+    amplitude: float,
+) -> jax.Array:
+    """Encode values as the phase of a drive, offset + amplitude sin(2 pi (frequency t + value)).
+
+    A pendulum that such a drive locks fires at a fixed phase of it, so the phase of its spikes
+    against a clock of that frequency falls by 2 pi value: `spike_phase` reads it.
+
+    Args:
+      values: (...) in [0, 1).
+      steps: L.
+      dt: step.
+      frequency: of the drive, in turns a unit of time.
+      offset: mean drive; above omega0^2 the pendulum rotates by itself.
+      amplitude: of the drive.
+
+    Returns:
+      (L + 1, ...) samples for `cubic_drive`.
+    """
+    values = jnp.asarray(values, jnp.float32)
+    # Whole turns are taken out before rounding: a float32 time would blur the phase.
+    turns = np.float32((np.arange(steps + 1) * dt * frequency) % 1.0)
+    turns = jnp.asarray(turns).reshape((-1,) + (1,) * values.ndim)
+    return offset + amplitude * jnp.sin(2 * jnp.pi * (turns + values[None]))
+
+
+def spike_phase(spikes: PendulumSpikes, dt: float, frequency: float, after: int = 0) -> jax.Array:
+    """Return the mean phase of spikes, in turns of a clock that starts at time 0.
+
+    Args:
+      spikes: from `pendulum`.
+      dt: step.
+      frequency: of the clock.
+      after: steps to leave out, until a pendulum has locked.
+
+    Returns:
+      phase: (...) in [0, 1), the circular mean; NaN without a spike.
+    """
+    fired, offset = (a[after:] for a in spikes)
+    turns = np.float32(((np.arange(fired.shape[0]) + after) * dt * frequency) % 1.0)
+    turns = jnp.asarray(turns).reshape((-1,) + (1,) * (fired.ndim - 1))
+    angle = 2 * jnp.pi * (turns + offset * frequency)
+    east, north = (
+        jnp.sum(jnp.where(fired, part(angle), 0), axis=(0, 1)) for part in (jnp.cos, jnp.sin)
+    )
+    mean = jnp.arctan2(north, east) / (2 * jnp.pi) % 1.0
+    return jnp.where(jnp.any(fired, axis=(0, 1)), mean, jnp.nan)
