@@ -150,7 +150,8 @@ def _entries(config: PSpikeConfig) -> dict[str, tuple[str, tuple[str, ...], tupl
     entries = {}
     for layer in range(config.n_layers):
         for name, (collection, path, shape) in _block_entries(config).items():
-            entries[f"layers.{layer}.{name}"] = (collection, ("backbone", "blocks", *path), shape, layer)
+            path = ("backbone", "blocks", *path)
+            entries[f"layers.{layer}.{name}"] = (collection, path, shape, layer)
     if config.prenorm:
         for name, (collection, path, shape) in _norm_entries(config, ("backbone", "norm")).items():
             entries[name] = (collection, path, shape, None)

@@ -58,7 +58,8 @@ class Config:
     num_outputs: int = option(10, "numbers of an output: classes, targets or channels")
     vocab_size: int | None = option(None, "number of tokens; None for real inputs")
     encoder: str = option(
-        "linear", "a linear map or a table of tokens; 'none' takes features (B, L, H) as they are",
+        "linear",
+        "a linear map or a table of tokens; 'none' takes features (B, L, H) as they are",
         choices=("linear", "none"),
     )
     head: str = option(
@@ -68,7 +69,9 @@ class Config:
     documents: int = option(1, "2 compares pairs of documents, else 1")
     precision: str = option("float32", "of activations and matrix products", choices=PRECISIONS)
     remat: str = option(
-        "none", "what the backward pass computes again: nothing, or blocks", choices=("none", "block")
+        "none",
+        "what the backward pass computes again: nothing, or blocks",
+        choices=("none", "block"),
     )
 
     def __post_init__(self):

@@ -19,7 +19,8 @@ def check_inputs(
 
     Raises:
       TypeError: no array, or wrong dtype.
-      ValueError: wrong rank; token ids outside the vocabulary; NaN or infinity; lengths outside 1 .. L.
+      ValueError: wrong rank; token ids outside the vocabulary; NaN or infinity; lengths outside
+        1 .. L.
     """
     names = ("B", "L") if documents == 1 else ("B", "2", "L")
     names = names if vocab_size is not None else (*names, "F")
@@ -64,7 +65,7 @@ def check_ids(
     Returns:
       (B,) or (B, L) int.
     """
-    ids = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
+    ids = jnp.arange(batch, dtype=jnp.int32) if example_ids is None else jnp.asarray(example_ids)
     packed = packed_length is not None and ids.shape == (batch, packed_length)
     if not (ids.shape == (batch,) or packed) or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"example_ids are {ids.dtype} {ids.shape}; expected integer ({batch},)")

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from pspike_jax.models.sequence import SequenceModel
 

@@ -35,31 +35,43 @@ DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
 class PSpikeConfig(Config):
     """Fields of P-SpikeSSM and lif_ssm."""
 
-    block: str = option(
-        "paper", "order of operations", choices=("paper", "official")
-    )
+    block: str = option("paper", "order of operations", choices=("paper", "official"))
     neuron: str = option("probabilistic", "what makes spikes", choices=SITES)
     d_model: int = option(128, "features H: neurons of a layer")
     d_state: int = option(16, "N, real state size of one neuron, even")
     n_layers: int = option(4, "number of blocks")
     norm: str = option("layer", "normalization of a block", choices=NORMS)
     prenorm: bool = option(True, "normalise the input of a block rather than its output")
-    bidirectional: bool = option(False, "a second branch with its own SSM, reversed in time in 'paper'")
+    bidirectional: bool = option(
+        False, "a second branch with its own SSM, reversed in time in 'paper'"
+    )
     causal: bool = option(True, "kernels look back only")
     residual: bool = option(True, "add a block's input to its output")
     dropout: float = option(0.0, "rate", low=0, high=1, ends="[)")
     shared_dynamics: bool = option(False, "features share A, B (and P); dt and C stay their own")
     parametrization: str = option("diagonal", "kind of sequence mixer", choices=MIXERS)
-    initializer: str = option("legs", "starting poles; 'dplr' has 'legs' alone", choices=DIAGONAL_INITIALIZERS)
-    noise_sharing: str = option("independent", "a uniform for each sampler, or the program's two", choices=SAMPLERS)
-    surrogate: str = option("clamp_straight_through", "backward rule of a spike", choices=SURROGATES)
+    initializer: str = option(
+        "legs", "starting poles; 'dplr' has 'legs' alone", choices=DIAGONAL_INITIALIZERS
+    )
+    noise_sharing: str = option(
+        "independent", "a uniform for each sampler, or the program's two", choices=SAMPLERS
+    )
+    surrogate: str = option(
+        "clamp_straight_through", "backward rule of a spike", choices=SURROGATES
+    )
     activation: str = option("gelu", "after the mixer across neurons", choices=ACTIVATIONS)
     mixer: str = option("dense", "across neurons", choices=("dense", "none"))
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
     l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
-    engine: str = option("auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine])
-    remat: str = option("block", "what the backward pass computes again: nothing, or blocks", choices=("none", "block"))
+    engine: str = option(
+        "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
+    )
+    remat: str = option(
+        "block",
+        "what the backward pass computes again: nothing, or blocks",
+        choices=("none", "block"),
+    )
 
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
@@ -202,7 +214,7 @@ class PSpikeSSM(SequenceModel):
         return jnp.concatenate(found, axis=1)
 
 
-TINY = {"num_outputs": 3, "d_model": 4, "d_state": 4, "n_layers": 2, "dt_min": 0.05, "dt_max": 0.5}
+TINY = {"num_outputs": 3, "d_model": 8, "d_state": 4, "n_layers": 2, "dt_min": 0.05, "dt_max": 0.5}
 
 PRESETS = {
     "paper": PSpikeConfig(),

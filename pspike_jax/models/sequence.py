@@ -133,8 +133,9 @@ class SequenceModel(nn.Module):
         check_inputs(inputs, lengths, config.vocab_size, config.documents)
         batch = inputs.shape[0]
         ids = check_ids(example_ids, batch, None if resets is None else inputs.shape[1])
+        lengths = None if lengths is None else jnp.asarray(lengths, jnp.int32)
         if config.documents == 2:
-            ids = (2 * ids[:, None] + jnp.arange(2)[None, :]).reshape(-1)
+            ids = (2 * ids[:, None] + jnp.arange(2, dtype=ids.dtype)[None, :]).reshape(-1)
             inputs = inputs.reshape(2 * batch, *inputs.shape[2:])
             lengths = None if lengths is None else lengths.reshape(-1)
         check_steps_apart(inputs, resets, dt, self.supports)
@@ -159,7 +160,9 @@ class SequenceModel(nn.Module):
           ValueError: the model does not stream.
         """
         if "streaming" not in self.supports:
-            raise ValueError("this model does not stream, which needs causal layers and one document")
+            raise ValueError(
+                "this model does not stream, which needs causal layers and one document"
+            )
         return self.resting_state(batch_size)
 
     @nn.nowrap
@@ -179,7 +182,7 @@ class SequenceModel(nn.Module):
 
     @nn.nowrap
     def poles(self, params: Any) -> jax.Array | None:
-        """Return the discretised poles (layers, H, N), or None where there are none; see `poles`."""
+        """Return the discretised poles (layers, H, N), or None where there are none."""
         del params
 
     def prefill(
@@ -252,7 +255,7 @@ class SequenceModel(nn.Module):
         if resets is not None:
             if time_parts() > 1:
                 raise ValueError("resets are given, expected none where the mesh splits time")
-            last = jax.lax.cummax(jnp.where(resets, steps[None], 0), axis=1)
+            last = jax.lax.cummax(jnp.where(resets, steps[None], jnp.int32(0)), axis=1)
             steps = steps[None] - last
         number, arrays = self._split_noise(noise, inputs.shape[:2])
         return Pass(
@@ -260,7 +263,7 @@ class SequenceModel(nn.Module):
             example_ids=ids,
             steps=steps,
             lengths=lengths,
-            mask=None if lengths is None else jnp.arange(length)[None, :] < lengths[:, None],
+            mask=None if lengths is None else jnp.arange(length, dtype=jnp.int32)[None, :] < lengths[:, None],
             resets=resets,
             dt=dt,
             number=number,

@@ -34,18 +34,23 @@ class NetworkConfig(Config):
 
     num_outputs: int = option(20, "numbers of an output: classes, targets or channels")
     encoder: str = option(
-        "none", "inputs drive the first layer as they are, tokens as spikes on lines of their own",
+        "none",
+        "inputs drive the first layer as they are, tokens as spikes on lines of their own",
         choices=("none",),
     )
     head: str = option("leaky", "leaky integrators that never fire", choices=("leaky",))
     pool: str = option(
-        "softmax_sum", "potentials of the readout over time, see `LeakyReadout`", choices=READOUT_POOLS
+        "softmax_sum",
+        "potentials of the readout over time, see `LeakyReadout`",
+        choices=READOUT_POOLS,
     )
     neuron: Neuron = option(neurons.SiLIF(), "kind of neuron, its settings among them")
     kernel: str = option("xavier", "initial distribution of the hidden products", choices=KERNELS)
     widths: tuple[int, ...] = option((512, 512), "neurons of each hidden layer")
     norm: str = option("batch", "before every layer's neurons", choices=NORMS)
-    dropout: float = option(0.25, "rate at which hidden spikes are dropped", low=0, high=1, ends="[)")
+    dropout: float = option(
+        0.25, "rate at which hidden spikes are dropped", low=0, high=1, ends="[)"
+    )
     bidirectional: bool = option(
         False, "each hidden layer also runs from the end of the sequence to its start"
     )
@@ -147,7 +152,7 @@ class SpikingNetwork(SequenceModel):
         Raises:
           ValueError: the model is bidirectional; there is no key.
         """
-        ids = jnp.arange(batch_size) if example_ids is None else jnp.asarray(example_ids)
+        ids = jnp.arange(batch_size, dtype=jnp.int32) if example_ids is None else jnp.asarray(example_ids)
         return self._drawn(self.initial_state(batch_size), ids, None)
 
     def _drawn(self, state, ids, number):
@@ -166,7 +171,7 @@ class SpikingNetwork(SequenceModel):
 
     @nn.nowrap
     def poles(self, params) -> jax.Array | None:
-        """Return the eigenvalues of the neurons below threshold; None where layers differ in width."""
+        """Return the eigenvalues of the neurons below threshold; None where widths differ."""
         if len(set(self.config.widths)) > 1:
             return None
         layers = range(len(self.config.widths))
@@ -192,8 +197,14 @@ PRESETS = {
     name: {
         "default": NetworkConfig(neuron=neuron, kernel=kernel),
         "paper": NetworkConfig(neuron=neuron, kernel=kernel, random_state=True),
+        # Currents of the resonator are multiplied by its step of 0.004.
         "tiny": NetworkConfig(
-            neuron=neuron, kernel=kernel, num_outputs=3, widths=(4, 4), norm="layer", threshold=0.3
+            neuron=neuron,
+            kernel=kernel,
+            num_outputs=3,
+            widths=(8, 8),
+            norm="layer",
+            threshold=4e-4 if name == "resonate_and_fire" else 0.1,
         ),
     }
     for name, (neuron, kernel) in NEURONS.items()

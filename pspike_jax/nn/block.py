@@ -57,7 +57,7 @@ class Pass:
     capture: bool = flax.struct.field(pytree_node=False, default=False)
 
     def uniforms(self, sampler: int, features: int) -> jax.Array:
-        """Return the (B, L, H) uniforms, or the number, that a sampler of this layer compares with."""
+        """Return the uniforms (B, L, H), or the number, that a sampler compares with."""
         if self.number is not None:
             return self.number
         if self.arrays is not None:
@@ -81,8 +81,9 @@ def whole_sequences(x: jax.Array, lengths: jax.Array | None = None, **fields) ->
       **fields: further fields of the pass.
     """
     batch, length = x.shape[:2]
-    mask = None if lengths is None else jnp.arange(length)[None, :] < lengths[:, None]
-    common = {"key": None, "example_ids": jnp.arange(batch), "steps": jnp.arange(length)}
+    steps = jnp.arange(length, dtype=jnp.int32)
+    mask = None if lengths is None else steps[None, :] < lengths[:, None]
+    common = {"key": None, "example_ids": jnp.arange(batch, dtype=jnp.int32), "steps": steps}
     return Pass(lengths=lengths, mask=mask, **common | fields)
 
 
@@ -121,7 +122,7 @@ class Stack(nn.Module):
             x, state, aux = block(place(x), state, ctx.replace(layer=layer, arrays=arrays))
             if ctx.capture:
                 aux = aux | {"block_output": x}
-            return place(x), (state, jax.tree.map(jnp.asarray, aux))
+            return place(x), (state, _as_arrays(aux))
 
         if self.remat == "block":
             body = nn.remat(body, prevent_cse=False)
@@ -132,7 +133,7 @@ class Stack(nn.Module):
             length=self.n_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        per_layer = (jnp.arange(self.n_layers), ctx.arrays, state)
+        per_layer = (jnp.arange(self.n_layers, dtype=jnp.int32), ctx.arrays, state)
         x, (state, aux) = scan(self.make_block(name="blocks"), x, per_layer)
         if self.norm is not None:
             mask = ctx.mask if self.masked_norm else None
@@ -175,16 +176,23 @@ class Chain(nn.Module):
             layer = ctx.replace(layer=i, arrays=arrays)
             x, after, one = run(make_block(name=f"layers_{i}"), x, before, layer)
             states.append(after)
-            records.append(jax.tree.map(lambda a: jnp.asarray(a)[None], one.get("sites", {})))
+            one = _as_arrays(one)
+            records.append(jax.tree.map(lambda a: a[None], one.get("sites", {})))
             for part in ("losses", "macs"):
                 for name, value in one.get(part, {}).items():
-                    aux[part][name] = aux[part].get(name, 0.0) + value
+                    aux[part][name] = aux[part].get(name, jnp.float32(0)) + value
         return x, states, aux | {"sites": _join(records)}
 
     @nn.nowrap
     def zero_state(self, batch_size: int) -> list[Any]:
         """Return the states of all blocks before the first step."""
         return [make(parent=None).zero_state(batch_size) for make in self.make_blocks]
+
+
+def _as_arrays(aux: dict) -> dict:
+    """Return aux with float32 in the place of Python's numbers, which count operations."""
+    macs = {name: jnp.asarray(n, jnp.float32) for name, n in aux.get("macs", {}).items()}
+    return jax.tree.map(jnp.asarray, aux) | {"macs": macs}
 
 
 def _join(records: list[dict]) -> dict:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.dropout import dropout
-from pspike_jax.functional.neurons import Neuron, clamp
+from pspike_jax.functional.neurons import clamp
 from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 from pspike_jax.functional.packed_spikes import spike_product
 from pspike_jax.functional.recurrence import linear_recurrence

@@ -76,7 +76,9 @@ def groups(boxed: Any) -> Any:
 
     A parameter without a role, as a model from elsewhere has them, is in the group "decay".
     """
-    return jax.tree.map(lambda leaf: leaf.group if is_role(leaf) else "decay", boxed, is_leaf=is_role)
+    return jax.tree.map(
+        lambda leaf: leaf.group if is_role(leaf) else "decay", boxed, is_leaf=is_role
+    )
 
 
 def axes(boxed: Any) -> Any:

@@ -191,7 +191,7 @@ def reverse_steps(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     """Reverse the valid steps of each example of x (L, B, H); padding stays where it is."""
     if lengths is None:
         return x[::-1]
-    steps = jnp.arange(len(x))[:, None]
+    steps = jnp.arange(len(x), dtype=jnp.int32)[:, None]
     source = jnp.where(steps < lengths[None, :], lengths[None, :] - 1 - steps, steps)
     return jnp.take_along_axis(x, source[..., None], axis=0)
 

@@ -169,7 +169,7 @@ class DiagonalSSM(nn.Module):
 
     @staticmethod
     def poles(params: dict[str, jax.Array]) -> jax.Array:
-        """Return Lambda_bar (layers, H, N/2) complex64 from stacked parameters, one of each pair."""
+        """Return Lambda_bar (layers, H, N/2) of stacked parameters, one of each pair."""
         arrays = (params[name] for name in ("A_real", "A_imag", "log_dt"))
         return jax.vmap(lambda *layer: zero_order_hold(*layer)[0])(*arrays)
 
