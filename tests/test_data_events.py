@@ -51,7 +51,7 @@ def test_events_source_guesses_the_unit_of_times_and_reads_it_when_told(tmp_path
 
 def test_events_source_guesses_that_times_are_seconds_after_all(tmp_path, rng):
     write_shd(tmp_path, rng)
-    with pytest.raises(ValueError, match="all times are below .* are they in seconds. Pass unit='s'"):
+    with pytest.raises(ValueError, match="all times are below .* in seconds. Pass unit='s'"):
         events.events_source(EventSettings(unit="ms"), tmp_path)
 
 

@@ -93,7 +93,8 @@ def test_read_idx_names_a_damaged_gzip_file(tmp_path, damage):
 
 
 @pytest.mark.parametrize("labels, reason", [
-    (np.arange(9), "10 images but 9 labels"), (np.full(10, 11), "labels from 0 to 11, expected 0 to 9"),
+    (np.arange(9), "10 images but 9 labels"),
+    (np.full(10, 11), "labels from 0 to 11, expected 0 to 9"),
 ])
 def test_mnist_source_refuses_labels_that_do_not_match(tmp_path, rng, labels, reason):
     write_mnist(tmp_path, rng, train=10, test=10)

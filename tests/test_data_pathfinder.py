@@ -310,6 +310,23 @@ def test_pathfinder_source_names_the_damaged_file(tmp_path, damage, reason):
         load_source(pathfinder.pathfinder_source(PathfinderSettings(), tmp_path))
 
 
+@pytest.mark.parametrize("named, reason", [
+    ("../../../away", "'../../../away' is not the name of a file in"),
+    ("{away}", "'.*/away' is not the name of a file in"),
+    ("link", "link is a link that leaves"),
+    ("imgs/0", "no image imgs/0/secret.png"),
+])
+def test_pathfinder_source_reads_no_image_of_another_folder(tmp_path, named, reason):
+    level, away = write_published(tmp_path / "published"), tmp_path / "away"
+    away.mkdir()
+    Image.new("L", (32, 32)).save(away / "secret.png")
+    (level / "link").symlink_to(away)
+    line = f"{named.format(away=away)} secret.png 0 0 1.0 14 2 1\n"
+    (level / "metadata/0.npy").write_text(line)
+    with pytest.raises(ValueError, match=f"0.npy, line 1: .*{reason}"):
+        pathfinder.pathfinder_source(PathfinderSettings(), tmp_path / "published")
+
+
 @pytest.mark.parametrize("fields", [{"size": 48}, {"contour_length": 2}, {"num_train": 0}])
 def test_pathfinder_settings_refuse_what_cannot_be(fields):
     with pytest.raises(ValueError, match=f"{next(iter(fields.values()))}"):

@@ -179,7 +179,8 @@ def test_open_tfds_refuses_a_link_that_leaves(tmp_path):
 
 
 @pytest.mark.parametrize("image, reason", [
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no PNG file"), (png(np.zeros((9, 9), np.uint8)), r"\(9, 9\) pixels"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no PNG file"),
+    (png(np.zeros((9, 9), np.uint8)), r"\(9, 9\) pixels"),
     (png(np.zeros((28, 28), np.uint8))[:50], "cannot be read"),
 ])
 def test_mnist_source_names_the_set_of_a_picture_that_is_none(tmp_path, image, reason):

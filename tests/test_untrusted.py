@@ -93,7 +93,8 @@ def test_read_bytes_compares_sizes_before_it_reads(tmp_path):
 
 
 @pytest.mark.parametrize("text, reason", [
-    ('{"a": 1, "a": 2}', "not JSON .a key is given twice"), ("[1]", "a JSON list, expected an object"),
+    ('{"a": 1, "a": 2}', "not JSON .a key is given twice"),
+    ("[1]", "a JSON list, expected an object"),
     ("[" * 100_000, "not JSON"), ("\xff", "not JSON"), ('{"a": ' + "9" * 5000 + "}", "not JSON"),
 ])
 def test_read_json_names_what_is_no_object(tmp_path, text, reason):
