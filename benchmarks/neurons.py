@@ -80,7 +80,7 @@ def model_logits(params, inputs, key, *, width, dropout, section):
 
 def make_model(width, **fields):
     """Return the network of the zoo."""
-    return pspike_jax.create_model("silif", num_classes=CLASSES, widths=(width, width), **fields)
+    return pspike_jax.create_model("silif", num_outputs=CLASSES, widths=(width, width), **fields)
 
 
 def training_steps(length, width, batch, dropout):
