@@ -7,7 +7,7 @@ uniform, a tie, one mode may fire and another not, and what follows from that sp
 Each mode is compared with the parallel pass by the chunked engine. A disagreement is a tie if no
 spike that its drive depends on, of an earlier site at the same step or before, differs. At a tie
 the uniform lies between the two probabilities, so that their difference bounds |p - u|. More than
-1e-5 is an error.
+1e-5 is an error; that bound was measured on a CPU.
 """
 
 import functools

@@ -25,7 +25,7 @@ import pspike_jax
 from benchmarks import plain, timing
 from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import linear_ssm
-from pspike_jax.training.losses import cross_entropy
+from pspike_jax.objectives.classification import cross_entropy
 
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
@@ -76,7 +76,7 @@ def value_and_gradient(logits: Logits) -> Callable[..., Any]:
     """Return the program of the loss and its gradient."""
 
     def loss(params, inputs, labels, noise):
-        return jnp.mean(cross_entropy(logits(params, inputs, noise), labels))
+        return jnp.mean(cross_entropy(logits(params, inputs, noise), labels, labels >= 0))
 
     return jax.value_and_grad(loss)
 

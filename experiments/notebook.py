@@ -1,102 +1,60 @@
-"""Run a notebook, and write what its cells print and draw into it.
+"""Run a notebook in a fresh kernel, and write what its cells print and draw into it.
 
   python -m experiments.notebook experiments/notebooks/tour.ipynb
 
-The code cells run one after another in one namespace, as a fresh kernel runs them; no Jupyter is
-needed. Of a cell's last expression a picture is kept where it offers one (`_repr_png_`), else its
-repr. Magics and display() are not known. A cell that fails ends the command; nothing is written.
+A cell that fails ends the command; nothing is written. Needs nbclient and ipykernel, of [test].
 """
 
 import argparse
-import ast
-import base64
-import contextlib
-import io
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.runs import ROOT
 from pspike_jax.training.files import atomic_write
 
+SECONDS = 600  # of a cell
 
-def run_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Run all cells of a notebook.
+
+def run_notebook(path: pathlib.Path) -> Any:
+    """Run all cells of a notebook, from the root of the repository.
 
     Args:
-      notebook: of nbformat 4; it is not changed.
+      path: .ipynb; it is not changed.
 
     Returns:
-      The notebook with the outputs of this run.
+      The notebook, a node of nbformat 4, with the outputs of this run; warnings and progress bars
+      are left out.
 
     Raises:
-      ValueError: it is of another format.
-      Exception: what a cell raises, with a note that says which.
+      nbclient.exceptions.CellExecutionError: a cell failed; the message says which.
     """
-    if notebook["nbformat"] != 4:
-        raise ValueError(f"the notebook is of nbformat {notebook['nbformat']}, expected 4")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    cells, count = [], 0
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            count += 1
-            outputs = run_cell("".join(cell["source"]), names, count)
-            cell = cell | {"execution_count": count, "outputs": outputs}
-        cells.append(cell)
-    return notebook | {"cells": cells}
+    import nbclient
+    import nbformat
 
-
-def run_cell(source: str, names: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """Run one cell.
-
-    Args:
-      source: its code.
-      names: that it reads and defines.
-      number: of the cell, from 1.
-
-    Returns:
-      Its outputs, as nbformat 4 keeps them.
-    """
-    tree, last, printed = ast.parse(source), None, io.StringIO()
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = ast.Expression(tree.body.pop().value)
-    where = f"cell {number}"
-    try:
-        with contextlib.redirect_stdout(printed):
-            exec(compile(tree, where, "exec"), names)
-            value = eval(compile(last, where, "eval"), names) if last else None
-    except Exception as error:
-        error.add_note(f"in cell {number} of the notebook")
-        raise
-    outputs = []
-    if text := printed.getvalue():
-        outputs.append({"name": "stdout", "output_type": "stream", "text": lines(text)})
-    if value is not None:
-        data = {"text/plain": lines(repr(value))}
-        if hasattr(value, "_repr_png_"):
-            data = {"image/png": base64.b64encode(value._repr_png_()).decode()} | data
-        outputs.append({
-            "data": data, "execution_count": number, "metadata": {},
-            "output_type": "execute_result",
-        })
-    return outputs
-
-
-def lines(text: str) -> list[str]:
-    """Return a text as nbformat 4 keeps it: lines with their ends."""
-    return text.splitlines(keepends=True)
+    notebook = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(ROOT)}}
+    nbclient.NotebookClient(
+        notebook, timeout=SECONDS, kernel_name="python3", resources=place,
+        record_timing=False,
+    ).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+    return notebook
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the notebook that the command line names."""
+    import nbformat
+
     parser = argparse.ArgumentParser(
         prog="python -m experiments.notebook", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("notebook", type=pathlib.Path, help=".ipynb")
     path = parser.parse_args(arguments).notebook
-    done = run_notebook(json.loads(path.read_text()))
-    atomic_write(path, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(path, nbformat.writes(run_notebook(path)) + "\n")
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -5,6 +5,7 @@ import pathlib
 import re
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,3 +171,16 @@ def test_neuron_configs_use_the_published_settings_of_their_model():
 
 def test_the_ssc_config_of_csilif_has_its_longer_steps(monkeypatch):
     assert build_full(monkeypatch, "ssc", "csilif")[0].model.neuron.dt_max == 5
+
+
+@pytest.mark.parametrize("name", ["shd", "ssc", "gsc"])
+def test_smoke_of_neurons_makes_spikes(name):
+    config = importlib.import_module(f"experiments.configs.{name}").get_config("smoke")
+    made = experiment.build(config.to_dict())
+    model, inputs = made.model, made.task.test.inputs
+    rngs = {"params": jax.random.key(0), "spikes": jax.random.key(1)}
+    variables = jax.jit(model.init)(rngs, inputs)
+    _, aux = jax.jit(lambda v, x: model.apply(v, x, rngs=rngs))(nn.meta.unbox(variables), inputs)
+    for site, counts in aux["sites"].items():
+        rate = np.sum(counts["spikes"]) / np.sum(counts["steps"] * counts["neurons"])
+        assert 0.01 < rate < 0.6, (site, rate)

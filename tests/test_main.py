@@ -278,3 +278,15 @@ def test_main_ends_with_one_line_that_says_what_is_wrong(tmp_path, capsys, words
     said = f"{caught.value.code}\n{capsys.readouterr().err}"
     assert re.search(message, said) and caught.value.code not in (0, None)
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_without_a_main_guard_end_with_advice(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pspike_jax.data.source import in_order\nprint([*in_order(abs, [-1, -2], 2)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )
+    assert done.returncode != 0 and "must stand under `if __name__" in done.stderr.splitlines()[-1]

@@ -197,6 +197,12 @@ def held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
     return order[~out[order]], order[out[order]]
 
 
+GUARD = (
+    "in a script, what takes processes > 1 must stand under `if __name__ == '__main__':`, for "
+    "each process begins by running the script again"
+)
+
+
 def in_order(function: Callable, items: Iterable, processes: int) -> Iterator:
     """Apply a function to items, in several processes, and yield the results in order.
 
@@ -207,17 +213,27 @@ def in_order(function: Callable, items: Iterable, processes: int) -> Iterator:
 
     Yields:
       function(item) for each item.
+
+    Raises:
+      RuntimeError: a process ended early.
     """
     if processes == 1:
         yield from map(function, items)
         return
     # Spawned, for a fork of a process in which JAX has started threads may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        waiting = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) == 2 * processes:  # results ahead of their use take memory
+    try:
+        with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+            waiting = collections.deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == 2 * processes:  # results ahead of their use take memory
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    except concurrent.futures.BrokenExecutor as error:
+        raise RuntimeError(f"one of {processes} processes ended early: {GUARD}") from error
+    except RuntimeError as error:
+        if "bootstrapping" not in str(error):
+            raise
+        raise SystemExit(f"error: {GUARD}") from None  # this is a process that began the script
