@@ -17,6 +17,7 @@ from pspike_jax.functional.engine import PLATFORMS, Engine
 from pspike_jax.functional.gated.choice import explain_gated_engine
 
 MARGIN = 1.08
+RECURRENCES = ("time_invariant", "selective", "gated")
 _FLAGS = ("shared", "two_sided", "state_wanted")
 
 
@@ -69,9 +70,10 @@ def explain_engine(
     shared: bool = False,
     two_sided: bool = False,
     state_wanted: bool = False,
+    recurrence: str = "time_invariant",
     platform: str | None = None,
 ) -> str:
-    """Say which engine `auto` runs in `linear_ssm`, and why.
+    """Say which engine `auto` runs, and why.
 
     Args:
       length: L, at least 1.
@@ -81,13 +83,15 @@ def explain_engine(
       shared: features share Lambda_bar.
       two_sided: C is (2, H, N).
       state_wanted: an initial state is given.
+      recurrence: "time_invariant" for `linear_ssm`, "selective" or "gated" for the recurrences
+        of these names, where L alone decides.
       platform: "cpu", "gpu" or "tpu"; the default backend's if None.
 
     Returns:
-      A sentence that names the engine and the row of the table that decides.
+      A sentence that names the engine and the row of the table, or the rule, that decides.
 
     Raises:
-      ValueError: sizes below 1, or a platform that the table does not have.
+      ValueError: sizes below 1, a recurrence that is none of these, or a platform that the table does not have.
     """
     sizes = {"length": length, "features": features, "state": state, "batch": batch}
     for name, size in sizes.items():
@@ -95,6 +99,10 @@ def explain_engine(
             raise ValueError(f"{name} must be 1 or more, got {size}")
     if platform is None:
         platform = PLATFORMS.get(jax.default_backend(), jax.default_backend())
+    if recurrence not in RECURRENCES:
+        raise ValueError(f"recurrence must be one of {RECURRENCES}, not {recurrence!r}")
+    if recurrence != RECURRENCES[0]:
+        return explain_gated_engine(platform, length)
     if platform not in _table():
         raise ValueError(f"platform {platform!r} has no rows; the table has {sorted(_table())}")
     flags = {"shared": shared, "two_sided": two_sided, "state_wanted": state_wanted}

@@ -7,7 +7,6 @@ sqrt(L), and it has a fixed cost of a few steps.
 
 from pspike_jax.functional.engine import Engine
 
-KINDS = ("selective", "gated")
 # Sequences of fewer steps are run one step at a time, by platform.
 SHORTEST_CHUNKED = {"cpu": 8, "gpu": 4, "tpu": 4}
 

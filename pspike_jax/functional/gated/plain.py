@@ -44,7 +44,7 @@ def step_by_step(
         own, cut = own_and_cut
         if cut is not None:
             state = jnp.where(cut.reshape(cut.shape + (1,) * (state.ndim - 1)), 0, state)
-        state = _decayed(equations.log_decay(own), state) + equations.drive(own)
+        state = decayed(equations.log_decay(own), state) + equations.drive(own)
         return state, equations.read(state, own)
 
     final, y = jax.lax.scan(step, start, (jax.tree.map(convert, inputs), cuts))
@@ -63,15 +63,16 @@ def all_at_once(
     logs = jnp.broadcast_to(equations.log_decay(inputs), entering.shape)
     if resets is not None:
         logs = jnp.where(resets.reshape(resets.shape + (1,) * (logs.ndim - 2)), -jnp.inf, logs)
-    entering = entering.at[:, 0].add(_decayed(logs[:, 0], start))
+    entering = entering.at[:, 0].add(decayed(logs[:, 0], start))
 
     def compose(earlier, later):
         # Sums of logarithms, not products: what rounding takes from a decay would add up.
-        return earlier[0] + later[0], _decayed(later[0], earlier[1]) + later[1]
+        return earlier[0] + later[0], decayed(later[0], earlier[1]) + later[1]
 
     states = jax.lax.associative_scan(compose, (logs, entering), axis=1)[1]
     return equations.read(states, inputs), states[:, -1]
 
 
-def _decayed(log_decay, state):
+def decayed(log_decay: jax.Array, state: jax.Array) -> jax.Array:
+    """Return exp(log_decay) state, without the rounding of decays near 1."""
     return state + jnp.expm1(log_decay) * state

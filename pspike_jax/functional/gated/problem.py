@@ -1,5 +1,6 @@
 """Check the arguments of a recurrence and lay them out for the engines."""
 
+import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -164,12 +165,10 @@ def _start(initial_state, shape, dtype):
 def _varying_alike(tree):
     """Let all arrays vary over the mesh axes that one does, which loops inside `shard_map` need."""
     leaves = jax.tree.leaves(tree)
-    axes = [getattr(jax.typeof(leaf), "vma", frozenset()) for leaf in leaves]
-    if all(own == axes[0] for own in axes):
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return tree
-    # False, and known to be, but of the type of everything that takes part.
-    never = [jnp.any(leaf != leaf) & False for leaf in leaves]
-    never = jnp.any(jnp.stack(never))
+    # False, and compiled away, but of the type of everything that takes part.
+    never = functools.reduce(jnp.logical_or, [jnp.any(leaf != leaf) for leaf in leaves]) & False
     return jax.tree.map(
         lambda leaf: leaf | never if leaf.dtype == bool else leaf + never.astype(leaf.dtype), tree
     )

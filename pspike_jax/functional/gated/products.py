@@ -57,8 +57,8 @@ def _run(inputs, shared, start, resets):
     decayed_b = _masked(b * jnp.exp(until), None if after is None else after[..., None])
     gains = _product("...jn,...jp->...np", decayed_b, x)
     states, last = _between(since[..., -1, :, None], gains, start, keep)
-    decayed_c = _masked(c * jnp.exp(since), None if before is None else before[..., None])
-    y += _product("...in,...np->...ip", decayed_c, states)
+    seen = _product("...in,...np->...ip", c * jnp.exp(since), states)
+    y += _masked(seen, None if before is None else before[..., None])
     return _from_chunks(y), last
 
 

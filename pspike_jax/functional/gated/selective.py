@@ -8,8 +8,9 @@ what it adds to a state that passes through, and then from the state that does r
 work of a step fills the machine, on CPUs, there is one lane, and no first run.
 
 States are (N, R, E): rows of a lane, an example and a group, and channels last, so that sums over N
-add whole rows. A decay acts as h + expm1(dt A) h: near 1, exp(dt A) in float32 would be wrong by the
-same bit at each step.
+add whole rows. Two things keep long memories exact in float32. A decay acts as h + expm1(dt A) h:
+near 1, exp(dt A) would be wrong by the same bit at each step. And what is carried is how far a state
+has come from the one that entered its lane, so that small steps are not rounded to a large state.
 """
 
 import functools
@@ -38,6 +39,20 @@ class Selective(NamedTuple):
     dt: jax.Array
     b: jax.Array
     c: jax.Array
+
+
+class Cuts(NamedTuple):
+    """Where a state becomes zero, (T, R) bool each, or None where there are no resets.
+
+    Attributes:
+      at: before this step.
+      up_to: before this step or an earlier one of the lane.
+      after: before a later step of the lane.
+    """
+
+    at: jax.Array | None
+    up_to: jax.Array | None
+    after: jax.Array | None
 
 
 def _run(inputs, rates, start, resets):
@@ -71,13 +86,14 @@ def _per_platform(function, inputs, *arguments):
 def _run_lanes(lanes, inputs, rates, start, resets):
     steps, cuts = _to_lanes(lanes, inputs, resets, start.dtype)
     wide = _by_row(rates, steps)
-
-    def step(state, own_and_cut):
-        state = _next(state, *own_and_cut, wide)
-        return state, jnp.sum(state * own_and_cut[0].c[..., None], axis=0)
-
     first = _entering(lanes, steps, cuts, wide, start)
-    last, y = jax.lax.scan(step, first, (steps, cuts))
+
+    def step(change, inputs):
+        change, _, state = _advance(first, change, *inputs, wide)
+        return change, jnp.sum(state * inputs[0].c[..., None], axis=0)
+
+    change, y = jax.lax.scan(step, jnp.zeros_like(first), (steps, cuts))
+    last = _passed(first, None if resets is None else cuts.up_to[-1]) + change
     return _from_rows(lanes, y, inputs.x.shape), _lane(lanes, last, start.shape, -1)
 
 
@@ -85,32 +101,33 @@ def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
     steps, cuts = _to_lanes(lanes, inputs, resets, start.dtype)
     y_bar = _to_rows(lanes, y_bar.astype(start.dtype))
     wide, alike = _by_row(rates, steps), rates.shape[1] == 1
+    first = _entering(lanes, steps, cuts, wide, start)
+    behind = _leaving(lanes, steps, cuts, wide, y_bar, adjoint)
 
-    def again(state, inputs):
-        own, cut, y_bar = inputs
-        later = _next(state, own, cut, wide)
-        return later, (_passed(state, cut), jnp.sum(later * y_bar[None], axis=-1))
+    def again(change, inputs):
+        *inputs, y_bar = inputs
+        change, before, state = _advance(first, change, *inputs, wide)
+        return change, (before, jnp.sum(state * y_bar[None], axis=-1))
 
     def back(carry, inputs):
-        adjoint, rates_bar = carry
+        change, rates_bar = carry
         own, cut, y_bar, before = inputs
-        adjoint = adjoint + own.c[..., None] * y_bar[None]
-        decayed = adjoint + jnp.expm1(own.dt[None] * wide) * adjoint
+        change, adjoint, decayed = _retreat(behind, change, own, cut, y_bar, wide)
         log_bar = decayed * before
         gained = log_bar * own.dt[None]
         rates_bar += jnp.sum(gained, axis=1, keepdims=True) if alike else gained
         x_bar = jnp.sum(adjoint * own.b[..., None], axis=0)
         dt_bar = jnp.sum(log_bar * wide, axis=0)
         b_bar = jnp.sum(adjoint * own.x[None], axis=-1)
-        return (_passed(decayed, cut), rates_bar), (x_bar, dt_bar, b_bar)
+        return (change, rates_bar), (x_bar, dt_bar, b_bar)
 
-    first = _entering(lanes, steps, cuts, wide, start)
-    _, (before, c_bar) = jax.lax.scan(again, first, (steps, cuts, y_bar))
-    behind = _leaving(lanes, steps, cuts, wide, y_bar, adjoint)
-    carry = (behind, jnp.zeros_like(behind[:, :1] if alike else behind))
-    (adjoint, rates_bar), bars = jax.lax.scan(
+    none = jnp.zeros_like(first)
+    _, (before, c_bar) = jax.lax.scan(again, none, (steps, cuts, y_bar))
+    carry = (none, none[:, :1] if alike else none)
+    (change, rates_bar), bars = jax.lax.scan(
         back, carry, (steps, cuts, y_bar, before), reverse=True
     )
+    adjoint = _passed(behind, None if resets is None else cuts.up_to[-1]) + change
     bars = Selective(*bars, c_bar)
     bars = Selective(
         *(_from_rows(lanes, bar, inputs.x.shape) for bar in bars[:2]),
@@ -122,10 +139,21 @@ def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
     return bars, rates_bar.reshape(rates.shape), _lane(lanes, adjoint, start.shape, 0)
 
 
-def _next(state, own, cut, rates):
-    """Return the state behind a step."""
-    state = _passed(state, cut)
-    return state + (jnp.expm1(own.dt[None] * rates) * state + own.b[..., None] * own.x[None])
+def _advance(first, change, own, cuts, rates):
+    """Return the change behind a step since `first`, and the states before and behind the step."""
+    first, change = _passed(first, cuts.up_to), _passed(change, cuts.at)
+    before = first + change
+    change = change + (jnp.expm1(own.dt[None] * rates) * before + own.b[..., None] * own.x[None])
+    return change, before, first + change
+
+
+def _retreat(last, change, own, cuts, y_bar, rates):
+    """Return the change of the adjoint before a step, the adjoint behind it, and that decayed."""
+    last = _passed(last, cuts.after)
+    change = change + own.c[..., None] * y_bar[None]
+    adjoint = last + change
+    change = change + jnp.expm1(own.dt[None] * rates) * adjoint
+    return _passed(change, cuts.at), adjoint, last + change
 
 
 def _passed(state, cut):
@@ -136,11 +164,12 @@ def _entering(lanes, steps, cuts, rates, start):
     """Return the state before each lane, (N, R, E)."""
     if lanes == 1:
         return start.reshape(start.shape[0], -1, start.shape[-1])
+    none = _none(lanes, start)
 
-    def step(state, own_and_cut):
-        return _next(state, *own_and_cut, rates), None
+    def step(change, inputs):
+        return _advance(none, change, *inputs, rates)[0], None
 
-    gains = jax.lax.scan(step, _none(lanes, start), (steps, cuts))[0]
+    gains = jax.lax.scan(step, none, (steps, cuts))[0]
     return _between(lanes, steps, cuts, rates, gains, start, reverse=False)
 
 
@@ -148,13 +177,12 @@ def _leaving(lanes, steps, cuts, rates, y_bar, adjoint):
     """Return the cotangent of the state behind each lane, (N, R, E)."""
     if lanes == 1:
         return adjoint.reshape(adjoint.shape[0], -1, adjoint.shape[-1])
+    none = _none(lanes, adjoint)
 
-    def back(adjoint, inputs):
-        own, cut, y_bar = inputs
-        adjoint = adjoint + own.c[..., None] * y_bar[None]
-        return _passed(adjoint + jnp.expm1(own.dt[None] * rates) * adjoint, cut), None
+    def back(change, inputs):
+        return _retreat(none, change, *inputs, rates)[0], None
 
-    gains = jax.lax.scan(back, _none(lanes, adjoint), (steps, cuts, y_bar), reverse=True)[0]
+    gains = jax.lax.scan(back, none, (steps, cuts, y_bar), reverse=True)[0]
     return _between(lanes, steps, cuts, rates, gains, adjoint, reverse=True)
 
 
@@ -163,7 +191,7 @@ def _between(lanes, steps, cuts, rates, gains, first, reverse):
     shape = (gains.shape[0], lanes, -1, gains.shape[-1])
     by_lane = lambda array: jnp.moveaxis(array.reshape(shape), 1, 0)
     decays = by_lane(jnp.expm1(jnp.sum(steps.dt, axis=0)[None] * rates))
-    cut = None if cuts is None else jnp.any(cuts, axis=0).reshape(lanes, -1)
+    cut = None if cuts.at is None else cuts.up_to[-1].reshape(lanes, -1)
 
     def step(state, lane):
         gain, decay, cut = lane
@@ -200,9 +228,11 @@ def _to_lanes(lanes, inputs, resets, dtype):
     x, dt, b, c = (_to_rows(lanes, array.astype(dtype)) for array in inputs)
     steps = Selective(x, dt, b.swapaxes(1, 2), c.swapaxes(1, 2))
     if resets is None:
-        return steps, None
-    cuts = jnp.broadcast_to(resets[:, :, None, None], (*inputs.x.shape[:3], 1))
-    return steps, _to_rows(lanes, cuts)[..., 0]
+        return steps, Cuts(None, None, None)
+    at = jnp.broadcast_to(resets[:, :, None, None], (*inputs.x.shape[:3], 1))
+    at = _to_rows(lanes, at)[..., 0]
+    count = jnp.cumsum(at, axis=0, dtype=jnp.int32)
+    return steps, Cuts(at, count > 0, count < count[-1:])
 
 
 def _to_rows(lanes, array):
