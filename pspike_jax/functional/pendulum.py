@@ -109,36 +109,41 @@ def constant_drive(drive: jax.Array) -> jax.Array:
     return jnp.asarray(drive, jnp.float32)[:, None]
 
 
-def cubic_drive(samples: jax.Array) -> jax.Array:
+def smooth_drive(samples: jax.Array, degree: int = 7) -> jax.Array:
     """Return polynomials for `pendulum` that pass through samples of a smooth drive.
 
+    Near the separatrix an error of 1e-6 in the drive moves a spike by 1e-3, so the degree is high.
+
     Args:
-      samples: (L + 1, ...), at the ends of the steps; 4 at least.
+      samples: (L + 1, ...), at the ends of the steps.
+      degree: of the polynomials, odd; they pass through the degree + 1 samples around a step.
 
     Returns:
-      (L, 4, ...), coefficients of powers of t / dt over a step; each cubic passes through the four
-      samples around it, to fourth order in dt.
+      (L, degree + 1, ...), coefficients of powers of t / dt over a step.
 
     Raises:
-      ValueError: fewer than 4 samples.
+      ValueError: an even degree, or fewer than degree + 1 samples.
     """
     samples = jnp.asarray(samples, jnp.float32)
-    if samples.shape[0] < 4:
-        raise ValueError(f"a cubic needs 4 samples, got {samples.shape[0]}")
-    inner = [samples[k: samples.shape[0] - 3 + k] for k in range(4)]
-    # Through the points 0 .. 3 for the first step, -1 .. 2 inside, -2 .. 1 for the last.
-    first = _through([a[:1] for a in inner], 0)
-    middle = _through(inner, 1)
-    last = _through([a[-1:] for a in inner], 2)
-    return jnp.concatenate([first, middle, last])
+    count = degree + 1
+    if count % 2 or samples.shape[0] < count:
+        raise ValueError(f"degree {degree} is even or needs more than {samples.shape[0]} samples")
+    windows = samples.shape[0] - degree
+    inner = jnp.stack([samples[k: windows + k] for k in range(count)], axis=1)
+    # The first and last steps have no samples on their other side, and share a window.
+    half = degree // 2
+    ends = [_through(inner[:1], k) for k in range(half)], [
+        _through(inner[-1:], k) for k in range(half + 1, degree)
+    ]
+    return jnp.concatenate([*ends[0], _through(inner, half), *ends[1]])
 
 
 def _through(values, origin):
-    """Return (K, 4, ...), the cubics through four values (K, ...) at 0 .. 3, about `origin`."""
-    powers = (np.arange(4) - origin)[:, None] ** np.arange(4)
-    inverse = np.linalg.inv(powers.astype(np.float64)).astype(np.float32)
-    stacked = jnp.stack(values, axis=1)
-    return jnp.einsum("pk,nk...->np...", inverse, stacked, precision="highest")
+    """Return (K, n, ...), polynomials through values (K, n, ...) at 0 .. n - 1, about `origin`."""
+    count = values.shape[1]
+    powers = np.float64(np.arange(count) - origin)[:, None] ** np.arange(count)
+    inverse = np.linalg.inv(powers).astype(np.float32)
+    return jnp.einsum("pk,nk...->np...", inverse, values, precision="highest")
 
 
 def pendulum(
@@ -158,7 +163,7 @@ def pendulum(
 
     Args:
       drive: (L, p, ...), coefficients of powers of t / dt over each step, from `constant_drive` or
-        `cubic_drive`.
+        `smooth_drive`.
       gamma: damping; a number, or of the shape (...).
       omega0: frequency of small swings; likewise.
       dt: step.
@@ -181,13 +186,13 @@ def pendulum(
     span = np.float32(dt / parts)
 
     def step(state, polynomial):
-        fired, offset = [], []
-        for part in range(parts):
-            local = _shift(list(polynomial), np.float32(part / parts), np.float32(1 / parts))
+        def one_part(state, part):
+            local = _shift(list(polynomial), part / np.float32(parts), np.float32(1 / parts))
             state, fires, fraction = _part(state, local, gamma, omega0, span, reset)
-            fired.append(fires)
-            offset.append(jnp.where(fires, np.float32(part * dt / parts) + fraction * span, 0))
-        return state, (PendulumSpikes(jnp.stack(fired), jnp.stack(offset)), state)
+            return state, PendulumSpikes(fires, jnp.where(fires, (part + fraction) * span, 0))
+
+        state, spikes = jax.lax.scan(one_part, state, np.arange(parts, dtype=np.float32))
+        return state, (spikes, state)
 
     last, (spikes, path) = jax.lax.scan(step, state, drive)
     return spikes, path, last
@@ -198,46 +203,61 @@ def _part(state, polynomial, gamma, omega0, span, reset):
     series = functools.partial(_series, gamma=gamma, omega0=omega0)
     moves, speeds = series(state, polynomial, span)
     fires, fraction = _first_crossing(state, moves)
-    if reset:
-        rest = at_rest(state.theta.shape)._replace(turns=state.turns)
-        left = 1 - fraction
-        restarted = series(rest, _shift(polynomial, fraction, left), span * left)
-        after = _advance(rest, *restarted, 1.0)
-        before = _advance(state, moves, speeds, 1.0)
-        choose = functools.partial(jnp.where, fires)
-        return jax.tree.map(choose, after, before), fires, fraction
-    return _wrap(_advance(state, moves, speeds, 1.0)), fires, fraction
+    after = _advance(state, moves, speeds)
+    if not reset:
+        return _wrap(after), fires, fraction
+    rest = at_rest(state.theta.shape)._replace(turns=state.turns)
+    left = 1 - fraction
+    restarted = _advance(rest, *series(rest, _shift(polynomial, fraction, left), span * left))
+    return jax.tree.map(functools.partial(jnp.where, fires), restarted, after), fires, fraction
 
 
 def _series(state, polynomial, span, *, gamma, omega0):
-    """Return coefficients of theta and omega in powers of t / span, from the first on."""
+    """Return coefficients (order, ...) of theta and omega in powers of t / span, from the first."""
     sine, cosine = jnp.sin(state.theta), jnp.cos(state.theta)
-    theta = [state.theta]
-    omega = [state.omega + state.omega_rest]
-    s = [sine + cosine * state.theta_rest]
-    c = [cosine - sine * state.theta_rest]
-    for n in range(_ORDER):
-        scale = span / (n + 1)
-        pushed = polynomial[n] if n < len(polynomial) else 0
-        theta.append(scale * omega[n])
-        omega.append(scale * (pushed - gamma * omega[n] - jnp.square(omega0) * s[n]))
-        s.append(scale * sum(omega[k] * c[n - k] for k in range(n + 1)))
-        c.append(-scale * sum(omega[k] * s[n - k] for k in range(n + 1)))
-    return theta[1:], omega[1:]
+    speed = state.omega + state.omega_rest
+    pushes = jnp.zeros((_ORDER, *speed.shape), jnp.float32).at[: len(polynomial)].set(
+        jnp.stack(polynomial)
+    )
+
+    def first(value, rows=_ORDER):
+        return jnp.zeros((rows, *speed.shape), jnp.float32).at[0].set(value)
+
+    def following(carry, term):
+        # Velocities stand oldest first, sines and cosines newest first: a product of two series
+        # has sums of products of opposite entries.
+        speed, omega, s, c = carry
+        n, push = term
+        scale = span / (n + 1).astype(jnp.float32)
+        move = scale * speed
+        speed = scale * (push - gamma * speed - jnp.square(omega0) * s[0])
+        newest = scale * jnp.sum(omega * c, axis=0), -scale * jnp.sum(omega * s, axis=0)
+        s, c = (jnp.concatenate([a[None], b[:-1]]) for a, b in zip(newest, (s, c), strict=True))
+        omega = jax.lax.dynamic_update_index_in_dim(omega, speed, n + 1, 0)
+        return (speed, omega, s, c), (move, speed)
+
+    s = first(sine + cosine * state.theta_rest, _ORDER + 1)
+    c = first(cosine - sine * state.theta_rest, _ORDER + 1)
+    start = speed, first(speed, _ORDER + 1), s, c
+    return jax.lax.scan(following, start, (jnp.arange(_ORDER), pushes))[1]
 
 
 def _gain(coefficients, fraction):
     """Return the polynomial without constant term at a fraction."""
     total = jnp.zeros_like(coefficients[0])
-    for coefficient in reversed(coefficients):
-        total = (total + coefficient) * fraction
+    for n in range(_ORDER - 1, -1, -1):
+        total = (total + coefficients[n]) * fraction
     return total
 
 
-def _advance(state, moves, speeds, fraction):
-    theta, theta_rest = _add(state.theta, state.theta_rest + _gain(moves, fraction))
-    omega, omega_rest = _add(state.omega, state.omega_rest + _gain(speeds, fraction))
+def _advance(state, moves, speeds):
+    theta, theta_rest = _add(state.theta, state.theta_rest + _total(moves))
+    omega, omega_rest = _add(state.omega, state.omega_rest + _total(speeds))
     return PendulumState(theta, omega, theta_rest, omega_rest, state.turns)
+
+
+def _total(coefficients):
+    return jnp.sum(coefficients[::-1], axis=0)  # small ones first
 
 
 def _add(large, small):
@@ -249,41 +269,40 @@ def _add(large, small):
 def _first_crossing(state, moves):
     """Return whether theta first reaches pi from below in a part, and at which fraction of it."""
     gap = (_PI - state.theta) + (_PI_REST - state.theta_rest)
-    ends = np.arange(1, _SAMPLES + 1, dtype=np.float32) / _SAMPLES
-    high, seen = jnp.ones_like(gap), jnp.zeros(gap.shape, bool)
-    before = gap > 0
-    for end in ends:
-        above = _gain(moves, end) >= gap
-        crosses = before & above & ~seen
-        high, seen = jnp.where(crosses, end, high), seen | crosses
-        before = ~above
-    frozen = jax.lax.stop_gradient((moves, gap, high))
-    fraction = _root(*frozen)
+    ends = np.arange(1, _SAMPLES + 1) / _SAMPLES
+    powers = np.float32(ends[:, None] ** np.arange(1, _ORDER + 1))
+    reached = jnp.einsum("pn,n...->p...", powers, moves, precision="highest") >= gap[None]
+    crosses = reached & ~jnp.concatenate([(gap <= 0)[None], reached[:-1]])
+    fires = jnp.any(crosses, axis=0)
+    high = (jnp.argmax(crosses, axis=0) + 1).astype(jnp.float32) / _SAMPLES
+    fraction = _root(*jax.lax.stop_gradient((moves, gap, high)))
     # One more step of Newton's, which is the one that gradients see.
     slope = jax.lax.stop_gradient(_slope(moves, fraction))
-    safe = jnp.where(seen & (slope > 0), slope, 1)
-    refined = fraction - (_gain(moves, fraction) - gap) / safe
-    fraction = jnp.where(seen & (slope > 0), refined, fraction)
-    return seen, jnp.where(seen, jnp.clip(fraction, 0, 1), 0)
+    usable = fires & (slope > 0)
+    refined = fraction - (_gain(moves, fraction) - gap) / jnp.where(usable, slope, 1)
+    fraction = jnp.where(usable, refined, fraction)
+    return fires, jnp.where(fires, jnp.clip(fraction, 0, 1), 0)
 
 
 def _root(moves, gap, high):
     """Return where the polynomial reaches the gap, between high - 1 / samples and high."""
-    low = high - np.float32(1 / _SAMPLES)
-    x = (low + high) / 2
-    for _ in range(_NEWTON):
-        above = _gain(moves, x) >= gap
-        low, high = jnp.where(above, low, x), jnp.where(above, x, high)
+
+    def closer(_, bracket):
+        low, high, x = bracket
+        missing = gap - _gain(moves, x)
+        low, high = jnp.where(missing > 0, x, low), jnp.where(missing > 0, high, x)
         slope = _slope(moves, x)
-        step = x - (_gain(moves, x) - gap) / jnp.where(slope > 0, slope, 1)
+        step = x + missing / jnp.where(slope > 0, slope, 1)
         inside = (slope > 0) & (step > low) & (step < high)
-        x = jnp.where(inside, step, (low + high) / 2)
-    return x
+        return low, high, jnp.where(inside, step, (low + high) / 2)
+
+    low = high - np.float32(1 / _SAMPLES)
+    return jax.lax.fori_loop(0, _NEWTON, closer, (low, high, (low + high) / 2))[2]
 
 
 def _slope(moves, fraction):
     total = jnp.zeros_like(moves[0])
-    for n in range(len(moves), 0, -1):
+    for n in range(_ORDER, 0, -1):
         total = total * fraction + n * moves[n - 1]
     return total
 
@@ -347,7 +366,7 @@ def phase_encode(
       amplitude: of the drive.
 
     Returns:
-      (L + 1, ...) samples for `cubic_drive`.
+      (L + 1, ...) samples for `smooth_drive`.
     """
     values = jnp.asarray(values, jnp.float32)
     # Whole turns are taken out before rounding: a float32 time would blur the phase.
