@@ -12,7 +12,7 @@ import numpy as np
 import oracles
 import pytest
 
-from pspike_jax.functional import Engine, feature_blocks, linear_ssm
+from pspike_jax.functional import Engine, cpu, linear_ssm
 
 ENGINES = ("sequential", "associative", "fft", "chunked")
 NAMES = ("u", "Lambda_bar", "B_bar", "C", "D", "initial_state")
@@ -94,12 +94,9 @@ def problem(case):
     return arguments, resets, (y_bar, _complex(rng, *case.lead, H, N))
 
 
-# The long sequences are compiled as users compile them; see conftest.py.
-AS_USERS = {
-    "xla_backend_optimization_level": 3,
-    "xla_llvm_disable_expensive_passes": False,
-    "xla_cpu_use_fusion_emitters": True,
-}
+# The long sequences are compiled as users compile them; see conftest.py. Both options are known to
+# all versions of jaxlib that are supported, which the choice of fusion emitters is not.
+AS_USERS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
 def value_and_pullback(arguments, resets, cotangents, engine):
@@ -257,8 +254,8 @@ def test_linear_ssm_rounds_gradients_of_bfloat16_inputs_once(engine):
 
 def test_chunked_engine_is_exact_in_blocks_of_features(monkeypatch):
     case = dataclasses.replace(CASES[5], features=5, length=99)
-    monkeypatch.setattr(feature_blocks, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(feature_blocks, "LEAST_FEATURES", 2)  # the last block overlaps
+    monkeypatch.setattr(cpu, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(cpu, "LEAST_FEATURES", 2)  # the last block overlaps
     (y, final_state), gradients = computed(case, "chunked")
     expected_y, expected_state = expected_values(case)
     assert_close(y, expected_y, 1e-5, "y")
