@@ -8,8 +8,8 @@ import pytest
 import pspike_jax
 from pspike_jax.data import from_arrays
 from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
-from pspike_jax.training.plan import abstract_batch, device_memory, forward_macs, plan
-from pspike_jax.training.state import state_shapes
+from pspike_jax.training.creation import abstract_batch, state_shapes
+from pspike_jax.training.plan import device_memory, forward_macs, plan
 
 WIDTH, BATCH, LENGTH = 4096, 8, 5
 
