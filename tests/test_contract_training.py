@@ -18,13 +18,15 @@ REAL = RNG.normal(size=(ROWS, LENGTH, FEATURES)).astype(np.float32)
 OBJECTIVES = {
     "classification": (objectives.Classification(3), np.arange(ROWS) % 3, False),
     "step classification": (
-        objectives.StepClassification(3), RNG.integers(0, 3, (ROWS, LENGTH)), False
+        objectives.StepClassification(3),
+        RNG.integers(0, 3, (ROWS, LENGTH)),
+        False,
     ),
-    "regression": (
-        objectives.Regression(2), RNG.normal(size=(ROWS, 2)).astype(np.float32), False
-    ),
+    "regression": (objectives.Regression(2), RNG.normal(size=(ROWS, 2)).astype(np.float32), False),
     "step regression": (
-        objectives.StepRegression(2), RNG.normal(size=(ROWS, LENGTH, 2)).astype(np.float32), False
+        objectives.StepRegression(2),
+        RNG.normal(size=(ROWS, LENGTH, 2)).astype(np.float32),
+        False,
     ),
     "forecast": (objectives.Forecast(2, FEATURES), None, False),
     "next token": (objectives.NextToken(TOKENS), None, True),

@@ -263,7 +263,11 @@ class SequenceModel(nn.Module):
             example_ids=ids,
             steps=steps,
             lengths=lengths,
-            mask=None if lengths is None else jnp.arange(length, dtype=jnp.int32)[None, :] < lengths[:, None],
+            mask=(
+                None
+                if lengths is None
+                else jnp.arange(length, dtype=jnp.int32)[None, :] < lengths[:, None]
+            ),
             resets=resets,
             dt=dt,
             number=number,

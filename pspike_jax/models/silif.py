@@ -152,7 +152,11 @@ class SpikingNetwork(SequenceModel):
         Raises:
           ValueError: the model is bidirectional; there is no key.
         """
-        ids = jnp.arange(batch_size, dtype=jnp.int32) if example_ids is None else jnp.asarray(example_ids)
+        ids = (
+            jnp.arange(batch_size, dtype=jnp.int32)
+            if example_ids is None
+            else jnp.asarray(example_ids)
+        )
         return self._drawn(self.initial_state(batch_size), ids, None)
 
     def _drawn(self, state, ids, number):
@@ -206,8 +210,7 @@ PRESETS = {
             norm="layer",
             threshold=4e-4 if name == "resonate_and_fire" else 0.1,
         ),
-    }
-    for name, (neuron, kernel) in NEURONS.items()
+    } for name, (neuron, kernel) in NEURONS.items()
 }
 # With the longer steps of SSC.
 PRESETS["csilif"]["paper_ssc"] = dataclasses.replace(
