@@ -58,6 +58,17 @@ def test_mean_over_steps_has_the_error_of_a_ratio_over_examples(rng):
     assert expected > 1.5 * values[valid].std(ddof=1) / np.sqrt(valid.sum())
 
 
+def test_examples_that_hardly_differ_still_have_an_error(rng):
+    values = rng.random((40, 16_384)) < 0.999  # about 16 misses an example
+    total = None
+    for rows in np.split(np.arange(40), 4):
+        one = metrics.mean_over_steps(jnp.asarray(values[rows]), jnp.ones((10, 16_384), bool))
+        total = metrics.merge(total, jax.device_get(one))
+    expected = values.mean(axis=1).std(ddof=1) / np.sqrt(40)
+    # Misses differ by about 4, and 16,384 times the center is rounded to 1e-3.
+    np.testing.assert_allclose(metrics.standard_error(total), expected, rtol=1e-3)
+
+
 def test_mean_over_steps_of_one_step_is_a_mean_of_values(rng):
     values = rng.normal(3, 2, size=(200, 1)).astype(np.float32)
     one = jax.device_get(metrics.mean_over_steps(jnp.asarray(values), jnp.ones((200, 1), bool)))

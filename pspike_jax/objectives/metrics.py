@@ -47,11 +47,17 @@ def ratio(tops: jax.Array, bottoms: jax.Array, valid: jax.Array) -> Sums:
       Sums whose mean is the ratio, and whose error is that of the linearised ratio.
     """
     tops, bottoms = (jnp.where(valid, x.astype(jnp.float32), 0.0) for x in (tops, bottoms))
+    total, count = jnp.sum(tops), jnp.sum(bottoms)
+    # Moments about this batch's own ratio: examples that hardly differ have squares of which
+    # float32 would keep nothing. `merge` moves them to 0, in float64.
+    center = total / jnp.where(count == 0, 1.0, count)
+    apart = tops - center * bottoms
     return {
-        "sum": jnp.sum(tops),
-        "sum_sq": jnp.sum(tops**2),
-        "count": jnp.sum(bottoms),
-        "cross": jnp.sum(tops * bottoms),
+        "sum": total,
+        "count": count,
+        "center": center,
+        "sum_sq": jnp.sum(apart**2),
+        "cross": jnp.sum(apart * bottoms),
         "count_sq": jnp.sum(bottoms**2),
         "examples": jnp.sum(valid, dtype=jnp.float32),
     }
@@ -128,8 +134,19 @@ def merge(first: Metrics | None, second: Metrics) -> Metrics:
     Returns:
       Metrics of both.
     """
-    second = jax.tree.map(lambda x: np.asarray(x, np.float64), second)
+    second = jax.tree.map(_wide, second, is_leaf=lambda tree: "sum" in tree)
     return second if first is None else jax.tree.map(np.add, first, second)
+
+
+def _wide(metric: Sums) -> dict[str, np.ndarray]:
+    """Float64 sums; the moments of a ratio about 0, so that they add up."""
+    wide = {name: np.asarray(value, np.float64) for name, value in metric.items()}
+    if "center" in wide:
+        center = wide.pop("center")
+        moved = 2 * center * wide["cross"] + center**2 * wide["count_sq"]
+        wide["sum_sq"] = wide["sum_sq"] + moved
+        wide["cross"] = wide["cross"] + center * wide["count_sq"]
+    return wide
 
 
 def mean(metric: Sums) -> np.ndarray:
@@ -155,7 +172,7 @@ def standard_error(metric: Sums) -> np.ndarray:
     Returns:
       Float64, of the sums' shape; NaN where fewer than two values or examples were counted.
     """
-    wide = {name: np.float64(value) for name, value in metric.items()}
+    wide = _wide(metric)
     center, count = mean(metric), wide["count"]
     with np.errstate(invalid="ignore", divide="ignore"):
         if "examples" not in wide:
