@@ -79,15 +79,15 @@ def main(_):
     sizes = (2, 64, 8, 4) if QUICK.value else (4, 4096, 256, 16)
     batch, length, *widths = sizes
     programs = {}
-    for name, function, steps in (
-        ("chunked", chunked, length), ("plain", plain, length), ("chunked long", chunked, 4 * length)
-    ):
+    contenders = {
+        "chunked": (chunked, length), "plain": (plain, length), "chunked long": (chunked, 4 * length)
+    }
+    for name, (function, steps) in contenders.items():
         arguments = problem(batch, steps, *widths)
         programs[name] = compile_gradient(function, arguments), arguments
     ours, theirs = (programs[name][0](*programs[name][1]) for name in ("chunked", "plain"))
-    difference = max(
-        float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(ours, theirs, strict=True)
-    )
+    apart = lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
+    difference = max(map(apart, ours, theirs))
     del ours, theirs
     seconds = time_in_turns(programs)
     memory = {
