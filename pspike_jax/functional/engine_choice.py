@@ -119,7 +119,8 @@ def explain_engine(
       A sentence that names the engine and the row of the table, or the rule, that decides.
 
     Raises:
-      ValueError: sizes below 1, a recurrence that is none of these, or a platform that the table does not have.
+      ValueError: sizes below 1, a recurrence that is none of these, or a platform that the
+        table does not have.
     """
     sizes = {"length": length, "features": features, "state": state, "batch": batch}
     for name, size in sizes.items():
