@@ -1,9 +1,10 @@
-"""Spikes without memory: a value against a threshold, one-sided or ternary."""
+"""Values against a threshold, without a membrane: one-sided, ternary, or summed up."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.compartments import fire_by_sum
 from pspike_jax.functional.neurons.firing import fire
 from pspike_jax.functional.surrogates import SURROGATES, Surrogate
 from pspike_jax.functional.ternary import SHARE, largest, ternary
@@ -93,6 +94,41 @@ class TernarySite(nn.Module):
     @nn.nowrap
     def zero_state(self, batch_size: int) -> None:
         """Return None."""
+
+
+class SumSite(nn.Module):
+    """Fire where the sum of what came in passes a multiple of the threshold (PMSN).
+
+    Attributes:
+      features: H.
+      fan_out: operations that one spike triggers, for the activity record.
+      surrogate: name in `functional.SURROGATES`.
+      threshold: V.
+    """
+
+    features: int
+    fan_out: int
+    surrogate: str
+    threshold: float
+
+    @nn.compact
+    def __call__(self, drive: jax.Array, state: jax.Array | None, ctx: Pass):
+        """Return spikes (B, L, H) for drives that are not negative, what is left, and counts."""
+        slope = SURROGATES[self.surrogate]
+        y = drive.astype(jnp.float32)
+        spikes, v, state = fire_by_sum(
+            y, state, threshold=self.threshold, resets=ctx.resets, surrogate=slope
+        )
+        spikes = spikes.astype(drive.dtype)
+        record = activity(spikes, spikes, slope(v) != 0, ctx.mask, self.fan_out)
+        if ctx.capture:
+            record |= {"spike_array": spikes, "probability_array": spikes}
+        return spikes, state, record
+
+    @nn.nowrap
+    def zero_state(self, batch_size: int) -> jax.Array:
+        """Return sums of nothing, (B, H)."""
+        return jnp.zeros((batch_size, self.features), jnp.float32)
 
 
 def log_size(module: nn.Module, name: str = "log_size", features: int = 1) -> jax.Array:
