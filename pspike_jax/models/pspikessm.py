@@ -25,7 +25,7 @@ from pspike_jax.nn.mixers import MIXERS
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
-from pspike_jax.nn.sites import SITES
+from pspike_jax.nn.sites import GRADED_SITES, PARALLEL_SITES, SITES
 
 NORMS = ("batch", "layer")
 DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
@@ -123,6 +123,7 @@ class PaperBlock(Block):
             drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
         before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
         spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
+        spiking = spiking and config.neuron not in GRADED_SITES
 
         def fire(name, drive):
             s, final[name], sites[name] = self._site(name)(drive, before.get(name), ctx)
@@ -183,12 +184,12 @@ class PSpikeSSM(SequenceModel):
         """What the model can do, see `SequenceModel`."""
         config = self.config
         found = {"pairs"} if config.pool != "none" else set()
-        if config.neuron == "probabilistic":
+        if config.neuron in PARALLEL_SITES:
             found.add("sequence")
         if config.causal and config.documents == 1:
             found.add("streaming")
-            if config.parametrization == "diagonal" and config.neuron == "probabilistic":
-                found |= {"resets", "dt"}
+            if config.parametrization == "diagonal" and config.neuron in PARALLEL_SITES:
+                found |= {"resets"} | ({"dt"} if config.neuron != "prf" else set())
         return frozenset(found)
 
     @nn.nowrap

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import pspikessm, s4d, silif
+from pspike_jax.models import binary_s4d, pmsn, prf, pspikessm, s4d, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -28,6 +28,10 @@ class Family(NamedTuple):
 MODELS: dict[str, Family] = {
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
+    "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
+    "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
+    "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
