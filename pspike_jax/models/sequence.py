@@ -241,14 +241,16 @@ class SequenceModel(nn.Module):
     def _run(self, inputs, state, ctx):
         before = state or {"layers": None, "head": None}
         x = self.encoder(inputs)
-        x, layers, aux = self.backbone(x, before["layers"], ctx)
-        outputs, head = self.head(x, before["head"], ctx)
         steps = valid_steps(x, ctx.mask)
+        x, layers, aux = self.backbone(x, before["layers"], ctx)
+        seen = self.backbone.after(ctx)
+        outputs, head = self.head(x, before["head"], seen)
         every_step = outputs.ndim == 3
         macs = {name: steps * each for name, each in aux.get("macs", {}).items()}
         macs["encoder"] = macs.get("encoder", 0.0) + steps * self.encoder.macs_per_step(inputs)
         each = self.head.macs_per_output(x.shape[-1])
-        macs["head"] = (steps if every_step else jnp.float32(outputs.shape[0])) * each
+        count = valid_steps(x, seen.mask) if every_step else jnp.float32(outputs.shape[0])
+        macs["head"] = count * each
         aux = {"sites": {}, "losses": {}} | aux | {"macs": macs}
         t = ctx.steps.shape[-1] + (0 if state is None else state["t"])
         return outputs, aux, {"t": t, "layers": layers, "head": head}

@@ -66,6 +66,8 @@ class DiagonalSSM(nn.Module):
     engine: Engine = Engine.AUTO
     spiking: bool = False
 
+    supports = frozenset({"streaming", "resets", "dt", "sequence"})
+
     def setup(self):
         pairs, copies = self.d_state // 2, 1 if self.shared else self.features
         poles = np.tile(DIAGONAL_INITIALIZERS[self.initializer](self.d_state), (copies, 1))
@@ -151,6 +153,11 @@ class DiagonalSSM(nn.Module):
     def macs_per_step(self) -> int:
         """Multiply-accumulates that update and read the states in one step."""
         return state_macs(self.features, self.d_state, self.two_sided)
+
+    @property
+    def fan_out(self) -> int:
+        """Real numbers that one spike of an input adds to: its feature's states."""
+        return self.d_state * (2 if self.two_sided else 1)
 
     @staticmethod
     def poles(params: dict[str, jax.Array]) -> jax.Array:
