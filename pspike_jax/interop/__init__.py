@@ -4,6 +4,7 @@ from pspike_jax.interop.binary_s4d import export_binary_s4d, load_binary_s4d
 from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
 from pspike_jax.interop.prf import export_prf, load_prf
 from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
+from pspike_jax.interop.s5rf import export_s5rf, load_s5rf
 from pspike_jax.interop.silif import authors_activity, export_silif, load_silif
 from pspike_jax.interop.tensors import read_state_dict
 
@@ -13,11 +14,13 @@ __all__ = [
     "export_pmsn",
     "export_prf",
     "export_pspikessm",
+    "export_s5rf",
     "export_silif",
     "load_binary_s4d",
     "load_pmsn",
     "load_prf",
     "load_pspikessm",
+    "load_s5rf",
     "load_silif",
     "read_state_dict",
 ]

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import binary_s4d, pmsn, prf, pspikessm, s4d, silif
+from pspike_jax.models import binary_s4d, pmsn, prf, pspikessm, s4d, s5rf, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -33,6 +33,7 @@ MODELS: dict[str, Family] = {
     "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
     "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "s5rf": Family(s5rf.S5RF, s5rf.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
