@@ -1,13 +1,16 @@
 """Weights from the authors' programs, in and out; no arithmetic, so gradients map too."""
 
+from pspike_jax.interop.fsnn import export_fsnn, load_fsnn
 from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
 from pspike_jax.interop.silif import authors_activity, export_silif, load_silif
 from pspike_jax.interop.tensors import read_state_dict
 
 __all__ = [
     "authors_activity",
+    "export_fsnn",
     "export_pspikessm",
     "export_silif",
+    "load_fsnn",
     "load_pspikessm",
     "load_silif",
     "read_state_dict",
