@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import fsnn, pspikessm, s4d, silif
+from pspike_jax.models import fsnn, pspikessm, s4d, seqboat, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -30,6 +30,7 @@ MODELS: dict[str, Family] = {
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
     "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
+    "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
