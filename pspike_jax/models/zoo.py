@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import pspikessm, s4d, silif
+from pspike_jax.models import longspike, pspikessm, s4d, silif, spike_ssm, spikingssm
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -29,6 +29,9 @@ MODELS: dict[str, Family] = {
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
+    "longspike": Family(longspike.LongSpike, longspike.PRESETS),
+    "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
