@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.neurons import EVALUATIONS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
@@ -64,6 +65,9 @@ class PSpikeConfig(Config):
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
     l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
+    evaluation: str = option(
+        "auto", "neurons that reset: step by step, or exactly in parallel", choices=EVALUATIONS
+    )
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
     )

@@ -9,10 +9,17 @@ and reads spikes, and what every module takes.
 
 from pspike_jax.nn.mixers.diagonal import DiagonalSSM
 from pspike_jax.nn.mixers.dplr import DPLRSSM
+from pspike_jax.nn.mixers.exponential_sums import ExponentialSumSSM
 
 
 def _diagonal(config, **how) -> DiagonalSSM:
     return DiagonalSSM(
+        initializer=config.initializer, train_B=True, **_common(config), **how
+    )
+
+
+def _exponential_sums(config, **how) -> ExponentialSumSSM:
+    return ExponentialSumSSM(
         initializer=config.initializer, train_B=True, **_common(config), **how
     )
 
@@ -32,6 +39,6 @@ def _common(config):
     }
 
 
-MIXERS = {"diagonal": _diagonal, "dplr": _dplr}
+MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "exponential_sums": _exponential_sums}
 
-__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM"]
+__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "ExponentialSumSSM"]
