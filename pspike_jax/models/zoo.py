@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import pspikessm, s4d, silif
+from pspike_jax.models import dlinoss, pspikessm, s4d, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -26,6 +26,7 @@ class Family(NamedTuple):
 
 
 MODELS: dict[str, Family] = {
+    "dlinoss": Family(dlinoss.DLinOSS, dlinoss.PRESETS),
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
