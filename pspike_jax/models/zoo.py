@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pspike_jax.models import (
     binary_s4d,
+    dlinoss,
     fsnn,
     longspike,
     pmsn,
@@ -39,6 +40,7 @@ class Family(NamedTuple):
 
 
 MODELS: dict[str, Family] = {
+    "dlinoss": Family(dlinoss.DLinOSS, dlinoss.PRESETS),
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
