@@ -13,14 +13,18 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 
 import importlib
 
-from pspike_jax import data, functional, interop, objectives
+from pspike_jax import data, functional, interop, models, nn, objectives
 from pspike_jax.models import create_model, describe_model, list_models
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
 __version__ = "0.1.0"
 
+# These bring optax, orbax or matplotlib, so they are imported when they are first asked for.
+_LATE = ("analysis", "training")
+
 __all__ = [
     "__version__",
+    "analysis",
     "create_model",
     "data",
     "describe_model",
@@ -29,13 +33,18 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "load_pretrained",
+    "models",
+    "nn",
     "objectives",
     "training",
 ]
 
 
 def __getattr__(name: str):
-    # The trainer brings optax and orbax, so it is imported when it is first asked for.
-    if name == "training":
-        return importlib.import_module("pspike_jax.training")
+    if name in _LATE:
+        return importlib.import_module(f"pspike_jax.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

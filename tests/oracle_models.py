@@ -98,7 +98,7 @@ class Oracle:
         """Return spikes (B, L, H) of a site, or probabilities where there is no noise."""
         drive = weights[site]["scale"] * drive + weights[site]["shift"]
         if self.model.config.neuron == "lif":
-            spikes, drive = integrate(weights[site]["alpha"], drive)
+            spikes, drive = integrate(weights[site]["neuron"]["alpha"], drive)
             edges, p = (0.0, THRESHOLD, 1.0), spikes
         else:
             edges, p = (0.0, 1.0), np.clip(drive, 0, 1)

@@ -108,6 +108,22 @@ def _sum_to(gradient, shape):
     return gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
 
 
+def dplr_recurrence(u, A_bar, B_bar, C, initial_state=None):
+    """Return (y, final_state) of x_t = A_bar x_{t-1} + B_bar u_t, y_t = 2 Re(sum_n C_n x_t,n).
+
+    u is (..., L, H), A_bar (H, 2N, 2N), B_bar (H, 2N), C and the states hold one half, N.
+    """
+    u, A_bar, B_bar, C = (double(array) for array in (u, A_bar, B_bar, C))
+    modes = C.shape[-1]
+    x = np.zeros((*u.shape[:-2], *C.shape)) if initial_state is None else double(initial_state)
+    y = np.zeros(u.shape)
+    for t in range(u.shape[-2]):
+        x = np.einsum("hij,...hj->...hi", A_bar[:, :modes], np.concatenate([x, x.conj()], axis=-1))
+        x = x + B_bar[:, :modes] * u[..., t, :, None]
+        y[..., t, :] = 2 * np.sum((C * x).real, axis=-1)
+    return y, x
+
+
 def linear_recurrence(decay, drive, *, initial_state=None, resets=None):
     """Return all states of x_t = decay_t x_{t-1} + drive_t, decay a factor or a 2x2 matrix."""
     decay, drive = double(decay), double(drive)

@@ -64,7 +64,9 @@ def draw_inputs(model, seed=0, batch=BATCH, length=LENGTH):
     shape = (batch, 2, length) if model.config.documents == 2 else (batch, length)
     if model.config.vocab_size is None:
         return jnp.asarray(rng.normal(size=(*shape, INPUTS)), jnp.float32)
-    return jnp.asarray(rng.permutation(np.arange(np.prod(shape)) % model.config.vocab_size).reshape(shape))
+    return jnp.asarray(
+        rng.permutation(np.arange(np.prod(shape)) % model.config.vocab_size).reshape(shape)
+    )
 
 
 def draw_noise(samplers, seed=0, batch=BATCH, length=LENGTH):

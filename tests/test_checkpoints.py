@@ -1,5 +1,6 @@
 """Checkpoints: every bit comes back, and what is not whole is never taken for whole."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -332,7 +333,8 @@ def test_checkpoints_of_any_path_can_be_read(tmp_path, state, name):
     save(checkpoints, at(state, 1), score(0.5))
     checkpoints.close()
     again = Checkpoints(tmp_path / name / "c", keep=2, keep_best=1)
-    assert int(latest(again, state).step) == 1
+    with contextlib.closing(again):
+        assert int(latest(again, state).step) == 1
     assert steps_on_disk(again) == [1] and os.listdir(tmp_path) == [name]
 
 

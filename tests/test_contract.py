@@ -49,8 +49,10 @@ class Case:
         if "batch_stats" in self.variables:
             positive = jax.tree.map(jnp.abs, self.variables["batch_stats"])
             self.variables = self.variables | {"batch_stats": positive}
-        self.apply = jax.jit(functools.partial(self.model.apply, rngs={"spikes": KEY}),
-                             static_argnames=("capture", "method", "train"))
+        self.apply = jax.jit(
+            functools.partial(self.model.apply, rngs={"spikes": KEY}),
+            static_argnames=("capture", "method", "train"),
+        )
 
     @functools.cached_property
     def whole(self):
@@ -199,7 +201,11 @@ def gradient(model, variables, inputs):
 
     def loss(params):
         (outputs, aux), _ = model.apply(
-            variables | {"params": params}, inputs, LENGTHS, train=True, rngs=rngs,
+            variables | {"params": params},
+            inputs,
+            LENGTHS,
+            train=True,
+            rngs=rngs,
             mutable=["batch_stats"],
         )
         outputs = outputs.astype(jnp.float32)
@@ -229,9 +235,7 @@ def test_recomputing_blocks_changes_no_gradient_and_each_parameter_learns(name):
 def test_bfloat16_keeps_parameters_states_and_outputs_in_float32(name):
     case = build(name)
     model = case.model.replace(precision="bfloat16")
-    grads, outputs = jax.eval_shape(
-        functools.partial(gradient, model), case.variables, case.inputs
-    )
+    grads, outputs = jax.eval_shape(functools.partial(gradient, model), case.variables, case.inputs)
     floats = jax.tree.leaves((grads, outputs))
     if "streaming" in model.supports:
         states = jax.eval_shape(lambda: model.initial_state(BATCH))
@@ -302,3 +306,8 @@ def test_unboxed_parameters_are_those_of_the_boxes():
     case = build("pspikessm")
     shapes = jax.tree.map(jnp.shape, nn.meta.unbox(case.boxed["params"]))
     assert shapes == jax.tree.map(jnp.shape, case.variables["params"])
+
+
+def test_flax_tabulates_a_model_with_its_operations():
+    table = build("s4d").model.tabulate({"params": KEY}, build("s4d").inputs, compute_flops=True)
+    assert "flops" in table and "S4DBlock" in table

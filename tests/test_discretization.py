@@ -10,6 +10,7 @@ from pspike_jax.functional.discretization import (
     discretize_bilinear_dplr,
     discretize_zoh,
 )
+from pspike_jax.functional.recurrence import linear_recurrence
 
 # Around the switch from series to expm1 at |z| = 0.3, far beyond it on both sides, slow and fast.
 RADII = np.array([1e-7, 1e-4, 1e-2, 0.1, 0.299, 0.301, 1.0, 5.0])
@@ -58,6 +59,34 @@ def test_discretize_zoh_is_exact_near_and_far_from_zero():
     # The product z is rounded, and exp turns that into |z| <= 5 times 6e-8.
     np.testing.assert_allclose(Lambda_bar, np.exp(z), rtol=6e-7)
     np.testing.assert_allclose(gain, dt[:, None] * moment(z, 0), rtol=6e-7)
+
+
+def test_discretize_zoh_with_a_step_size_for_each_sample_solves_the_ode(rng):
+    """x' = Lambda x + B u with u held, on irregular times, some of which coincide."""
+    batch, steps, H, N = 2, 60, 3, 2
+    elapsed = rng.exponential(1.0, (batch, steps)).astype(np.float32)
+    elapsed[:, [7, 30]] = 0
+    Lambda, _, _, B, dt = random_dplr(rng, H, N)
+    u = rng.normal(size=(batch, steps, H)).astype(np.float32)
+
+    @jax.jit
+    def run(u, elapsed):
+        Lambda_bar, gain = discretize_zoh(Lambda, elapsed[..., None] * dt[None, None])
+        drive = gain * B[None, None] * u[..., None].astype(gain.dtype)
+        flat = (batch, steps, H * N)
+        return linear_recurrence(Lambda_bar.reshape(flat), drive.reshape(flat))
+
+    x, states = np.zeros((batch, H, N), np.complex128), []
+    for t in range(steps):
+        span = np.float64(elapsed[:, t, None, None]) * dt[:, None]
+        z = Lambda.astype(np.complex128) * span
+        # The variation of constants, its integral by quadrature.
+        x = np.exp(z) * x + span * moment(z, 0) * B * u[:, t, :, None]
+        states.append(x)
+    expected = np.stack(states, axis=1).reshape(batch, steps, H * N)
+    error = np.abs(np.asarray(run(u, elapsed)) - expected).max() / np.abs(expected).max()
+    # Rounding at each step, as for `linear_recurrence` itself.
+    assert error < 1e-5
 
 
 def test_discretize_zoh_has_exact_gradients_near_and_far_from_zero():
@@ -185,8 +214,13 @@ def test_discretize_names_poles_of_the_wrong_shape(shape):
 
 
 def test_discretize_refuses_steps_that_are_not_one_real_number_per_feature():
-    with pytest.raises(ValueError, match=r"dt must have shape \(H,\), got \(2, 1\)"):
-        discretize_zoh(np.ones((2, 4), np.complex64), np.ones((2, 1), np.float32))
+    poles = np.ones((2, 4), np.complex64)
+    with pytest.raises(ValueError, match=r"dt must have shape \(\.\.\., H\), got \(\)"):
+        discretize_zoh(poles, np.float32(1))
+    with pytest.raises(ValueError, match=r"Lambda must have shape \(1, 4\)"):
+        discretize_zoh(poles, np.ones((2, 1), np.float32))
+    with pytest.raises(ValueError, match=r"dt must have shape \(H,\), got \(3, 2\)"):
+        discretize_bilinear_dplr(poles, poles, poles, poles, np.ones((3, 2), np.float32))
     with pytest.raises(TypeError, match="dt must be real"):
         discretize_zoh(np.ones((2, 4), np.complex64), np.ones(2, np.complex64))
 

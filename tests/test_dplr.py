@@ -5,10 +5,11 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from pspike_jax.functional.discretization import discretize_bilinear_dplr
-from pspike_jax.functional.dplr import dplr_kernel, dplr_recurrence, length_attuned
+from pspike_jax.functional.dplr import dplr_kernel, length_attuned
 from pspike_jax.functional.initializers import hippo_legs_nplr
 
 RECORDED = [
@@ -161,7 +162,7 @@ def test_dplr_kernel_is_the_impulse_response_of_the_dense_recurrence(rng):
     C = np.stack([readout(C_tilde[h], exact[h], 65)[:4] for h in range(3)]).astype(np.complex64)
     impulse = np.zeros((65, 3), np.float32)
     impulse[0] = 1
-    y, _ = jax.jit(dplr_recurrence)(impulse, A_bar, B_bar, C)
+    y, _ = oracles.dplr_recurrence(impulse, A_bar, B_bar, C)
     expected = np.asarray(kernel(Lambda, P, Q, B, C_tilde, dt, 65))
     # Rounding of A_bar in float32 adds up over 65 steps: measured 3e-6 of the peak.
     np.testing.assert_allclose(y.T, expected, atol=2e-5 * np.abs(expected).max())
@@ -178,35 +179,6 @@ def test_length_attuned_matches_float64(rng, kernels):
         expected = both(C[..., h, :]) @ (np.eye(8) - np.linalg.matrix_power(exact, 30))
         # 30 powers of a matrix rounded to 6e-8.
         np.testing.assert_allclose(C_tilde[..., h, :], expected[..., :4], atol=1e-5)
-
-
-def test_dplr_recurrence_matches_a_float64_loop_from_any_state(rng):
-    Lambda, P, Q, B, C, dt = random_arguments(rng, 2, 3)
-    u = rng.normal(size=(2, 20, 2)).astype(np.float32)
-    start = complex_normal(rng, 2, 2, 3)
-    A_bar, B_bar = jax.jit(discretize_bilinear_dplr)(Lambda, P, Q, B, dt)
-    y, final = jax.jit(dplr_recurrence)(u, A_bar, B_bar, C, start)
-    for h in range(2):
-        A_exact, B_exact = dense_step(Lambda[h], P[h], Q[h], B[h], float(dt[h]))
-        for b in range(2):
-            x = both(start[b, h])
-            for t in range(20):
-                x = A_exact @ x + B_exact * u[b, t, h]
-                # 20 steps of float32 rounding of states of size 1 to 3.
-                np.testing.assert_allclose(y[b, t, h], (both(C[h]) @ x).real, atol=2e-5)
-            np.testing.assert_allclose(final[b, h], x[:3], atol=1e-5)
-
-
-def test_dplr_recurrence_in_two_pieces_equals_one(rng):
-    Lambda, P, Q, B, C, dt = random_arguments(rng, 2, 3)
-    u = rng.normal(size=(12, 2)).astype(np.float32)
-    maps = (*jax.jit(discretize_bilinear_dplr)(Lambda, P, Q, B, dt), C)
-    run = jax.jit(dplr_recurrence)
-    whole, final = run(u, *maps)
-    first, state = run(u[:6], *maps)
-    second, last = run(u[6:], *maps, initial_state=state)
-    np.testing.assert_array_equal(np.concatenate([first, second]), whole)
-    np.testing.assert_array_equal(last, final)
 
 
 def test_dplr_kernel_needs_no_array_of_all_poles_and_frequencies(rng):
@@ -233,15 +205,14 @@ def test_dplr_is_single_precision_whatever_comes_in(rng):
     Lambda, P, Q, B, C, dt = [x.astype(np.result_type(x.dtype, np.float64))
                               for x in random_arguments(rng, 2, 3)]
 
-    def everything(u):
+    def everything():
         A_bar, B_bar = discretize_bilinear_dplr(Lambda, P, Q, B, dt)
-        y, state = dplr_recurrence(u, A_bar, B_bar, C)
         attuned = length_attuned(C, A_bar, 4)
-        return y, dplr_kernel(Lambda, P, Q, B, C, dt, 4), A_bar, B_bar, state, attuned
+        return dplr_kernel(Lambda, P, Q, B, C, dt, 4), A_bar, B_bar, attuned
 
     with jax.enable_x64(True):
-        shapes = jax.eval_shape(everything, np.ones((4, 2)))
-    assert [str(x.dtype) for x in shapes] == 2 * ["float32"] + 4 * ["complex64"]
+        shapes = jax.eval_shape(everything)
+    assert [str(x.dtype) for x in shapes] == ["float32"] + 3 * ["complex64"]
 
 
 @pytest.mark.parametrize("change, message", [
@@ -260,11 +231,3 @@ def test_dplr_kernel_names_the_argument_that_does_not_fit(change, message):
 def test_length_attuned_refuses_a_transition_of_another_size():
     with pytest.raises(ValueError, match=r"A_bar must have shape \(2, 6, 6\), got \(2, 3, 3\)"):
         length_attuned(np.ones((2, 3)), np.ones((2, 3, 3)), 4)
-
-
-def test_dplr_recurrence_names_shapes_that_do_not_fit():
-    maps = np.ones((2, 6, 6)), np.ones((2, 6)), np.ones((2, 3))
-    with pytest.raises(ValueError, match=r"got \(5, 3\), \(2, 6, 6\), \(2, 6\) and \(2, 3\)"):
-        dplr_recurrence(np.ones((5, 3)), *maps)
-    with pytest.raises(ValueError, match=r"initial_state must have shape \(2, 3\), got \(2, 6\)"):
-        dplr_recurrence(np.ones((5, 2)), *maps, initial_state=np.ones((2, 6)))

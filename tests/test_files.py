@@ -3,16 +3,22 @@
 import errno
 import json
 import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+import types
 
 import numpy as np
 import pytest
 from etils import epath
-from tiny import TinySpiking, tiny_settings, tiny_task
+from tiny import TinySpiking, tiny, tiny_settings, tiny_task
 
-import pspike_jax
 from pspike_jax.functional.surrogates import boxcar
-from pspike_jax.training import files
-from pspike_jax.training.files import MetricsLog, read_lines, write_whole
+from pspike_jax.training import files, workdir
+from pspike_jax.training.files import MetricsLog, read_lines, atomic_write
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
 
@@ -26,12 +32,12 @@ def full_disk(monkeypatch):
     return lambda: monkeypatch.setattr(os, "fsync", fail)
 
 
-def test_write_whole_leaves_the_old_file_on_a_full_disk(tmp_path, full_disk):
+def test_atomic_write_leaves_the_old_file_on_a_full_disk(tmp_path, full_disk):
     path = tmp_path / "file"
-    write_whole(path, "old")
+    atomic_write(path, "old")
     full_disk()
-    with pytest.raises(OSError, match=f"could not write {path}: No space left"):
-        write_whole(path, "new")
+    with pytest.raises(OSError, match=f"could not write {path}, is the disk full.: No space left"):
+        atomic_write(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
@@ -98,7 +104,7 @@ def test_metrics_log_of_another_process_writes_nothing(tmp_path):
 def test_metrics_log_says_that_the_disk_is_full(tmp_path, full_disk):
     log = MetricsLog(tmp_path / "metrics.jsonl", None)
     full_disk()
-    with pytest.raises(OSError, match="could not write .*metrics.jsonl: No space left"):
+    with pytest.raises(OSError, match="could not write .*metrics.jsonl, is the disk full.: No space left"):
         log.write({"step": 1})
     log.close()
 
@@ -131,7 +137,9 @@ def test_claim_workdir_writes_config_versions_and_commit(tmp_path):
     claim_workdir(tmp_path / "run", description(config={"a": {"b": (1, None)}}))
     found = json.loads((tmp_path / "run" / "config.json").read_text())
     assert found["training"]["optimizer"]["learning_rate"] == 0.01
-    assert found["model"] == {"class": "TinySpiking", "num_classes": 3, "features": 8}
+    assert found["model"]["class"] == "TinySpiking" and found["model"]["stochastic"] is True
+    assert found["model"]["config"]["features"] == 8
+    assert found["task"]["objective"]["class"] == "Classification"
     assert found["config"] == {"a": {"b": [1, None]}}
     assert set(found["versions"]) >= {"python", "jax", "flax", "optax"} and "commit" in found
 
@@ -147,8 +155,7 @@ def test_claim_workdir_accepts_its_own_run_again(tmp_path):
     ("changes", "message"),
     [
         ({"batch_size": 8}, "training.batch_size is 16 there and 8 here"),
-        ({"model": TinySpiking(features=4)}, "model.features is 8 there and 4 here"),
-        ({"config": {"task": {"seed": 1}}}, "config.task.seed is 'not set' there and 1 here"),
+        ({"model": tiny(features=4)}, "model.config.features is 8 there and 4 here"),
     ],
 )
 def test_claim_workdir_names_what_another_run_has_different(tmp_path, changes, message):
@@ -177,12 +184,11 @@ def test_check_workdir_refuses_a_damaged_description(tmp_path):
 
 def test_describe_is_the_same_for_equal_models_of_another_process():
     # Functions print with their address, which no two processes share.
-    plain = description(model=TinySpiking(features=boxcar))["model"]["features"]
-    assert plain == "boxcar"
-    nested = description(model=TinySpiking(features=(1, [boxcar, object()])))["model"]["features"]
-    assert nested == [1, ["boxcar", "<object object>"]]
-    neuron = pspike_jax.create_model("silif").neuron
-    assert description(model=TinySpiking(features=neuron))["model"]["features"]["class"]
+    of = lambda features: description(model=tiny(features=features)).tree["model"]["config"]
+    assert of(boxcar)["features"] == "boxcar"
+    assert of((1, [boxcar, object()]))["features"] == [1, ["boxcar", "<object object>"]]
+    assert of(np.int64(3))["features"] == 3
+    assert of(tiny().config)["features"]["class"] == "TinyConfig"
 
 
 def test_check_workdir_lets_a_run_go_on_on_another_mesh(tmp_path):
@@ -195,3 +201,117 @@ def test_check_workdir_lets_a_run_go_on_on_another_mesh(tmp_path):
     check_workdir(tmp_path, described[1])
     with pytest.raises(ValueError, match="config.task.name is 'tiny' there and 'other' here"):
         check_workdir(tmp_path, described[2])
+
+
+def older(folder, forget):
+    """Claim a folder, and take fields out of what it says, as an older version would have it."""
+    claim_workdir(folder, description())
+    path = folder / "config.json"
+    found = json.loads(path.read_text())
+    for section, name in forget:
+        del found[section][name]
+    path.write_text(json.dumps(found))
+
+
+def test_a_field_that_is_new_has_its_default_in_an_older_folder(tmp_path):
+    older(tmp_path, [("training", "early_stopping"), ("model", "stochastic")])
+    claim_workdir(tmp_path, description())
+    with pytest.raises(ValueError, match="training.early_stopping is not set there and 3 here"):
+        check_workdir(tmp_path, description(early_stopping=3))
+    with pytest.raises(ValueError, match="model.stochastic is not set there and False here"):
+        check_workdir(tmp_path, description(model=TinySpiking(stochastic=False)))
+
+
+def test_a_field_that_is_gone_does_not_lock_a_folder(tmp_path):
+    claim_workdir(tmp_path, description(config={"old": 1, "nan": float("nan")}))
+    check_workdir(tmp_path, description(config={"new": 2, "nan": float("nan")}))
+    with pytest.raises(ValueError, match="config.nan is nan there and 1 here"):
+        check_workdir(tmp_path, description(config={"nan": 1}))
+
+
+def test_only_steps_may_grow_and_what_they_grew_to_is_kept(tmp_path):
+    claim_workdir(tmp_path, description(steps=40))
+    claim_workdir(tmp_path, description(steps=60))
+    with pytest.raises(ValueError, match="training.steps is 60 there and 40 here"):
+        claim_workdir(tmp_path, description(steps=40))
+
+
+def test_source_commit_is_that_of_a_clone_of_this_project_alone(tmp_path, monkeypatch):
+    """The package in a repository of somebody else's has no commit."""
+    git = lambda *words: subprocess.run(
+        ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *words], check=True,
+        capture_output=True,
+    )
+    copy = tmp_path / "vendored" / "pspike_jax" / "training" / "workdir.py"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(workdir.__file__, copy)
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "theirs")
+    monkeypatch.setattr(workdir, "__file__", str(copy))
+    assert workdir.source_commit() is None
+    mine = tmp_path / "pspike_jax" / "training" / "workdir.py"
+    mine.parent.mkdir(parents=True)
+    shutil.copy(copy, mine)
+    (tmp_path / "setup.cfg").write_text("")
+    git("add", ".")
+    git("commit", "-m", "a clone")
+    monkeypatch.setattr(workdir, "__file__", str(mine))
+    assert re.fullmatch("[0-9a-f]{40}", workdir.source_commit())
+
+
+@pytest.mark.parametrize(
+    ("number", "free", "hint"),
+    [
+        (errno.ENOSPC, 5, "is the disk full"), (errno.EDQUOT, 5, "is the disk full"),
+        (errno.ENOSPC, 0, "inodes used up"), (errno.EACCES, 0, None),
+    ],
+)
+def test_a_full_disk_is_asked_for_only_where_it_is(tmp_path, monkeypatch, number, free, hint):
+    monkeypatch.setattr(os, "statvfs", lambda _: types.SimpleNamespace(f_favail=free))
+    for error in (OSError(number, os.strerror(number)), ValueError(os.strerror(number))):
+        found = files.space_hint(error, tmp_path / "a" / "b")
+        assert found == "" if hint is None else hint in found
+
+
+def test_metrics_log_gives_no_torn_line_to_a_checkpoint(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", None)
+    log.write({"step": 1})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 2')
+    assert log.text() == '{"step": 1}\n'
+    log.close()
+
+
+def test_settings_take_numbers_of_numpy():
+    settings = tiny_settings(steps=np.int64(7), firing_rate_weight=np.float32(0.5))
+    assert type(settings.steps) is int and type(settings.firing_rate_weight) is float
+    assert settings == tiny_settings(steps=7, firing_rate_weight=0.5)
+
+
+PROGRAM = """
+import sys, time
+from pspike_jax.training.lock import owned
+with owned(sys.argv[1]):
+    print("mine", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_folder_has_one_owner_and_a_dead_one_is_taken_over(tmp_path):
+    """Of processes that start together one owns the folder; killed, it leaves it to the next."""
+    begin = lambda seconds: subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), str(seconds)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    several = [begin(60) for _ in range(2)]
+    while all(process.poll() is None for process in several):
+        time.sleep(0.05)
+    loser = next(process for process in several if process.poll() is not None)
+    winner = next(process for process in several if process is not loser)
+    assert f"belongs to process {winner.pid} on host" in loser.communicate()[1]
+    winner.kill()
+    assert winner.communicate()[0] == "mine\n"
+    after = begin(0)
+    assert after.communicate()[0] == "mine\n" and after.returncode == 0

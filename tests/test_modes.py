@@ -38,9 +38,7 @@ def captured(outputs):
 def run(model):
     """Return a function of (variables, inputs, lengths, ids, key) to (logits, aux)."""
     return lambda variables, inputs, lengths, ids, key: captured(
-        model.apply(
-            variables, inputs, lengths, example_ids=ids, capture=True, rngs={"spikes": key}
-        )
+        model.apply(variables, inputs, lengths, example_ids=ids, capture=True, rngs={"spikes": key})
     )
 
 
@@ -124,7 +122,9 @@ def test_pass_without_jit_has_the_same_spikes_and_numbers_examples_by_row():
     logits, aux = run(single().model)(variables, inputs, lengths, None, key)
     expected, expected_aux = single().program(*rows)
     for site, record in aux["sites"].items():
-        np.testing.assert_array_equal(record["spike_array"], expected_aux["sites"][site]["spike_array"])
+        np.testing.assert_array_equal(
+            record["spike_array"], expected_aux["sites"][site]["spike_array"]
+        )
     # The same spikes; float32 sums in another order.
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pspike_jax.functional import uniforms
-from pspike_jax.functional.noise import threefry_2x32, uniform_from_bits
+from pspike_jax.functional.noise import threefry_2x32, threefry_key, uniform_from_bits
 
 B, L, H = 8, 16, 24
 WHERE = {"layer": 2, "sampler": 1}
@@ -293,20 +293,43 @@ def test_uniforms_are_independent_of_draws_by_jax_random():
         assert_independent(large(draw_key), np.asarray(jax.random.uniform(other, LARGE)))
 
 
+# Keys of other generators.
+
+
+def test_threefry_key_returns_a_threefry_key_as_it_is(key):
+    given = key()
+    assert threefry_key(given) == given
+
+
+@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+def test_threefry_key_encrypts_the_later_words_under_the_first(kind):
+    given = jax.random.fold_in(jax.random.key(3, impl=kind), 5)
+    words = [int(word) for word in jax.random.key_data(given)]
+    with jax.default_prng_impl(kind):
+        found = threefry_key(given)
+    assert str(jax.random.key_impl(found)) == "threefry2x32"
+    assert tuple(map(int, jax.random.key_data(found))) == numpy_threefry(words[:2], words[2:])
+
+
+def test_uniforms_of_another_generators_key_are_those_of_its_threefry_key():
+    given = jax.random.key(3, impl="rbg")
+    expected = _uniforms(threefry_key(given), *WHERE.values(), IDS, STEPS, H)
+    for one in (given, jax.random.key_data(given)):
+        np.testing.assert_array_equal(_uniforms(one, *WHERE.values(), IDS, STEPS, H), expected)
+
+
 # Bad input.
 
 
 @pytest.mark.parametrize("bad_key", [
-    lambda: jax.random.key(0, impl="rbg"),
-    lambda: jax.random.key(0, impl="unsafe_rbg"),
     lambda: jax.random.split(jax.random.key(0), 2),
-    lambda: np.zeros((4,), np.uint32),
+    lambda: np.zeros((3,), np.uint32),
     lambda: np.zeros((2, 2), np.uint32),
     lambda: np.zeros((2,), np.int32),
     lambda: 7,
-], ids=["rbg", "unsafe_rbg", "two keys", "raw rbg", "two raw keys", "int32", "a seed"])
-def test_uniforms_reject_a_key_that_is_not_one_threefry_key(bad_key):
-    with pytest.raises((ValueError, TypeError), match="threefry"):
+], ids=["two keys", "three words", "two raw keys", "int32", "a seed"])
+def test_uniforms_reject_what_is_not_one_key(bad_key):
+    with pytest.raises((ValueError, TypeError), match="spikes need"):
         _uniforms(bad_key(), *WHERE.values(), IDS, STEPS, H)
 
 

@@ -8,8 +8,8 @@ import pytest
 import pspike_jax
 from pspike_jax.data import from_arrays
 from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
-from pspike_jax.training.plan import abstract_batch, device_memory, forward_macs, plan
-from pspike_jax.training.state import state_shapes
+from pspike_jax.training.creation import abstract_batch, state_shapes
+from pspike_jax.training.plan import device_memory, forward_macs, plan
 
 WIDTH, BATCH, LENGTH = 4096, 8, 5
 
@@ -23,7 +23,9 @@ class Counting(nn.Module):
         steps = jnp.sum(lengths, dtype=jnp.float32)
         macs = {"encoder": steps * inputs.shape[-1] * WIDTH, "head": jnp.float32(7)}
         outputs = nn.Dense(3)(jnp.mean(hidden, axis=1))
-        return outputs, {"sites": {}, "losses": {}, "macs": macs}
+        layers = lambda value: jnp.stack([jnp.float32(value)] * 2)
+        site = {"steps": layers(steps), "neurons": layers(4), "fan_out": layers(10)}
+        return outputs, {"sites": {"input": site}, "losses": {}, "macs": macs}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def task():
 def test_forward_macs_are_those_of_a_full_batch_and_make_no_parameters(task, settings):
     mesh = make_mesh(devices=jax.devices()[:2])
     state = state_shapes(Counting(), task, settings, mesh)
-    expected = {"encoder": BATCH * LENGTH * 2 * WIDTH, "head": 7}
+    expected = {"encoder": BATCH * LENGTH * 2 * WIDTH, "head": 7,
+                "synapses": 2 * BATCH * LENGTH * 4 * 10}
     assert forward_macs(state, task, settings, mesh) == expected
 
 

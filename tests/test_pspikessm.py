@@ -107,7 +107,7 @@ def test_model_matches_the_float64_loop(case):
 
 
 def test_model_counts_the_activity_of_the_float64_loop(case):
-    assert set(case.aux) == set(case.oracle.records)
+    assert set(case.aux["sites"]) == set(case.oracle.records)
     for site, record in case.aux["sites"].items():
         for name, expected in case.oracle.counts(site).items():
             # Counts are whole numbers; the sum of probabilities rounds in float32.

@@ -235,6 +235,23 @@ def test_linear_recurrence_vmaps_over_any_axis(engine):
     assert_close(np.moveaxis(np.asarray(states), 1, 0), expected)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_linear_recurrence_of_real_numbers_keeps_a_complex_initial_state(engine):
+    case = Case(40, lead=(2,), decay=(0.9, 0.999))
+    arguments, resets, states_bar = problem(case)
+    start = arguments["initial_state"] * np.complex64(1 - 2j)
+    arguments = arguments | {"initial_state": start}
+    states_bar = states_bar * np.complex64(0.5 + 1j)
+    states, gradients = value_and_pullback(arguments, resets, states_bar, engine)
+    assert states.dtype == np.complex64
+    assert_close(np.asarray(states), oracles.linear_recurrence(**arguments))
+    expected = oracles.linear_recurrence_gradients(states_bar, **arguments)
+    for name, gradient in gradients.items():
+        # Of a real argument the cotangent is the real part.
+        wanted = expected[name] if name == "initial_state" else expected[name].real
+        assert_close(np.asarray(gradient), wanted, name=name)
+
+
 def test_linear_recurrence_keeps_states_in_float32_for_bfloat16_drive():
     arguments, _, _ = problem(Case(64, decay=(0.9, 0.999)))
     drive = jnp.asarray(arguments["drive"], jnp.bfloat16)

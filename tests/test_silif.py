@@ -19,10 +19,22 @@ POOLS = ("softmax_sum", "mean", "last", "max")
 
 # Parameters are drawn from these ranges, not from `init`: neurons then fire within 21 steps.
 RANGES = {
-    "kernel": (-2, 2), "recurrent": (-1, 1), "scale": (2, 4), "bias": (1, 3), "mean": (-1, 1),
-    "var": (0.5, 2), "alpha": (0.83, 0.95), "beta": (0.965, 0.985), "a": (0.1, 0.5), "b": (0.1, 1),
-    "log_dt": (-5, -4), "log_rate_u": (3, 5), "log_rate_w": (1, 2), "log_damping": (-1, 0),
-    "frequency": (2, 9), "damping": (-9, -2),
+    "kernel": (-2, 2),
+    "recurrent": (-1, 1),
+    "scale": (2, 4),
+    "bias": (1, 3),
+    "mean": (-1, 1),
+    "var": (0.5, 2),
+    "alpha": (0.83, 0.95),
+    "beta": (0.965, 0.985),
+    "a": (0.1, 0.5),
+    "b": (0.1, 1),
+    "log_dt": (-5, -4),
+    "log_rate_u": (3, 5),
+    "log_rate_w": (1, 2),
+    "log_damping": (-1, 0),
+    "frequency": (2, 9),
+    "damping": (-9, -2),
 }
 
 
@@ -54,9 +66,7 @@ def jitted(model):
 
 
 def test_zoo_has_the_eight_models():
-    names = {
-        "silif", "csilif", "adlif", "cadlif", "lif", "rlif", "radlif", "resonate_and_fire"
-    }
+    names = {"silif", "csilif", "adlif", "cadlif", "lif", "rlif", "radlif", "resonate_and_fire"}
     assert names <= set(pspike_jax.list_models())
 
 
@@ -69,8 +79,13 @@ def trained(request):
 
     def loss(params):
         (logits, aux), updated = model.apply(
-            variables | {"params": params}, inputs, LENGTHS, train=True, capture=True,
-            rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"],
+            variables | {"params": params},
+            inputs,
+            LENGTHS,
+            train=True,
+            capture=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
         )
         losses = jax.nn.log_softmax(logits)[jnp.arange(BATCH), labels]
         return -jnp.mean(losses), (aux, updated["batch_stats"])
@@ -146,7 +161,10 @@ def test_readout_matches_float64_loop(pool, rng):
     model, variables = build("lif", rng, pool=pool, norm="none")
     logits, aux = jitted(model)(variables, draw_inputs(rng), LENGTHS, capture=True)
     weights = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["head"])
-    currents = np.asarray(aux["sites"]["hidden"]["spike_array"][0], np.float64) @ weights["input"]["kernel"]
+    currents = (
+        np.asarray(aux["sites"]["hidden"]["spike_array"][0], np.float64)
+        @ weights["input"]["kernel"]
+    )
     for example, length in enumerate(LENGTHS):
         u, potentials = np.zeros(CLASSES), []
         for current in currents[example, :length]:
@@ -155,7 +173,10 @@ def test_readout_matches_float64_loop(pool, rng):
         u = np.stack(potentials)
         shares = np.exp(u) / np.exp(u).sum(-1, keepdims=True)
         expected = {
-            "softmax_sum": shares.sum(0), "mean": u.mean(0), "last": u[-1], "max": u.max(0)
+            "softmax_sum": shares.sum(0),
+            "mean": u.mean(0),
+            "last": u[-1],
+            "max": u.max(0),
         }[pool]
         # float32 sums over 21 steps.
         np.testing.assert_allclose(logits[example], expected, rtol=1e-5, atol=1e-5)
@@ -168,21 +189,33 @@ def test_bidirectional_layer_runs_the_same_neurons_backward(rng):
     full = np.full(BATCH, LENGTH, np.int32)
     _, aux = apply(variables, inputs, full, capture=True)
     _, mirrored = apply(variables, inputs[:, ::-1], full, capture=True)
-    spikes, other = aux["sites"]["hidden"]["spike_array"][0], mirrored["sites"]["hidden"]["spike_array"][0]
+    spikes, other = (
+        aux["sites"]["hidden"]["spike_array"][0],
+        mirrored["sites"]["hidden"]["spike_array"][0],
+    )
     np.testing.assert_array_equal(spikes[..., 8:], other[:, ::-1, :8])
     assert spikes[..., 8:].any() and (spikes[..., :8] != spikes[..., 8:]).any()
     # Within its length: the same response, shifted, where what is cut off comes first.
     inputs = inputs.at[:, : LENGTH - 13].set(0)
-    _, short = apply(variables, jnp.roll(inputs, 13 - LENGTH, axis=1), np.full(BATCH, 13, np.int32),
-                     capture=True)
+    _, short = apply(
+        variables, jnp.roll(inputs, 13 - LENGTH, axis=1), np.full(BATCH, 13, np.int32), capture=True
+    )
     _, long = apply(variables, inputs, full, capture=True)
     np.testing.assert_array_equal(
-        short["sites"]["hidden"]["spike_array"][0, :, :13, 8:], long["sites"]["hidden"]["spike_array"][0, :, -13:, 8:]
+        short["sites"]["hidden"]["spike_array"][0, :, :13, 8:],
+        long["sites"]["hidden"]["spike_array"][0, :, -13:, 8:],
     )
 
 
-@pytest.mark.parametrize("name, pool", [("csilif", "softmax_sum"), ("radlif", "mean"),
-                                           ("silif", "max"), ("resonate_and_fire", "last")])
+@pytest.mark.parametrize(
+    "name, pool",
+    [
+        ("csilif", "softmax_sum"),
+        ("radlif", "mean"),
+        ("silif", "max"),
+        ("resonate_and_fire", "last"),
+    ],
+)
 def test_streaming_equals_the_whole_sequence(name, pool, rng, key):
     widths = (8, 8) if name == "csilif" else (8,)
     random_state = name == "csilif"

@@ -96,7 +96,8 @@ build = functools.cache(Stream)
 def joined(records, name):
     """Return {site: array} with the chunks' arrays joined along time."""
     return {
-        site: np.concatenate([aux["sites"][site][name] for aux in records], axis=2) for site in records[0]["sites"]
+        site: np.concatenate([aux["sites"][site][name] for aux in records], axis=2)
+        for site in records[0]["sites"]
     }
 
 

@@ -104,7 +104,12 @@ def test_default_preset_is_that_of_the_paper():
     "name, preset, fields, message",
     [
         ("pspikesm", None, {}, "unknown model 'pspikesm'; did you mean 'pspikessm'?"),
-        ("pspikessm", "offical", {}, "unknown preset of pspikessm 'offical'; did you mean 'official'?"),
+        (
+            "pspikessm",
+            "offical",
+            {},
+            "unknown preset of pspikessm 'offical'; did you mean 'official'?",
+        ),
         ("pspikessm", None, {"d_modle": 4}, "'d_modle'; did you mean 'd_model'?"),
         ("s4d", None, {"n_layer": 4}, "field of s4d 'n_layer'; did you mean 'n_layers'?"),
         ("pspikessm", None, {"initializers": 1}, "'initializers'; did you mean 'initializer'?"),
@@ -138,7 +143,11 @@ def test_create_model_names_the_nearest_known_name(name, preset, fields, message
         ({"norm": "rms"}, ValueError, "norm is 'rms'; expected one of 'batch', 'layer'"),
         ({"pool": "max"}, ValueError, "pool is 'max'; expected one of 'mean', 'last', 'none'"),
         ({"engine": "fast"}, ValueError, "engine is 'fast'; expected one of 'auto', 'sequential'"),
-        ({"initializer": "hippo"}, ValueError, "initializer is 'hippo'; expected one of 'legs', 'lin', 'inv'"),
+        (
+            {"initializer": "hippo"},
+            ValueError,
+            "initializer is 'hippo'; expected one of 'legs', 'lin', 'inv'",
+        ),
         ({"documents": 3}, ValueError, "documents must be 1 or 2, not 3"),
         ({"documents": 2, "pool": "none"}, ValueError, "documents=2 compares pooled features"),
     ],

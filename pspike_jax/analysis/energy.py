@@ -12,7 +12,7 @@ Counted:
                        model, one multiply-accumulate per step and synapse in the twin
   encoder, head, real  multiply-accumulates in both, their inputs are real numbers in both: of the
                        encoder (a table of tokens costs none), of the head, and of what else in
-                       the layers multiplies real numbers (`aux["macs"]["dense"]`)
+                       the layers multiplies real numbers (all other entries of aux["macs"])
   state updates        in brackets above, so always reported apart: the state is real-valued in
                        both. For each neuron, step and conjugate pair of a linear state, 4 for
                        decaying the pair (a complex product) and 2 for reading out its real part.
@@ -99,11 +99,12 @@ def estimate_energy(aux: Aux, *, examples: int) -> Energy:
         synaptic_ops += np.sum(counts["spikes"] * counts["fan_out"])
         dense_macs += np.sum(counts["steps"] * counts["neurons"] * counts["fan_out"])
     macs = {name: float(value) / examples for name, value in aux["macs"].items()}
+    encoder, head, state = (macs.pop(name, 0.0) for name in ("encoder", "head", "state"))
     return Energy(
         synaptic_ops=float(synaptic_ops / examples),
         dense_macs=float(dense_macs / examples),
-        encoder_macs=macs["encoder"],
-        head_macs=macs["head"],
-        real_macs=macs["dense"],
-        state_macs=macs["state"],
+        encoder_macs=encoder,
+        head_macs=head,
+        real_macs=float(sum(macs.values())),
+        state_macs=state,
     )

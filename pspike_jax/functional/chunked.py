@@ -24,6 +24,7 @@ from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from pspike_jax.functional.chunk_states import advance, scan_chunks
 from pspike_jax.functional.cpu import barrier, by_features
@@ -100,6 +101,8 @@ def evaluate_whole(
 
 def chunk_length(length: int, resets: bool = False) -> int:
     """Return T: up to two chunks' worth of steps are one chunk, longer sequences have several."""
+    if is_symbolic_dim(length):
+        raise ValueError(f"the chunked engine needs a number of steps, got {length}")
     log2 = LOG2_RESET_CHUNK if resets else LOG2_CHUNK
     return length if length <= 2 ** (log2 + 1) else 2**log2
 

@@ -8,8 +8,8 @@ Both rules work on the eigenvalues of a diagonal A, with z = dt Lambda:
 and B_bar = gain B. Zero-order hold is exact for inputs that are constant over a step. Poles, step
 sizes and results are complex64 and float32 whatever comes in: a decay of 0.999 is 1 in bfloat16.
 
-Samples that come at irregular times have a step size each: with the time since the last sample,
-elapsed (B, L), the step sizes elapsed[..., None] * dt (B, L, H) give a Lambda_bar and a gain for each
+Samples that come at irregular times have a step size each. With the time since the last sample,
+elapsed (B, L), the sizes elapsed[..., None] * dt (B, L, H) give a Lambda_bar and a gain for each
 step, (B, L, H, N), with which `linear_recurrence` runs
 
     x_t = Lambda_bar_t x_{t-1} + gain_t B u_t,

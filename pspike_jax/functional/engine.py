@@ -20,10 +20,11 @@ class Engine(str, enum.Enum):
 
     All take an initial state, two-sided readouts, and a batch without a number (`jax.export`), and
     all have gradients of gradients. Where resets are given, `fft` runs the chunked engine; `auto`
-    runs any of them, for a length without a number the sequential one. So name an engine for forward
-    mode (`jax.jvp`, `jax.jacfwd`, Hessian products): the chunked engine breaks off there with JAX's
-    error about a function with a custom_vjp. Steps of different sizes are for `linear_recurrence`
-    with a decay for each step, see `discretize_zoh`.
+    runs any of them, for a length without a number the sequential one. So name an engine for
+    forward mode (`jax.jvp`, `jax.jacfwd`, Hessian products): the chunked engine breaks off there
+    with JAX's error about a function with a custom_vjp, and so do the products of packed spikes.
+    Steps of different sizes are for `linear_recurrence` with a decay for each step, see
+    `discretize_zoh`.
 
     Attributes:
       AUTO: the one that was measured to be fastest for the shapes and the platform.

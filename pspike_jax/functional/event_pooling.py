@@ -1,4 +1,4 @@
-"""Fewer steps from layer to layer: windows of events become one (Event-SSM, Schoene et al. 2024)."""
+"""Windows of events become one, from layer to layer (Event-SSM, Schoene et al. 2024)."""
 
 import jax
 import jax.numpy as jnp

@@ -9,8 +9,10 @@ Every rule here becomes, on a grid of step h, with y = v - v_0 (the derivative o
 where q_j is the value y_{j+1} or the rate f_j that step j left behind:
 
     Gruenwald-Letnikov  gain h^alpha, m_d = -c_d, c_0 = 1, c_d = (1 - (1 + alpha)/d) c_{d-1}
-    L1                  gain h^alpha Gamma(2 - alpha), m_d = -((d+1)^p - 2 d^p + (d-1)^p), p = 1 - alpha
-    predictor           gain h^alpha / Gamma(1 + alpha), m_d = gain ((d+1)^alpha - d^alpha), of rates
+    L1                  gain h^alpha Gamma(2 - alpha), m_d = -((d+1)^p - 2 d^p + (d-1)^p) with
+                        p = 1 - alpha
+    predictor           gain h^alpha / Gamma(1 + alpha), m_d = gain ((d+1)^alpha - d^alpha), of
+                        rates
 
 The f-SNN program (spikeDE) is the source of the rules; what it calls trapezoid is L1. Three of its
 oddities are flags, off by default: see `fractional_memory` and `solve`.
@@ -239,10 +241,7 @@ def _step(memory, rate, settle, origin, carry, step):
 
 def _padded(weights, count):
     """Return m_0 .. m_{count-1} with m_0 = 0, (count, A), zeros beyond what is remembered."""
-    weights = jnp.concatenate([jnp.zeros_like(weights[:1]), weights]) if len(weights) else (
-        jnp.zeros((1, weights.shape[1]), weights.dtype)
-    )
-    weights = weights[:count]
+    weights = jnp.pad(weights, [(1, 0), (0, 0)])[:count]
     return jnp.pad(weights, [(0, count - weights.shape[0]), (0, 0)])
 
 

@@ -137,9 +137,9 @@ def draw_readout(key: jax.Array, V: np.ndarray, features: int, kind: str) -> jax
       key: PRNG key, consumed.
       V: (R, P) from `hippo_blocks`.
       features: H.
-      kind: `trunc_standard_normal`, which despite its name has variance 1 / R: it is a lecun normal
-        for each feature on its own; `lecun_normal`, one for all of them, of variance 1 / (R H); both
-        in real coordinates, times V. `complex_normal`: variance 1, in the modes themselves.
+      kind: `trunc_standard_normal`, which despite its name has variance 1 / R in each part: it is a
+        lecun normal for each feature on its own; `lecun_normal`, one for all of them, of variance
+        1 / (R H); both in real coordinates, times V. `complex_normal`: variance 1, in the modes.
 
     Returns:
       (H, P) complex64.

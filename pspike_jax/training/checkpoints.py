@@ -109,7 +109,8 @@ class Checkpoints:
             jax.block_until_ready(ocp.load(self._plain(folder) / "state", tree))
         except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
             raise OSError(
-                f"checkpoints cannot be kept in {self.directory}{space_hint(error, folder)}: {error}"
+                f"checkpoints cannot be kept in {self.directory}{space_hint(error, folder)}: "
+                f"{error}"
             ) from error
         finally:
             barrier("probe")

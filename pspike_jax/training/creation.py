@@ -160,6 +160,12 @@ def _matches(path: str, group: str, pattern: str) -> bool:
     return group == pattern or below or fnmatch.fnmatchcase(path, pattern)
 
 
+@functools.lru_cache(maxsize=16)
+def _shapes(model: nn.Module, example: Example, mesh: Mesh) -> tuple[Any, Any]:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # a layer may not fit it
+        return jax.eval_shape(functools.partial(_initialize, model, example), threefry_key(0))
+
+
 def state_shapes(
     model: nn.Module,
     task: Task,
@@ -188,10 +194,7 @@ def state_shapes(
         mesh, or `frozen` names nothing.
     """
     check_model(model)
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # a layer may not fit it
-        outputs, boxed = jax.eval_shape(
-            functools.partial(_initialize, model, example_of(task)), threefry_key(0)
-        )
+    outputs, boxed = _shapes(model, example_of(task), mesh)
     _check_fit(model, task, outputs, boxed)
     variables = nn.meta.unbox(boxed)
     params, statistics = variables["params"], variables.get("batch_stats", {})

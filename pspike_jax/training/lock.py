@@ -59,7 +59,9 @@ def _lock(descriptor: int, path: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        warnings.warn(f"{path.parent} cannot be locked: see that one run alone uses it", stacklevel=4)
+        warnings.warn(
+            f"{path.parent} cannot be locked: see that one run alone uses it", stacklevel=4
+        )
 
 
 def _me() -> dict[str, str | int]:

@@ -8,6 +8,7 @@ to. A run that is told to stop saves before any of that, with the sums of the li
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import sys
@@ -234,14 +235,23 @@ def _claimed(folder: epath.Path, description: Description) -> Iterator[None]:
 
 def _rehearse(abstract: TrainState, task: Task, settings: TrainSettings, mesh: Mesh) -> None:
     """Trace all that will be computed, so that what cannot be fails before the first step."""
-    batch = abstract_batch(task, settings, mesh)
-    jax.eval_shape(compile_train_step(abstract, mesh), abstract, batch)
-    batch = abstract_batch(task, settings, mesh, split="validation")
-    stochastic = getattr(abstract.model, "stochastic", True)
+    leaves, structure = jax.tree.flatten(abstract)
+    batches = [
+        tuple(sorted(abstract_batch(task, settings, mesh, split=split).items()))
+        for split in ("train", "validation")
+    ]
+    _rehearse_once(structure, tuple(leaves), *batches, mesh)
+
+
+@functools.lru_cache(maxsize=16)
+def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tuple, mesh: Mesh):
+    state = structure.unflatten(leaves)
+    jax.eval_shape(compile_train_step(state, mesh), state, dict(train))
+    stochastic = getattr(state.model, "stochastic", True)
     for mode in MODES if stochastic else ("sampled",):
         eval_step.eval_shape(
-            abstract.model, abstract.variables, batch, abstract.key, mesh=mesh,
-            objective=task.objective, gathered=pass_shardings(abstract.variables), **MODES[mode],
+            state.model, state.variables, dict(validation), state.key, mesh=mesh,
+            objective=state.objective, gathered=pass_shardings(state.variables), **MODES[mode],
         )
 
 

@@ -109,12 +109,11 @@ class GroupedAdam:
             share = share * rates["scale"]
             leaves, structure = jax.tree.flatten(params)
             groups = self.groups or ("decay",) * len(leaves)
-            moved = [
-                -share * rates["peak"].get(group, 0.0) * (
-                    update + rates["decay"] * leaf if group in DECAYING else update
-                )
-                for group, update, leaf in zip(groups, jax.tree.leaves(updates), leaves, strict=True)
-            ]
+            moved = []
+            for group, update, leaf in zip(groups, jax.tree.leaves(updates), leaves, strict=True):
+                if group in DECAYING:
+                    update = update + rates["decay"] * leaf
+                moved.append(-share * rates["peak"].get(group, 0.0) * update)
             return structure.unflatten(moved), AdamState(state.count + 1, moments)
 
     def _adam(self) -> optax.GradientTransformation:

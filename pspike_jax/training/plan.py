@@ -82,7 +82,8 @@ def forward_macs(
       mesh: the devices.
 
     Returns:
-      The model's `aux["macs"]`; empty where it counts none.
+      The model's `aux["macs"]`, and "synapses", the products that spikes are multiplied in: a
+      device computes them whether a neuron fires or not. Empty where the model counts nothing.
     """
     batch = abstract_batch(task, settings, mesh)
     length = batch["inputs"].shape[batch["lengths"].ndim]
@@ -98,7 +99,9 @@ def forward_macs(
             variables, arrays["inputs"], lengths, **call_options(arrays),
             rngs={"spikes": threefry_key(0)},
         )
-        return aux.get("macs", {})
+        sites = aux.get("sites", {}).values()
+        synapses = [jnp.sum(one["steps"] * one["neurons"] * one["fan_out"]) for one in sites]
+        return aux.get("macs", {}) | ({"synapses": sum(synapses)} if synapses else {})
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return {name: float(value) for name, value in jax.device_get(count()).items()}

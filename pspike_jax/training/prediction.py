@@ -68,7 +68,8 @@ def predict(
     mean = squares = None
     with jax.set_mesh(mesh):  # whatever the caller's is
         for draw in range(draws):
-            outputs = _pass(model, variables, split, jax.random.fold_in(key, draw), batch_size, mesh)
+            one = jax.random.fold_in(key, draw)
+            outputs = _pass(model, variables, split, one, batch_size, mesh)
             if draw == 0:
                 mean, squares = outputs, np.zeros_like(outputs)
                 continue

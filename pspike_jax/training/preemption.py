@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, which schedulers send before they take a machine away, and Ctrl-C."""
+"""Being told to stop: by SIGTERM, which schedulers send before they take a machine, or Ctrl-C."""
 
 import contextlib
 import signal

@@ -24,7 +24,11 @@ def replay(arrays):
 
     def loss(params, x):
         (y, aux), _ = module.apply(
-            variables | {"params": params}, x, noise=noise, train=meta["train"], capture=True,
+            variables | {"params": params},
+            x,
+            noise=noise,
+            train=meta["train"],
+            capture=True,
             mutable=["batch_stats"],
         )
         return jnp.sum(arrays["loss_weight"] * y), (y, aux["block_output"])
@@ -39,8 +43,13 @@ def replay(arrays):
 
 def kernels(config, blocks):
     ssm = DPLRSSM(
-        features=config.d_model, d_state=config.d_state, shared=config.shared_dynamics,
-        two_sided=config.two_sided, skip=True, dt_min=config.dt_min, dt_max=config.dt_max,
+        features=config.d_model,
+        d_state=config.d_state,
+        shared=config.shared_dynamics,
+        two_sided=config.two_sided,
+        skip=True,
+        dt_min=config.dt_min,
+        dt_max=config.dt_max,
         length=config.l_max,
     )
     found = {}

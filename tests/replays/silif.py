@@ -31,8 +31,12 @@ def replay(arrays):
 
     def loss(params, inputs):
         (output, aux), _ = module.apply(
-            variables | {"params": params}, inputs, train=meta["train"], state=state,
-            capture=True, mutable=["batch_stats"],
+            variables | {"params": params},
+            inputs,
+            train=meta["train"],
+            state=state,
+            capture=True,
+            mutable=["batch_stats"],
         )
         return jnp.sum(arrays["loss_weight"] * output), (output, aux)
 

@@ -26,6 +26,19 @@ from pspike_jax.functional.neurons.recurrent import (
     without_diagonal,
 )
 from pspike_jax.functional.neurons.resonate_and_fire import ResonateAndFire
+from pspike_jax.functional.neurons.sdn import (
+    agreement,
+    sdn_history,
+    sdn_membrane,
+    sdn_spikes,
+)
+from pspike_jax.functional.neurons.sdn_training import (
+    fuse,
+    init_sdn,
+    lif_targets,
+    sdn_loss,
+    training_membrane,
+)
 from pspike_jax.functional.neurons.silif import SiLIF
 from pspike_jax.functional.neurons.stability import eigenvalues, subthreshold_transition
 from pspike_jax.functional.neurons.unroll import default_section, step, unroll
@@ -48,6 +61,7 @@ __all__ = [
     "ResonateAndFire",
     "SiLIF",
     "SoftResetLIF",
+    "agreement",
     "choose_evaluation",
     "clamp",
     "default_section",
@@ -55,10 +69,18 @@ __all__ = [
     "eigenvalues",
     "evaluate",
     "fire",
+    "fuse",
     "init_recurrent",
+    "init_sdn",
     "initial_state",
+    "lif_targets",
+    "sdn_history",
+    "sdn_loss",
+    "sdn_membrane",
+    "sdn_spikes",
     "step",
     "subthreshold_transition",
+    "training_membrane",
     "unroll",
     "without_diagonal",
 ]

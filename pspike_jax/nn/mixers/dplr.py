@@ -58,6 +58,8 @@ class DPLRSSM(nn.Module):
     engine: Engine = Engine.AUTO
     spiking: bool = False
 
+    supports = frozenset({"streaming", "sequence"})
+
     def setup(self):
         copies = 1 if self.shared else self.features
         start = (np.tile(a, (copies, 1)) for a in hippo_legs_nplr(self.d_state))
@@ -145,6 +147,11 @@ class DPLRSSM(nn.Module):
     def zero_state(self, batch_size: int) -> jax.Array:
         """Return the state before the first step."""
         return jnp.zeros((batch_size, self.features, self.d_state // 2), jnp.complex64)
+
+    @property
+    def fan_out(self) -> int:
+        """Real numbers that one spike of an input adds to: its feature's states."""
+        return self.d_state * (2 if self.two_sided else 1)
 
     @property
     def macs_per_step(self) -> int:

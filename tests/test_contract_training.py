@@ -1,0 +1,101 @@
+"""What every model of the zoo keeps in training: a step for each objective, groups, shardings."""
+
+import jax
+import numpy as np
+import pytest
+
+import pspike_jax
+from pspike_jax import objectives
+from pspike_jax.data import Split, Task
+from pspike_jax.training import TrainSettings, create_state, make_mesh, train_step
+from pspike_jax.training.creation import state_shapes
+
+ROWS, LENGTH, FEATURES, TOKENS = 8, 6, 2, 5
+every_model = pytest.mark.parametrize("name", pspike_jax.list_models(kind="classifier"))
+RNG = np.random.default_rng(0)
+REAL = RNG.normal(size=(ROWS, LENGTH, FEATURES)).astype(np.float32)
+# {objective: (objective, targets, whether inputs are tokens)}
+OBJECTIVES = {
+    "classification": (objectives.Classification(3), np.arange(ROWS) % 3, False),
+    "step classification": (
+        objectives.StepClassification(3),
+        RNG.integers(0, 3, (ROWS, LENGTH)),
+        False,
+    ),
+    "regression": (objectives.Regression(2), RNG.normal(size=(ROWS, 2)).astype(np.float32), False),
+    "step regression": (
+        objectives.StepRegression(2),
+        RNG.normal(size=(ROWS, LENGTH, 2)).astype(np.float32),
+        False,
+    ),
+    "forecast": (objectives.Forecast(2, FEATURES), None, False),
+    "next token": (objectives.NextToken(TOKENS), None, True),
+    "counts": (objectives.Counts(4), RNG.poisson(1.0, (ROWS, LENGTH, 4)), False),
+}
+
+
+def make_task(objective):
+    objective, targets, tokens = OBJECTIVES[objective]
+    inputs = RNG.integers(0, TOKENS, (ROWS, LENGTH)).astype(np.int32) if tokens else REAL
+    split = Split(inputs, np.full(ROWS, LENGTH, np.int32), targets)
+    return Task("small", split, split, None, objective, TOKENS if tokens else None)
+
+
+def make_batch(task):
+    batch = {"inputs": task.train.inputs, "lengths": task.train.lengths}
+    return batch if task.train.targets is None else batch | {"targets": task.train.targets}
+
+
+@every_model
+def test_each_objective_that_fits_makes_a_training_step(name):
+    made = 0
+    for objective in OBJECTIVES:
+        task = make_task(objective)
+        try:
+            model = pspike_jax.create_model(name, "tiny", **task.model_fields)
+        except ValueError as error:  # a pool or an input that the family does not have
+            assert any(field in str(error) for field in task.model_fields), error
+            continue
+        settings = TrainSettings(steps=4, batch_size=ROWS)
+        state = state_shapes(model, task, settings, make_mesh(devices=jax.devices()[:1]))
+        new, measured = jax.eval_shape(train_step, state, make_batch(task))
+        types = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+        assert types(new.params) == types(state.params), objective
+        assert task.objective.merit[0] in measured and "loss" in measured, objective
+        made += 1
+    assert made >= 2
+
+
+@every_model
+def test_a_training_step_lowers_the_loss_of_its_batch(name):
+    task = make_task("classification")
+    model = pspike_jax.create_model(name, "tiny", **task.model_fields)
+    settings = TrainSettings(steps=20, batch_size=ROWS)
+    state = create_state(model, task, settings, make_mesh(devices=jax.devices()[:1]))
+    step, losses = jax.jit(train_step), []
+    for _ in range(20):
+        state, measured = step(state, make_batch(task))
+        losses.append(float(measured["loss"]["sum"] / measured["loss"]["count"]))
+    assert np.isfinite(losses).all()
+    # Eight examples, learnt by heart: noise of spikes and dropout included.
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+@every_model
+def test_no_time_constant_threshold_or_step_size_decays(name):
+    """With gradients of zero AdamW moves what decays, and nothing else."""
+    task = make_task("classification")
+    model = pspike_jax.create_model(name, "tiny", **task.model_fields)
+    settings = TrainSettings(steps=4, batch_size=ROWS)
+    state = create_state(model, task, settings, make_mesh(devices=jax.devices()[:1]))
+    shapes = jax.eval_shape(
+        model.init, {"params": jax.random.key(0), "spikes": jax.random.key(0)}, REAL[:1]
+    )
+    zeros = jax.tree.map(np.zeros_like, state.params)
+    updates, _ = state.optimizer.update(zeros, state.opt_state, state.params, rates=state.rates)
+    groups = pspike_jax.nn.roles.groups(shapes["params"])
+    for (path, update), group in zip(
+        jax.tree.leaves_with_path(updates), jax.tree.leaves(groups), strict=True
+    ):
+        moved = bool(np.any(update))
+        assert not moved or group in ("decay", "readout"), jax.tree_util.keystr(path)
