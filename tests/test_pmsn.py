@@ -72,7 +72,8 @@ def test_compartments_start_where_the_program_starts_them(golden):
     start = {k: arrays[f"initial/kernel.{k}"] for k in (
         "A_imag", "log_A_real", "VinvB_real", "VinvB_imag", "CV_real", "CV_imag")}
     A, B, C = compartment_modes(start["A_imag"].shape[1])
-    np.testing.assert_allclose(-np.exp(start["log_A_real"][0]) + 1j * start["A_imag"][0], A, rtol=1e-6)
+    poles = -np.exp(start["log_A_real"][0]) + 1j * start["A_imag"][0]
+    np.testing.assert_allclose(poles, A, rtol=1e-6)
     weights = (start["VinvB_real"] + 1j * start["VinvB_imag"])[0]
     weights = weights * (start["CV_real"] + 1j * start["CV_imag"])[0]
     # Phases of eigenvectors cancel in the product of input and readout, mode by mode.

@@ -142,7 +142,8 @@ def test_sites_stand_on_any_mixer(neuron, mixer, rng, key):
         loss = lambda params: jnp.sum(jnp.sin(model.apply({"params": params}, x, train=True)[0]))
         return jax.grad(loss)(params)
 
-    assert all(np.isfinite(g).all() and g.any() for g in jax.tree.leaves(gradient(variables["params"])))
+    for found in jax.tree.leaves(gradient(variables["params"])):
+        assert np.isfinite(found).all() and found.any()
     whole, aux = jax.jit(model.apply)(variables, x)
     assert all(record["spikes"].sum() > 0 for record in aux["sites"].values())
     apply = jax.jit(lambda state, x: model.apply(variables, state, x, method="prefill"))

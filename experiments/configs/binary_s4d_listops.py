@@ -1,8 +1,8 @@
 """Binary S4D on ListOps (Long Range Arena), with a GLU or with the gated spiking unit.
 
   python -m experiments.prepare --dataset=listops --data_dir=data
-  python -m experiments.main --config=experiments/configs/binary_s4d_listops.py --workdir=runs/binary
-  python -m experiments.main --config=experiments/configs/binary_s4d_listops.py:gsu --workdir=runs/gsu
+  python -m experiments.main --config=experiments/configs/binary_s4d_listops.py --workdir=runs/b
+  python -m experiments.main --config=experiments/configs/binary_s4d_listops.py:gsu --workdir=runs/g
 
 Expected test accuracy: 54.80 %, with the gated unit 59.60 % (arXiv 2401.00955, as later papers
 quote it). Sizes and optimizer are S4D's: the published ones are not known to us.

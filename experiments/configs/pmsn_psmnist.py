@@ -1,7 +1,7 @@
 """PMSN on permuted sequential MNIST: 784 pixels one by one, in bit-reversal order.
 
   python -m experiments.prepare --dataset=psmnist --data_dir=data
-  python -m experiments.main --config=experiments/configs/pmsn_psmnist.py --workdir=runs/pmsn_psmnist
+  python -m experiments.main --config=experiments/configs/pmsn_psmnist.py --workdir=runs/pmsn
 
 Expected test accuracy: 97.78 % in the authors' order of the pixels, as arXiv 2410.03530 quotes it.
 Sizes and optimizer are chosen here: the published ones are not known to us.
