@@ -97,7 +97,8 @@ def test_ternary_spikes_have_gradients_through_the_largest_entry():
 
     np.testing.assert_array_equal(ternary(x, 0.15 * largest(x)), [[0, -1, 0]])
     slope = lambda v: 1 / (1 + (np.pi * v) ** 2)
-    up, down = slope(x - 0.3), slope(-x - 0.3)
+    exact = np.float64(x)
+    up, down = slope(exact - 0.3), slope(-exact - 0.3)
     expected = np.float64([[1, 3, -2]]) * (up + down)
     of_theta = np.sum(np.float64([[1, 3, -2]]) * (down - up))
     expected[0, 1] += 0.15 * -1 * of_theta  # the largest is |-2|
