@@ -24,6 +24,7 @@ from pspike_jax.training.preemption import Preempted, StopSignal
 from pspike_jax.training.prefetch import Prefetch
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.state import TrainState, compile_train_step
+from pspike_jax.training.statistics import measure_statistics
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -119,10 +120,13 @@ class Run:
         scores = None
         if validates:
             try:
-                scores = self._validate(state, step)
+                measured = measure_statistics(
+                    state, self.task.train, settings, self.mesh, self._watch
+                )
+                scores = self._validate(measured, step)
             except _ToldToStop:
                 self._save_and_stop(state, step, accumulator)
-            state = with_rates(state, settings, self.merits)
+            state = with_rates(measured, settings, self.merits)
         line = accumulator.close(step)
         for name, value in (scores or {}).items():
             line[f"validation/{name}"] = value

@@ -101,16 +101,8 @@ def train_step(
 
 def _loss(state: TrainState, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
     """Return the loss of a batch, and its metrics and the new batch statistics."""
-    spikes_key, dropout_key = jax.random.split(key)
-    (outputs, aux), updated = state.model.apply(
-        state.variables | {"params": params},
-        batch["inputs"],
-        batch["lengths"],
-        train=True,
-        rngs={"spikes": spikes_key, "dropout": dropout_key},
-        mutable=["batch_stats"],
-        **call_options(batch),
-    )
+    variables = state.variables | {"params": params}
+    (outputs, aux), updated = apply_in_training(state.model, variables, batch, key)
     losses, weights, measured = state.objective(outputs, batch)
     tiny = jnp.finfo(jnp.float32).tiny
     loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), tiny)
@@ -126,6 +118,22 @@ def _loss(state: TrainState, params: Any, batch: Batch, key: jax.Array) -> tuple
         loss += jnp.float32(weight) * penalty
         measured["penalty"] = _once(penalty)
     return loss, (measured, updated.get("batch_stats", {}) if state.batch_stats else {})
+
+
+def apply_in_training(
+    model: nn.Module, variables: Any, batch: Batch, key: jax.Array
+) -> tuple[tuple[jax.Array, Any], Any]:
+    """Return outputs and aux of a training pass, and the updated statistics; consumes the key."""
+    spikes_key, dropout_key = jax.random.split(key)
+    return model.apply(
+        variables,
+        batch["inputs"],
+        batch["lengths"],
+        train=True,
+        rngs={"spikes": spikes_key, "dropout": dropout_key},
+        mutable=["batch_stats"],
+        **call_options(batch),
+    )
 
 
 def call_options(batch: Batch) -> dict[str, jax.Array]:
