@@ -157,24 +157,11 @@ def load(
     optimizer: optax.GradientTransformation | None = None,
     frozen: Sequence[str] | None = None,
 ) -> FitResult:
-    """Read what a run of `fit` has left so far; nothing is written.
+    """Read what a run of `fit` with these arguments has left so far; nothing is written.
 
-    Args:
-      model: as given to `fit`.
-      task: as given to `fit`.
-      settings: as given to `fit`.
-      workdir: as given to `fit`.
-      config: as given to `fit`.
-      mesh: the devices; None takes all of them as data.
-      optimizer: as given to `fit`.
-      frozen: as given to `fit`.
-
-    Returns:
-      The newest state, the metrics up to it, and the best variables.
-
-    Raises:
-      FileNotFoundError: the folder holds no run, or no whole checkpoint.
-      ValueError: the folder belongs to another run.
+    Returns the newest state, the metrics up to it, and the best variables. Raises FileNotFoundError
+    where the folder holds no run, or no whole checkpoint, and ValueError where it belongs to
+    another run.
     """
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)

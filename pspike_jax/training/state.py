@@ -179,28 +179,16 @@ def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
 
 
 def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
-    """Jit `train_step` for the shardings of a state; the state it is given is donated.
+    """Jit `train_step` for the shardings of a state, or of its shapes; the state is donated.
 
-    Args:
-      state: a state, or its shapes.
-      mesh: the mesh.
-
-    Returns:
-      `train_step`, jitted; the same function for states that differ by their numbers alone.
+    It is the same function for states that differ by their numbers alone.
     """
     leaves, structure = jax.tree.flatten(state)
     return _compiled_step(structure, tuple(leaf.sharding for leaf in leaves), mesh)
 
 
 def leaf_paths(tree: Any) -> list[str]:
-    """Name the leaves of a tree, in the order of `jax.tree.leaves`.
-
-    Args:
-      tree: any tree.
-
-    Returns:
-      Paths such as "encoder/kernel".
-    """
+    """Name the leaves of a tree, such as "encoder/kernel", in the order of `jax.tree.leaves`."""
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree.leaves_with_path(tree)

@@ -26,15 +26,8 @@ def batch_statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
     """Return the statistics of one batch, whatever average the model makes of them.
 
     A model turns a running statistic r into m r + (1 - m) s, where s is that of the batch: the
-    value at r = 0 and the derivative by r tell s.
-
-    Args:
-      state: the state.
-      batch: as for `train_step`.
-      number: () int32, not negative: of the batch, which decides the noise.
-
-    Returns:
-      Tree like `state.batch_stats`.
+    value at r = 0 and the derivative by r tell s. The number of the batch, not negative, decides
+    the noise.
     """
     # Training draws from the keys of steps, which are not negative.
     key = jax.random.fold_in(state.key, ~number)
@@ -61,15 +54,8 @@ def measure_statistics(
 ) -> TrainState:
     """Replace running averages by the mean statistics of the newest training batches.
 
-    Args:
-      state: after a step.
-      split: training examples.
-      settings: order and size of batches; how many are measured.
-      mesh: the devices.
-      before_batch: called before each batch; what it raises ends the measurement.
-
-    Returns:
-      The state; as it was where the model has no statistics, or none are to be measured.
+    The state stays as it is where the model has none, or none are to be measured; what
+    `before_batch` raises ends the measurement.
     """
     step = int(state.step)
     numbers = range(max(0, step - settings.statistics_batches), step)
