@@ -18,7 +18,7 @@ from pspike_jax.functional import (
     uniforms,
 )
 from pspike_jax.training import TrainSettings, make_mesh, train_step
-from pspike_jax.training.state import abstract_state
+from pspike_jax.training.creation import state_shapes
 
 PLATFORMS = ("tpu", "cuda")
 B, L, H, N = 2, 200, 3, 4  # several chunks
@@ -143,7 +143,7 @@ def waves():
 @pytest.mark.parametrize("name", MODELS)
 def test_train_step_lowers(name):
     mesh = make_mesh(devices=jax.devices()[:1])
-    state = abstract_state(build(name), waves(), TrainSettings(steps=10), mesh)
+    state = state_shapes(build(name), waves(), TrainSettings(steps=10), mesh)
     # Shapes alone: the shardings name devices of this machine.
     state = jax.tree.map(lambda leaf: array(*leaf.shape, dtype=leaf.dtype), state)
     batch = {

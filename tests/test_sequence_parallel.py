@@ -16,9 +16,9 @@ from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
 from pspike_jax.nn import DiagonalSSM, DPLRSSM
 from pspike_jax.training import OptimizerSettings, create_state, evaluate, fit, make_mesh
-from pspike_jax.training.plan import abstract_batch
+from pspike_jax.training.creation import abstract_batch, state_shapes
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import abstract_state, compile_train_step
+from pspike_jax.training.state import compile_train_step
 
 BATCH = ("data", "fsdp")
 
@@ -181,7 +181,7 @@ def make_task(length, **changes):
 
 
 def compile_step(task, mesh):
-    state, batch = abstract_state(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
+    state, batch = state_shapes(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
     return compile_train_step(state, mesh).lower(state, batch).compile()
 
 
