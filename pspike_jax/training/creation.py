@@ -23,10 +23,8 @@ from pspike_jax.training.state import TrainState, leaf_paths
 class Example(NamedTuple):
     """The shapes of one example, which is all of a task that a state depends on.
 
-    Attributes:
-      shape: of its inputs: (L,), (L, F), or (2, L).
-      dtype: "float32" or "int32".
-      lengths: shape of its length: (), or (2,) for pairs.
+    `shape` is that of its inputs, (L,), (L, F) or (2, L); `lengths` that of its length, () or (2,)
+    for pairs.
     """
 
     shape: tuple[int, ...]
@@ -35,14 +33,7 @@ class Example(NamedTuple):
 
 
 def seed_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Derive a run's keys from its seed; threefry, whatever JAX's default is.
-
-    Args:
-      seed: of the run.
-
-    Returns:
-      Keys for initial parameters, training noise and validation noise.
-    """
+    """Return threefry keys for initial parameters, training noise and validation noise."""
     init_key, train_key, validation_key = jax.random.split(threefry_key(seed), 3)
     return init_key, train_key, validation_key
 
@@ -62,16 +53,9 @@ def example_of(task: Task) -> Example:
 def abstract_batch(
     task: Task, settings: TrainSettings, mesh: Mesh, split: str = "train"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a batch: shapes, dtypes and shardings.
+    """Describe a batch of a split: shapes, dtypes and shardings.
 
-    Args:
-      task: the examples.
-      settings: batch sizes.
-      mesh: the devices.
-      split: "train" for a batch of training; else one of evaluation, which has "ids".
-
-    Returns:
-      What `train_step`, or `eval_step`, takes.
+    One of training, or, for other splits, one of evaluation, which has "ids".
     """
     batch = read(task.split(split), np.zeros(1, np.int64))
     size = settings.batch_size
@@ -86,13 +70,9 @@ def abstract_batch(
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model that no compiled program can be found by.
+    """Raise TypeError for a model that cannot be hashed, and name the fields.
 
-    Args:
-      model: a model.
-
-    Raises:
-      TypeError: a field of it cannot be hashed, naming it.
+    No compiled program is found by it.
     """
     try:
         hash(model)
@@ -175,23 +155,11 @@ def state_shapes(
     optimizer: optax.GradientTransformation | None = None,
     frozen: Sequence[str] | None = None,
 ) -> TrainState:
-    """Describe a state; nothing of it is computed.
+    """Describe a state, with shapes, dtypes and shardings in place of arrays; nothing is computed.
 
-    Args:
-      model: the model.
-      task: gives the shapes of one example, and the objective.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh.
-      optimizer: in place of that of the settings, or None.
-      frozen: roles, or paths or patterns of paths, of parameters that stay as they are.
-
-    Returns:
-      The state, with shapes, dtypes and shardings in place of arrays.
-
-    Raises:
-      TypeError: the model cannot be hashed.
-      ValueError: the model's outputs or tokens are not the task's, its layers cannot run on the
-        mesh, or `frozen` names nothing.
+    `optimizer` and `frozen` are those of `fit`. Raises TypeError where the model cannot be hashed;
+    ValueError where its outputs or tokens are not the task's, its layers cannot run on the mesh, or
+    `frozen` names nothing.
     """
     check_model(model)
     outputs, boxed = _shapes(model, example_of(task), mesh)
@@ -232,18 +200,8 @@ def create_state(
 ) -> TrainState:
     """Make the state of step 0, each leaf on the devices where it will stay.
 
-    Args:
-      model: the model.
-      task: gives the shapes of one example, and the objective.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh; None takes all devices as data.
-      **options: as in `state_shapes`, and `variables`, to start from.
-
-    Returns:
-      The state.
-
-    Raises:
-      TypeError, ValueError: as in `state_shapes` and `materialize`.
+    The mesh is all devices as data if None; options are `optimizer`, `frozen` and `variables`, and
+    errors, as in `fit`.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     variables = options.pop("variables", None)
@@ -254,19 +212,10 @@ def create_state(
 def materialize(
     abstract: TrainState, task: Task, settings: TrainSettings, variables: Any = None
 ) -> TrainState:
-    """Make the state of step 0 that an abstract state describes.
+    """Make the state of step 0 that `state_shapes` describes.
 
-    Args:
-      abstract: from `state_shapes`.
-      task: the same task.
-      settings: the same settings.
-      variables: parameters and statistics to start from; what they lack is initialized.
-
-    Returns:
-      The state.
-
-    Raises:
-      ValueError: `variables` have leaves that the model lacks, or of other shapes, naming them.
+    Leaves that given `variables` lack are initialized; ValueError names those that the model lacks,
+    or has in another shape.
     """
     leaves, structure = jax.tree.flatten(abstract)
     initialize = _compiled_initializer(
