@@ -6,6 +6,8 @@ from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_
 from pspike_jax.data.digits import load_digits
 from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
+from pspike_jax.data.own_files import load_arrays, load_events, load_wav_folder
+from pspike_jax.data.own_tables import load_csv
 from pspike_jax.data.packing import PackedSplit, pack
 from pspike_jax.data.split import Split, check_split, take
 from pspike_jax.data.spoken_digits import load_spoken_digits
@@ -20,6 +22,10 @@ TASKS = {
     "listops": generate_listops,
     "pathfinder": generate_pathfinder,
     "stand_in": load_stand_in,
+    "arrays": load_arrays,
+    "csv": load_csv,
+    "wav_folder": load_wav_folder,
+    "events": load_events,
 }
 
 __all__ = [
@@ -34,11 +40,15 @@ __all__ = [
     "generate_listops",
     "generate_pathfinder",
     "inputs_alone",
+    "load_arrays",
+    "load_csv",
     "load_digits",
+    "load_events",
     "load_japanese_vowels",
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",
+    "load_wav_folder",
     "num_rows",
     "pack",
     "take",
