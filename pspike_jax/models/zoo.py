@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import fsnn, pendulum, pspikessm, s4d, seqboat, silif
+from pspike_jax.models import fsnn, pendulum, pspikessm, s4d, seqboat, silif, stc
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -31,6 +31,7 @@ MODELS: dict[str, Family] = {
     "s4d": Family(s4d.S4D, s4d.PRESETS),
     "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
     "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
+    "stc": Family(stc.STC, stc.PRESETS, kind="latent"),
     "pendulum": Family(pendulum.PendulumNetwork, pendulum.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
