@@ -164,7 +164,7 @@ def test_the_quickstart_is_as_accurate_in_bfloat16_by_its_records():
         record = json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
         found[name] = record["over_seeds"]["sampled"]
         text = f"{100 * found[name]['mean']:.1f} ± {100 * found[name]['sem']:.1f} %"
-        assert text in (ROOT / "README.md").read_text()
+        assert text in (ROOT / "docs" / "reproduced.md").read_text()
     assert all(run["description"]["model"]["precision"] == "bfloat16" for run in record["runs"])
     float32, bfloat16 = found.values()
     # Two times three seeds: Student's t at 95 % with four degrees of freedom.

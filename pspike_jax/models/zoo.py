@@ -5,7 +5,22 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import fsnn, pendulum, pspikessm, s4d, seqboat, silif, stc
+from pspike_jax.models import (
+    binary_s4d,
+    fsnn,
+    longspike,
+    pendulum,
+    pmsn,
+    prf,
+    pspikessm,
+    s4d,
+    s5rf,
+    seqboat,
+    silif,
+    spike_ssm,
+    spikingssm,
+    stc,
+)
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -28,11 +43,19 @@ class Family(NamedTuple):
 MODELS: dict[str, Family] = {
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
+    "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
+    "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
+    "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "s5rf": Family(s5rf.S5RF, s5rf.PRESETS),
     "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
     "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
     "stc": Family(stc.STC, stc.PRESETS, kind="latent"),
     "pendulum": Family(pendulum.PendulumNetwork, pendulum.PRESETS),
+    "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
+    "longspike": Family(longspike.LongSpike, longspike.PRESETS),
+    "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
