@@ -2,9 +2,9 @@
 
   python -m experiments.moving_digits --workdir=runs/moving_digits
 
-Films have 20 frames, of which the model is shown 10. As in the published program, the loss is the mean
-squared error over all next frames, and the share of later inputs that are true frames falls from 1
-to 0 over half of training (scheduled sampling). Written are errors.json, whose control is the last
+Films have 20 frames, of which the model is shown 10. As in the published program, the loss is the
+mean squared error over all next frames, and the share of later inputs that are true frames falls
+from 1 to 0 over half of training (scheduled sampling). Written are errors.json, whose control is the last
 frame repeated, and film.png. No figure is published for these films. A model of a few seconds:
 --steps=2 --films=8 --widths=16.
 """
@@ -77,7 +77,9 @@ def main() -> None:
     args.workdir.mkdir(parents=True, exist_ok=True)
     films = load_moving_digits(seed=args.seed, counts=(args.films, 1, 64))
     model = create_model("stc", "moving_digits", widths=tuple(args.widths), cell=args.cell)
-    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(args.seed), films.train[:1]))["params"]
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(args.seed), films.train[:1]))[
+        "params"
+    ]
     schedule = optax.cosine_decay_schedule(2e-3, max(args.steps, 1))
     optimizer = optax.adam(schedule)
     state = params, jax.jit(optimizer.init)(params)

@@ -46,7 +46,9 @@ def test_streams_see_frames_and_then_their_own_predictions(cell):
         frame = frames[:, t] if t < 3 else None
         state, (predicted, one) = model.apply(variables, state, frame, True, method="step")
         np.testing.assert_allclose(predicted, whole[:, t], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(one["sites"]["cells"]["spike_array"][:, :, 0], spikes[:, :, t])
+        np.testing.assert_array_equal(
+            one["sites"]["cells"]["spike_array"][:, :, 0], spikes[:, :, t]
+        )
     # What is not given is not read.
     other = frames.at[:, 3:].set(7.0)
     again, _ = model.apply(variables, other, given=3)

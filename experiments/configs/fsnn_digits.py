@@ -1,10 +1,10 @@
 """f-SNN on handwritten digits, 8 x 8 pixels read one by one in a fixed permutation.
 
-  python -m experiments.main --config=experiments/configs/fsnn_digits.py --workdir=runs/fsnn_digits
+  python -m experiments.main --config=experiments/configs/fsnn_digits.py --workdir=runs/fsnn
 
 No figure is published for this task; the quickstart's is P-SpikeSSM's. The variant `euler` is the
-control: order 1, fixed, is the leaky neuron that remembers exponentially. `smoke` runs every part in
-seconds.
+control: order 1, fixed, is the leaky neuron that remembers exponentially. `smoke` runs every part
+in seconds.
 """
 
 from ml_collections import config_dict

@@ -1,10 +1,9 @@
 """SeqBoat on ListOps of reduced length, at most 200 tokens; how much attention does it need?
 
-  python -m experiments.main --config=experiments/configs/seqboat_listops.py \
-      --workdir=runs/seqboat_listops
+  python -m experiments.main --config=experiments/configs/seqboat_listops.py --workdir=runs/seqboat
 
-The published rules with lengths of 50 to 200 in place of 500 to 2,000, so the paper's figures are not
-comparable; the majority class has about 17 %. The variants `always` and `never` are the controls:
+The published rules with lengths of 50 to 200 in place of 500 to 2,000, so the paper's figures are
+not comparable; the majority class has about 17 %. The variants `always` and `never` are the controls:
 every step attends, or none does. `smoke` runs every part in seconds.
 """
 
@@ -18,12 +17,21 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     lists = {"name": "listops", "seed": 0}
     config = complete(
         task=lists | {
-            "min_length": 50, "max_length": 200, "num_train": 48_000, "num_validation": 2000,
+            "min_length": 50,
+            "max_length": 200,
+            "num_train": 48_000,
+            "num_validation": 2000,
             "num_test": 2000,
         },
         model={
-            "name": "seqboat", "preset": "listops", "d_model": 64, "d_qk": 32, "n_layers": 3,
-            "d_state": 8, "window": 32, "max_positions": 256,
+            "name": "seqboat",
+            "preset": "listops",
+            "d_model": 64,
+            "d_qk": 32,
+            "n_layers": 3,
+            "d_state": 8,
+            "window": 32,
+            "max_positions": 256,
         },
         optimizer={
             "learning_rate": 4e-3,
@@ -50,6 +58,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
         return config
     small = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
-        config, variant, task=lists | small | {"num_test": 8},
+        config,
+        variant,
+        task=lists | small | {"num_test": 8},
         model={"d_model": 8, "d_qk": 4, "n_layers": 1, "window": 4, "max_positions": 16},
     )

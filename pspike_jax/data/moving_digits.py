@@ -56,18 +56,17 @@ def load_moving_digits(
     rng = np.random.default_rng(seed)
     ends = np.cumsum([round(share * len(pictures)) for share in SHARES[:2]])
     parts = np.split(rng.permutation(len(pictures)), ends)
-    return Films(
-        *(
-            move(pictures[part[rng.integers(len(part), size=(count, digits))]], rng, frames, size, speed)
-            for part, count in zip(parts, counts, strict=True)
-        )
-    )
+    films = []
+    for part, count in zip(parts, counts, strict=True):
+        chosen = part[rng.integers(len(part), size=(count, digits))]
+        films.append(move(pictures[chosen], rng, frames, size, speed))
+    return Films(*films)
 
 
 def move(
     pictures: np.ndarray, rng: np.random.Generator, frames: int, size: int, speed: float
 ) -> np.ndarray:
-    """Let pictures (n, D, h, w) move in films (n, T, size, size, 1), each from a place of its own."""
+    """Let pictures (n, D, h, w) move, each from its own place, in films (n, T, size, size, 1)."""
     count, each, height, width = pictures.shape
     room = size - np.array([height, width])
     start = rng.uniform(size=(count, each, 2)) * room

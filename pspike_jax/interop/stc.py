@@ -14,7 +14,9 @@ from pspike_jax.models.zoo import create_model
 # {name here: name there} of the convolutions of a cell, each in front of a group norm.
 CONVOLUTIONS = {"input": "conv_x", "membrane_gate": "conv_h", "input_gate": "conv_v"}
 NUMBERS = {
-    "lif": {}, "plif": {"decay": "t_m"}, "lmh": {name: name for name in ("d_u", "s_u", "d_p", "s_p")}
+    "lif": {},
+    "plif": {"decay": "t_m"},
+    "lmh": {name: name for name in ("d_u", "s_u", "d_p", "s_p")},
 }
 
 
@@ -39,7 +41,9 @@ def load_stc(
     numbers = {re.match(r"cell_list\.(\d+)\.", name) for name in arrays} - {None}
     layers = len({int(number[1]) for number in numbers})
     if not layers or "conv_last.weight" not in arrays:
-        raise ValueError(f"the state dict has {sorted(arrays)}; expected cell_list.0, ..., conv_last")
+        raise ValueError(
+            f"the state dict has {sorted(arrays)}; expected cell_list.0, ..., conv_last"
+        )
     weights = [arrays[f"cell_list.{i}.conv_x.0.weight"] for i in range(layers)]
     patch = fields.get("patch", 1)
     module = create_model(

@@ -32,7 +32,9 @@ class STCConfig(Fields):
     detach: bool = option(False, "spikes that steer the circuit are constants of the backward pass")
     precision: str = option("float32", "of convolutions", choices=PRECISIONS)
     remat: str = option(
-        "none", "what the backward pass computes again: nothing, or steps", choices=("none", "block")
+        "none",
+        "what the backward pass computes again: nothing, or steps",
+        choices=("none", "block"),
     )
 
     def check(self) -> None:
@@ -222,7 +224,12 @@ class STC(nn.Module):
         if frames.ndim != 5 or not jnp.issubdtype(frames.dtype, jnp.floating):
             raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected (B, T, H, W, C)")
         _, steps, height, width, channels = frames.shape
-        if steps < 2 or channels != config.channels or height % config.patch or width % config.patch:
+        if (
+            steps < 2
+            or channels != config.channels
+            or height % config.patch
+            or width % config.patch
+        ):
             raise ValueError(
                 f"frames have shape {frames.shape}; expected 2 frames or more of "
                 f"{config.channels} channels, their sides multiples of {config.patch}"
@@ -260,8 +267,6 @@ def frame_error(predictions: jax.Array, frames: jax.Array, given: int | None = N
     """
     start = 0 if given is None else given - 1
     return jnp.mean(jnp.square(predictions - frames[:, 1:])[:, start:])
-
-
 
 
 PRESETS = {

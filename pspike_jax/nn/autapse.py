@@ -1,4 +1,4 @@
-"""Convolutional neurons with an autaptic circuit (arXiv 2406.00405): own spikes steer the next step.
+"""Convolutional neurons whose own spikes steer their next step: an autapse (arXiv 2406.00405).
 
 With s the layer's spikes of the step before, GN group norms and * convolutions,
 

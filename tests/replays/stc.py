@@ -70,4 +70,6 @@ def model(arrays):
     return found | {"output": output, "grad_input": frames_bar}
 
 
-SYSTEMS = {f"{name}{end}": run for name in KINDS for end, run in (("Cell", cell), ("_Model", model))}
+SYSTEMS = {
+    f"{name}{end}": run for name in KINDS for end, run in (("Cell", cell), ("_Model", model))
+}

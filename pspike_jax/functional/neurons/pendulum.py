@@ -76,7 +76,13 @@ class Pendulum(Neuron):
         zero = jnp.zeros_like(theta)
         state = PendulumState(theta, omega, zero, zero, jnp.zeros(theta.shape, jnp.int32))
         swing = lambda reset: pendulum(
-            current[None, None], gamma, omega0, self.dt, state, reset=reset, parts=self.parts or None
+            current[None, None],
+            gamma,
+            omega0,
+            self.dt,
+            state,
+            reset=reset,
+            parts=self.parts or None,
         )[2]
         free, anew = swing(False), swing(True)
         turned = free.turns.astype(jnp.float32) * (2 * math.pi)
