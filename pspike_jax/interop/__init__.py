@@ -8,6 +8,7 @@ from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
 from pspike_jax.interop.s5rf import export_s5rf, load_s5rf
 from pspike_jax.interop.seqboat import export_seqboat, load_seqboat
 from pspike_jax.interop.silif import authors_activity, export_silif, load_silif
+from pspike_jax.interop.stc import export_stc, load_stc
 from pspike_jax.interop.tensors import read_state_dict
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "export_s5rf",
     "export_seqboat",
     "export_silif",
+    "export_stc",
     "load_binary_s4d",
     "load_fsnn",
     "load_pmsn",
@@ -28,5 +30,6 @@ __all__ = [
     "load_s5rf",
     "load_seqboat",
     "load_silif",
+    "load_stc",
     "read_state_dict",
 ]

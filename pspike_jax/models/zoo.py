@@ -10,6 +10,7 @@ from pspike_jax.models import (
     dlinoss,
     fsnn,
     longspike,
+    pendulum,
     pmsn,
     prf,
     pspikessm,
@@ -19,6 +20,7 @@ from pspike_jax.models import (
     silif,
     spike_ssm,
     spikingssm,
+    stc,
 )
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
@@ -51,6 +53,8 @@ MODELS: dict[str, Family] = {
     "s5rf": Family(s5rf.S5RF, s5rf.PRESETS),
     "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
     "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
+    "stc": Family(stc.STC, stc.PRESETS, kind="latent"),
+    "pendulum": Family(pendulum.PendulumNetwork, pendulum.PRESETS),
     "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
     "longspike": Family(longspike.LongSpike, longspike.PRESETS),
     "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),
