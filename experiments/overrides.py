@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from experiments.experiment import check_keys
-from experiments.runs import import_config
+from experiments.runs import make_config
 
 PREFIX = "--config."
 _WORDS = {"true": True, "false": False, "none": None}
@@ -33,7 +33,7 @@ def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
       ValueError: no such variant, or a change cannot be read.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None)
+    config = make_config(path, variant)
     plain = config.to_dict()
     for change in changes:
         key, equals, text = change.removeprefix(PREFIX).partition("=")

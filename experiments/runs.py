@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from ml_collections import config_dict
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Where the data are is no part of a run: records name the folders that the documents use.
 PLACES = {"data_dir": "data", "source_dir": "FILES"}
@@ -146,6 +148,20 @@ def import_config(path: str) -> ModuleType:
     return module
 
 
+def make_config(path: str, variant: str) -> config_dict.ConfigDict:
+    """Call the `get_config` of a config file.
+
+    Args:
+      path: of the file.
+      variant: what stands behind the file's name and a colon; "" for nothing.
+
+    Returns:
+      The config; a file of one's own need not have variants.
+    """
+    get_config = import_config(path).get_config
+    return get_config(variant) if variant else get_config()
+
+
 def read_config(config_file: str) -> dict[str, Any]:
     """Read a config file.
 
@@ -156,7 +172,7 @@ def read_config(config_file: str) -> dict[str, Any]:
       {"section.key": value}, with the folders of data as the documents name them.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None).to_dict()
+    config = make_config(path, variant).to_dict()
     config = json.loads(json.dumps(config))  # as a run writes it down
     task = config["task"]
     task |= {key: place for key, place in PLACES.items() if key in task}

@@ -24,7 +24,7 @@ def trained(monkeypatch):
 
     def fit(model, task, settings, *, workdir, config, mesh):
         (workdir / "checkpoints").mkdir(parents=True)
-        notes.append((model.d_model, settings.optimizer.learning_rate, settings.steps))
+        notes.append((model.config.d_model, settings.optimizer.learning_rate, settings.steps))
         return types.SimpleNamespace(history=[{"step": 2, "train/loss": 2.0}, LINE])
 
     monkeypatch.setattr(search, "fit", fit)

@@ -26,7 +26,7 @@ from pspike_jax.nn.mixers import MIXERS
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
-from pspike_jax.nn.sites import SITES
+from pspike_jax.nn.sites import GRADED_SITES, PARALLEL_SITES, SITES
 
 NORMS = ("batch", "layer")
 DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
@@ -102,10 +102,15 @@ class PSpikeConfig(Config):
         """Whether a mixer looks both ways; the two of the paper's block look one way each."""
         return not self.causal and not (self.block == "paper" and self.bidirectional)
 
+    def make_mixer(self, spiking: bool, **kwargs) -> nn.Module:
+        """Return the sequence mixer of a block; keyword arguments are those of every module."""
+        how = {"two_sided": self.two_sided, "skip": False, "spiking": spiking}
+        return MIXERS[self.parametrization](self, **how, **kwargs)
+
     def fan_out(self, site: str) -> int:
-        """Additions of one spike: N real numbers of each state, or H neurons behind the mixer."""
+        """Additions of one spike: what the mixer adds it to, or H neurons behind the block's."""
         if site.startswith("input"):
-            return self.d_state * (2 if self.two_sided else 1)
+            return self.make_mixer(True, parent=None).fan_out
         return self.d_model if self.mixer == "dense" else 1
 
 
@@ -127,6 +132,7 @@ class PaperBlock(Block):
             drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
         before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
         spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
+        spiking = spiking and config.neuron not in GRADED_SITES
 
         def fire(name, drive):
             s, final[name], sites[name] = self._site(name)(drive, before.get(name), ctx)
@@ -137,7 +143,7 @@ class PaperBlock(Block):
             if ctx.mask is not None:
                 s = jnp.where(ctx.mask[..., None], s, 0)
             name = "ssm" + branch
-            mixer = self._mixer(name, spiking)
+            mixer = config.make_mixer(spiking, name=name)
             y, final[name] = mixer(s, before.get(name), ctx, reverse=bool(branch))
             macs += mixer.macs_per_step
             spikes.append(fire("output" + branch, y))
@@ -152,18 +158,11 @@ class PaperBlock(Block):
         return SITES[self.config.neuron](self.config, name, **kwargs)
 
     @nn.nowrap
-    def _mixer(self, name, spiking, **kwargs):
-        config = self.config
-        how = {"two_sided": config.two_sided, "skip": False, "spiking": spiking}
-        return MIXERS[config.parametrization](config, name=name, **how, **kwargs)
-
-    @nn.nowrap
     def zero_state(self, batch_size: int) -> dict:
         """Return {branch: state of its mixer, site: state of its neurons}."""
         branches = ("", "_reverse") if self.config.bidirectional else ("",)
-        state = {}
+        mixer, state = self.config.make_mixer(False, parent=None), {}
         for branch in branches:
-            mixer = self._mixer("ssm" + branch, False, parent=None)
             state["ssm" + branch] = mixer.zero_state(batch_size)
             for site in ("input" + branch, "output" + branch):
                 state[site] = self._site(site, parent=None).zero_state(batch_size)
@@ -186,14 +185,14 @@ class PSpikeSSM(SequenceModel):
     def supports(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         config = self.config
-        found = {"pairs"} if config.pool != "none" else set()
-        if config.neuron == "probabilistic":
-            found.add("sequence")
-        if config.causal and config.documents == 1:
-            found.add("streaming")
-            if config.parametrization == "diagonal" and config.neuron == "probabilistic":
-                found |= {"resets", "dt"}
-        return frozenset(found)
+        found = set(config.make_mixer(False, parent=None).supports)
+        if not config.causal or config.documents == 2:
+            found -= {"streaming", "resets", "dt"}
+        if config.neuron not in PARALLEL_SITES:
+            found -= {"resets", "dt", "sequence"}
+        if config.neuron == "prf":
+            found -= {"dt"}
+        return frozenset(found | ({"pairs"} if config.pool != "none" else set()))
 
     @nn.nowrap
     def make_backbone(self) -> Stack:
@@ -212,8 +211,7 @@ class PSpikeSSM(SequenceModel):
     def poles(self, params) -> jax.Array:
         """Return the poles of all layers, of second branches behind those of first ones."""
         blocks, names = params["backbone"]["blocks"], ("ssm", "ssm_reverse")
-        make = functools.partial(MIXERS[self.config.parametrization], self.config)
-        mixer = make(two_sided=False, skip=False, spiking=False, parent=None)
+        mixer = self.config.make_mixer(False, parent=None)
         found = [mixer.poles(blocks[name]) for name in names if name in blocks]
         return jnp.concatenate(found, axis=1)
 

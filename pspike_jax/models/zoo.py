@@ -5,7 +5,20 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import longspike, pspikessm, s4d, silif, spike_ssm, spikingssm
+from pspike_jax.models import (
+    binary_s4d,
+    fsnn,
+    longspike,
+    pmsn,
+    prf,
+    pspikessm,
+    s4d,
+    s5rf,
+    seqboat,
+    silif,
+    spike_ssm,
+    spikingssm,
+)
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -28,7 +41,14 @@ class Family(NamedTuple):
 MODELS: dict[str, Family] = {
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
+    "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
+    "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
+    "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "s5rf": Family(s5rf.S5RF, s5rf.PRESETS),
+    "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
+    "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
     "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
     "longspike": Family(longspike.LongSpike, longspike.PRESETS),
     "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),

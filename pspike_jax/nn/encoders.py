@@ -15,11 +15,13 @@ class Encoder(nn.Module):
       d_model: H.
       vocab_size: number of tokens; None for real inputs.
       dtype: of the result, and of the product.
+      kernel: how the linear map starts, a name in `dense.KERNELS`.
     """
 
     d_model: int
     vocab_size: int | None
     dtype: jnp.dtype = jnp.float32
+    kernel: str = "linear"
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -30,7 +32,9 @@ class Encoder(nn.Module):
                 self.vocab_size, self.d_model, self.dtype, embedding_init=normal, name="embed"
             )
             return embed(inputs)
-        return linear(self.d_model, inputs.shape[-1], name="linear", dtype=self.dtype)(inputs)
+        fan_in = inputs.shape[-1]
+        dense = linear(self.d_model, fan_in, "linear", self.dtype, kernel=self.kernel)
+        return dense(inputs)
 
     @nn.nowrap
     def macs_per_step(self, inputs: jax.Array) -> int:

@@ -38,7 +38,9 @@ def place(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(batch, time, features))
 
 
-def over_time(run: Run, u: jax.Array, system: Any, state: jax.Array | None):
+def over_time(
+    run: Run, u: jax.Array, system: Any, state: jax.Array | None, mixes: bool = False
+):
     """Run a state space model, in `shard_map` where the mesh splits time.
 
     Args:
@@ -47,6 +49,8 @@ def over_time(run: Run, u: jax.Array, system: Any, state: jax.Array | None):
       u: (B, L, H).
       system: pytree of arrays that lead with features.
       state: (B, H, ...), or None.
+      mixes: features meet in the system, whose arrays need not lead with them: each device then
+        has all of it, and of the features.
 
     Returns:
       y: (B, L, H); final_state: (B, H, ...).
@@ -58,6 +62,7 @@ def over_time(run: Run, u: jax.Array, system: Any, state: jax.Array | None):
         return run(u, system, state, axis_name=None)
     check_steps(u.shape[1], time_parts())
     batch, features = _split(u, _mesh_shape())
+    features = None if mixes else features
     x, of_state = PartitionSpec(batch, TIME_AXIS, features), PartitionSpec(batch, features)
     split = jax.shard_map(
         functools.partial(run, axis_name=TIME_AXIS),

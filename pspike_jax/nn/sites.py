@@ -26,10 +26,13 @@ from pspike_jax.functional.neurons import (
 from pspike_jax.functional.sampling import expected_firing, sample_spikes
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.nn.activity import activity
+from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.placement import refuse_split_time
+from pspike_jax.nn.resonators import ResonatorSite
 from pspike_jax.nn.roles import Role, role
 from pspike_jax.nn.surrogate_network import SurrogateSite
+from pspike_jax.nn.threshold_sites import TernarySite
 
 Affine = tuple[jax.Array, jax.Array] | None
 
@@ -194,14 +197,6 @@ def init_neuron(neuron: Neuron) -> Callable:
     return init
 
 
-def scale_and_shift(module: nn.Module, drive: jax.Array) -> jax.Array:
-    """Return scale drive + shift, parameters of the module, one of each a feature."""
-    shape = drive.shape[-1:], jnp.float32
-    scale = module.param("scale", role(nn.initializers.ones, ("features",), "decay"), *shape)
-    shift = module.param("shift", role(nn.initializers.zeros, ("features",), "decay"), *shape)
-    return scale[None, None] * drive.astype(scale.dtype) + shift[None, None]
-
-
 def has_parameters(neuron: Neuron) -> bool:
     """Return whether a kind of neuron trains anything."""
     return bool(jax.eval_shape(lambda key: neuron.init(key, 1), jax.random.key(0)))
@@ -249,6 +244,22 @@ def _neurons(neuron: Neuron):
     return build
 
 
+def _resonators(config, name, **kwargs) -> ResonatorSite:
+    fan_out = config.fan_out(name)
+    # Steps of 0.1 to 1 and frequencies up to 2 pi: some steps of memory for any mixer's output.
+    return ResonatorSite(
+        config.d_model, fan_out, dt_min=0.1, dt_max=1.0, threshold=0.5, affine=True, name=name,
+        surrogate=config.surrogate, **kwargs,
+    )
+
+
+def _ternary(config, name, **kwargs) -> TernarySite:
+    fan_out = config.fan_out(name)
+    return TernarySite(
+        config.d_model, fan_out, surrogate=config.surrogate, scope="step", name=name, **kwargs
+    )
+
+
 def _surrogate_network(config, name, **kwargs) -> SurrogateSite:
     fan_out = config.fan_out(name)
     return SurrogateSite(config.d_model, config.surrogate, fan_out, name=name, **kwargs)
@@ -265,4 +276,10 @@ SITES = {
         RefractoryLIF(trained_leak=True, trained_threshold=True, trained_magnitude=True)
     ),
     "sdn": _surrogate_network,
+    "prf": _resonators,
+    "ternary": _ternary,
 }
+# Sites whose outputs are not 0 and 1 alone: what reads them cannot keep them as bits.
+GRADED_SITES = frozenset({"ternary"})
+# Sites that are parallel in time: rows may hold several examples, and a mesh may split time.
+PARALLEL_SITES = frozenset({"probabilistic", "prf", "ternary"})

@@ -1,7 +1,8 @@
 """Sequence mixers: what carries information over time, one file a kind.
 
-A mixer maps (u (B, L, H), state, ctx) to (y (B, L, H) float32, state), and has `zero_state` and
-`macs_per_step`. `MIXERS` builds each kind from a model's configuration, so that any block can have
+A mixer maps (u (B, L, H), state, ctx) to (y (B, L, H) float32, state), and has `zero_state`,
+`macs_per_step`, `fan_out`, the real numbers that one spike adds to, and `supports`, what it can do
+beside whole sequences, named as `SequenceModel.supports` does. `MIXERS` builds each kind from a model's configuration, so that any block can have
 any of them; a builder takes the configuration, whether the mixer looks both ways, adds a skip D u,
 and reads spikes, and what every module takes.
 """

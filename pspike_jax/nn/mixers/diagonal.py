@@ -6,8 +6,6 @@ Layers own continuous-time parameters, discretise them and call the core.
 is doubled here. Poles are stored as A_real = log(-Re A), which keeps them stable, and A_imag.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,12 +20,9 @@ from pspike_jax.functional.initializers import (
     s4d_lin,
     s4d_lin_below,
 )
-from pspike_jax.functional.linear_ssm import linear_ssm
-from pspike_jax.functional.packed_spikes import with_packed_spikes
 from pspike_jax.functional.recurrence import linear_recurrence
-from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
 from pspike_jax.nn.block import Pass
-from pspike_jax.nn.placement import over_time
+from pspike_jax.nn.mixers.placed import System, placed_ssm
 from pspike_jax.nn.roles import Role, role
 
 DIAGONAL_INITIALIZERS = {
@@ -81,6 +76,8 @@ class DiagonalSSM(nn.Module):
     dt_max: float
     engine: Engine = Engine.AUTO
     spiking: bool = False
+
+    supports = frozenset({"streaming", "resets", "dt", "sequence"})
 
     def setup(self):
         pairs, copies = self.d_state // 2, 1 if self.shared else self.features
@@ -138,24 +135,14 @@ class DiagonalSSM(nn.Module):
         if ctx is not None and ctx.dt is not None:
             return self._irregular(u, C[0], D, state, ctx)
         C = jnp.moveaxis(C, 0, 1) if self.two_sided else C[0]
-        resets = None if ctx is None else ctx.resets
-
-        def run(u, system, state, *, axis_name):
-            (Lambda_bar, B_bar, C, D), resets = system
-            system = Lambda_bar, B_bar, jnp.moveaxis(C, 1, 0) if self.two_sided else C, D
-            if axis_name is not None:
-                return sequence_parallel_ssm(
-                    u, *system, axis_name=axis_name, initial_state=state, reverse=reverse
-                )
-            u = turned(u, reverse)
-            y, state = linear_ssm(
-                u, *system, initial_state=state, resets=resets, engine=self.engine
-            )
-            return turned(y, reverse), state
-
-        system = (*self.discretized(), C, D), resets
-        return of_spikes(lambda u, given: over_time(run, u, *given), self.spiking)(
-            u, (system, state)
+        return placed_ssm(
+            u,
+            System(*self.discretized(), C, D),
+            state,
+            resets=None if ctx is None else ctx.resets,
+            engine=self.engine,
+            reverse=reverse,
+            spiking=self.spiking,
         )
 
     def _irregular(self, u, C, D, state, ctx):
@@ -192,6 +179,11 @@ class DiagonalSSM(nn.Module):
         """Multiply-accumulates that update and read the states in one step."""
         return state_macs(self.features, 2 * self.modes, self.two_sided)
 
+    @property
+    def fan_out(self) -> int:
+        """Real numbers that one spike of an input adds to: its feature's states."""
+        return 2 * self.modes * (2 if self.two_sided else 1)
+
     @staticmethod
     def poles(params: dict[str, jax.Array]) -> jax.Array:
         """Return Lambda_bar (layers, H, N/2) of stacked parameters, one of each pair."""
@@ -217,16 +209,6 @@ def skip_parameter(module: nn.Module) -> jax.Array:
     """Return the parameter D (H,) of a module."""
     init = role(nn.initializers.normal(1.0), ("features",), "decay")
     return module.param("D", init, (module.features,), jnp.float32)
-
-
-def of_spikes(function, spiking):
-    """Return a function of inputs and the rest, which keeps inputs that are spikes as bits."""
-    return functools.partial(with_packed_spikes, function) if spiking else function
-
-
-def turned(x, reverse):
-    """Return x (B, L, H), its steps in opposite order if `reverse`."""
-    return x[:, ::-1] if reverse else x
 
 
 def zero_order_hold(A_real, A_imag, log_dt):
