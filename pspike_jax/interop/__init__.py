@@ -6,8 +6,10 @@ from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
 from pspike_jax.interop.prf import export_prf, load_prf
 from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
 from pspike_jax.interop.s5rf import export_s5rf, load_s5rf
+from pspike_jax.interop.sdn import export_sdn, load_sdn
 from pspike_jax.interop.seqboat import export_seqboat, load_seqboat
 from pspike_jax.interop.silif import authors_activity, export_silif, load_silif
+from pspike_jax.interop.spikingssm import export_spikingssm, load_spikingssm
 from pspike_jax.interop.stc import export_stc, load_stc
 from pspike_jax.interop.tensors import read_state_dict
 
@@ -19,8 +21,10 @@ __all__ = [
     "export_prf",
     "export_pspikessm",
     "export_s5rf",
+    "export_sdn",
     "export_seqboat",
     "export_silif",
+    "export_spikingssm",
     "export_stc",
     "load_binary_s4d",
     "load_fsnn",
@@ -28,8 +32,10 @@ __all__ = [
     "load_prf",
     "load_pspikessm",
     "load_s5rf",
+    "load_sdn",
     "load_seqboat",
     "load_silif",
+    "load_spikingssm",
     "load_stc",
     "read_state_dict",
 ]
