@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import search, sweep  # noqa: E402
 from experiments.configs import psmnist_cpu  # noqa: E402
+from pspike_jax.command import files  # noqa: E402
 
 LINE = {"step": 4, "train/loss": 1.5, "train/firing_rate": 0.25, "validation/accuracy": 0.5}
 
