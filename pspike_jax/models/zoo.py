@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import dlinoss, pspikessm, s4d, silif
+from pspike_jax.models import dlinoss, event_ssm, linoss, pspikessm, s4d, s5, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -27,9 +27,12 @@ class Family(NamedTuple):
 
 MODELS: dict[str, Family] = {
     "dlinoss": Family(dlinoss.DLinOSS, dlinoss.PRESETS),
+    "event_ssm": Family(event_ssm.EventSSM, event_ssm.PRESETS),
+    "linoss": Family(linoss.LinOSS, linoss.PRESETS),
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "s5": Family(s5.S5, s5.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
