@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 from pspike_jax.models import (
     binary_s4d,
     dlinoss,
+    event_ssm,
     fsnn,
+    linoss,
     longspike,
     pendulum,
     pmsn,
     prf,
     pspikessm,
     s4d,
+    s5,
     s5rf,
     seqboat,
     silif,
@@ -43,6 +46,8 @@ class Family(NamedTuple):
 
 MODELS: dict[str, Family] = {
     "dlinoss": Family(dlinoss.DLinOSS, dlinoss.PRESETS),
+    "event_ssm": Family(event_ssm.EventSSM, event_ssm.PRESETS),
+    "linoss": Family(linoss.LinOSS, linoss.PRESETS),
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
@@ -58,6 +63,7 @@ MODELS: dict[str, Family] = {
     "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
     "longspike": Family(longspike.LongSpike, longspike.PRESETS),
     "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),
+    "s5": Family(s5.S5, s5.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 
