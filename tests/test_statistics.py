@@ -1,4 +1,4 @@
-"""Batch statistics measured afresh: those of the weights that are validated, and of nothing else."""
+"""Batch statistics measured afresh: those of the weights that are validated, of nothing else."""
 
 import flax.linen as nn
 import jax
