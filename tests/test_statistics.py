@@ -30,7 +30,7 @@ class Normed(nn.Module):
     def __call__(self, inputs, lengths, train=False, **_):
         mask = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
         if self.flax:
-            x = nn.BatchNorm(not train, self.momentum, name="norm")(inputs)
+            x = nn.BatchNorm(not train, momentum=self.momentum, name="norm")(inputs)
         else:
             x = Normalization("batch", self.momentum, name="norm")(inputs, mask, train)
         return nn.Dense(3)(jnp.mean(x, 1)), {"sites": {}}

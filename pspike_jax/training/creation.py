@@ -53,10 +53,7 @@ def example_of(task: Task) -> Example:
 def abstract_batch(
     task: Task, settings: TrainSettings, mesh: Mesh, split: str = "train"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a batch of a split: shapes, dtypes and shardings.
-
-    One of training, or, for other splits, one of evaluation, which has "ids".
-    """
+    """Describe a batch: shapes, dtypes, shardings; of evaluation, with "ids", unless of train."""
     batch = read(task.split(split), np.zeros(1, np.int64))
     size = settings.batch_size
     if split != "train":
@@ -200,8 +197,13 @@ def create_state(
 ) -> TrainState:
     """Make the state of step 0, each leaf on the devices where it will stay.
 
-    The mesh is all devices as data if None; options are `optimizer`, `frozen` and `variables`, and
-    errors, as in `fit`.
+    Args:
+      model, task, settings: as in `fit`.
+      mesh: the mesh; None takes all devices as data.
+      **options: `optimizer`, `frozen` and `variables`, as in `fit`.
+
+    Raises:
+      TypeError, ValueError: they do not fit each other.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     variables = options.pop("variables", None)

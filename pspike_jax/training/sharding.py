@@ -222,7 +222,10 @@ def array_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put a batch on the devices of a mesh.
 
-    Its arrays hold the `local_rows` of each process; where there is one process, the whole batch.
+    Args:
+      batch: arrays whose first axis is the `local_rows` of the batch; where there is one process,
+        the whole batch.
+      mesh: the mesh; "data" and "fsdp" split examples, "sequence" what has steps.
     """
     shardings = array_shardings(batch, mesh)
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
