@@ -1,4 +1,4 @@
-"""Batch statistics measured afresh: those of the weights that are validated, and of nothing else."""
+"""Batch statistics measured afresh: those of the weights that are validated, of nothing else."""
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,7 @@ class Normed(nn.Module):
     def __call__(self, inputs, lengths, train=False, **_):
         mask = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
         if self.flax:
-            x = nn.BatchNorm(not train, self.momentum, name="norm")(inputs)
+            x = nn.BatchNorm(not train, momentum=self.momentum, name="norm")(inputs)
         else:
             x = Normalization("batch", self.momentum, name="norm")(inputs, mask, train)
         return nn.Dense(3)(jnp.mean(x, 1)), {"sites": {}}

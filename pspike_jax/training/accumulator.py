@@ -64,10 +64,7 @@ class MetricsAccumulator:
         return self._total
 
     def close(self, step: int) -> dict[str, Any] | None:
-        """Return a line if the newest step, fetched, ends one.
-
-        None where it goes on, or is empty.
-        """
+        """Return the line that the newest step, fetched, ends; None where it ends none."""
         ends = step % self._settings.log_every == 0 or step == self._settings.steps
         if self._total is None or not ends:
             return None

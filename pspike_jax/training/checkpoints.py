@@ -88,10 +88,7 @@ class Checkpoints:
         self._closing = contextlib.ExitStack()
 
     def prove(self) -> None:
-        """Write a small checkpoint, read it and remove it, before any step is paid for.
-
-        Or OSError.
-        """
+        """Write, read and remove a small checkpoint; raise OSError before any step is paid for."""
         folder = self.directory / PROBE
         tree = {"probe": jnp.arange(2, dtype=jnp.float32)}
         try:

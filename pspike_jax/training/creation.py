@@ -17,7 +17,7 @@ from pspike_jax.nn import roles
 from pspike_jax.training import sharding
 from pspike_jax.training.optimizers import FROZEN, Rates, make_rates, static_optimizer
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.state import TrainState, leaf_paths
+from pspike_jax.training.state import TrainState, compiled_once, leaf_paths
 
 
 class Example(NamedTuple):
@@ -53,10 +53,7 @@ def example_of(task: Task) -> Example:
 def abstract_batch(
     task: Task, settings: TrainSettings, mesh: Mesh, split: str = "train"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a batch of a split: shapes, dtypes and shardings.
-
-    One of training, or, for other splits, one of evaluation, which has "ids".
-    """
+    """Describe a batch: shapes, dtypes, shardings; of evaluation, with "ids", unless of train."""
     batch = read(task.split(split), np.zeros(1, np.int64))
     size = settings.batch_size
     if split != "train":
@@ -200,8 +197,13 @@ def create_state(
 ) -> TrainState:
     """Make the state of step 0, each leaf on the devices where it will stay.
 
-    The mesh is all devices as data if None; options are `optimizer`, `frozen` and `variables`, and
-    errors, as in `fit`.
+    Args:
+      model, task, settings: as in `fit`.
+      mesh: the mesh; None takes all devices as data.
+      **options: `optimizer`, `frozen` and `variables`, as in `fit`.
+
+    Raises:
+      TypeError, ValueError: they do not fit each other.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     variables = options.pop("variables", None)
@@ -217,10 +219,7 @@ def materialize(
     Leaves that given `variables` lack are initialized; ValueError names those that the model lacks,
     or has in another shape.
     """
-    leaves, structure = jax.tree.flatten(abstract)
-    initialize = _compiled_initializer(
-        structure, tuple(leaf.sharding for leaf in leaves), example_of(task)
-    )
+    initialize = _compile_initializer(abstract, example_of(task))
     state = initialize(*seed_keys(settings.seed)[:2], run_rates(settings))
     return state if variables is None else _start_from(state, variables)
 
@@ -230,10 +229,8 @@ def run_rates(settings: TrainSettings, scale: float = 1.0) -> Rates:
     return make_rates(settings.optimizer, settings.steps // settings.accumulate, scale)
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_initializer(structure: Any, shardings: tuple, example: Example) -> Callable:
-    abstract = structure.unflatten(shardings)
-
+@compiled_once
+def _compile_initializer(abstract: TrainState, example: Example) -> Callable:
     def initialize(init_key, train_key, rates):
         variables = nn.meta.unbox(_initialize(abstract.model, example, init_key)[1])
         return abstract.replace(
@@ -250,11 +247,9 @@ def _compiled_initializer(structure: Any, shardings: tuple, example: Example) ->
 
 def _start_from(state: TrainState, variables: Any) -> TrainState:
     """Put given leaves in the place of initial ones."""
-    given = {
-        path: leaf
-        for path, leaf in zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True)
-    }
-    here = dict(zip(leaf_paths(state.variables), jax.tree.leaves(state.variables), strict=True))
+    given = dict(zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True))
+    leaves, structure = jax.tree.flatten(state.variables)
+    here = dict(zip(leaf_paths(state.variables), leaves, strict=True))
     wrong = [
         f"{path} has shape {jnp.shape(leaf)}, expected "
         + (str(here[path].shape) if path in here else "no such variable")
@@ -266,12 +261,8 @@ def _start_from(state: TrainState, variables: Any) -> TrainState:
             "variables do not fit the model; leave out what it shall initialize:\n  "
             + "\n  ".join(wrong)
         )
-
-    def put(path, leaf):
-        name = "/".join(jax.tree_util.keystr((key,), simple=True) for key in path)
-        if name not in given:
-            return leaf
-        return jax.device_put(jnp.asarray(given[name], leaf.dtype), leaf.sharding)
-
-    placed = jax.tree.map_with_path(put, state.variables)
+    for path, leaf in given.items():
+        old = here[path]
+        here[path] = jax.device_put(jnp.asarray(leaf, old.dtype), old.sharding)
+    placed = structure.unflatten(list(here.values()))
     return state.replace(params=placed["params"], batch_stats=placed.get("batch_stats", {}))

@@ -38,7 +38,7 @@ from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
 from pspike_jax.training.state import TrainState, compile_train_step
-from pspike_jax.training.statistics import compiled_statistics
+from pspike_jax.training.statistics import compile_statistics
 from pspike_jax.training.workdir import Description, check_workdir, claim_workdir, describe
 
 
@@ -237,8 +237,7 @@ def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tupl
     state = structure.unflatten(leaves)
     jax.eval_shape(compile_train_step(state, mesh), state, dict(train))
     if state.batch_stats:
-        measure = compiled_statistics(structure, tuple(leaf.sharding for leaf in leaves), mesh)
-        jax.eval_shape(measure, state, dict(train), jnp.int32(0))
+        jax.eval_shape(compile_statistics(state, mesh), state, dict(train), jnp.int32(0))
     stochastic = getattr(state.model, "stochastic", True)
     for mode in MODES if stochastic else ("sampled",):
         eval_step.eval_shape(

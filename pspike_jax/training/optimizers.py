@@ -207,9 +207,11 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Make AdamW as an optax transformation, for a loop of one's own.
 
-    `steps` is the length of the run in updates; `groups` is a tree of names like the parameters,
-    from `nn.roles.groups` of what `model.init` returns, or None for "decay" everywhere. A "plateau"
-    is constant in it.
+    Args:
+      settings: rates, decay, clipping, schedule; a "plateau" is constant in it.
+      steps: length of the run, in updates.
+      groups: tree of group names like the parameters, from `nn.roles.groups` of what `model.init`
+        returns; None for "decay" everywhere.
     """
     names = None if groups is None else jax.tree.leaves(groups)
     static, rates = static_optimizer(settings, names), make_rates(settings, steps)

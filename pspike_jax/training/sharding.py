@@ -109,10 +109,7 @@ def partition(
             split[axis] += (mesh_axis,)
             left[axis] //= size
             used.add(mesh_axis)
-    entries = [one[0] if len(one) == 1 else one or None for one in split]
-    while entries and entries[-1] is None:
-        entries.pop()
-    return PartitionSpec(*entries)
+    return _specification(split)
 
 
 def parameter_shardings(params: Any, axes: Any, mesh: Mesh) -> Any:
@@ -171,12 +168,13 @@ def gathered_shardings(shardings: Any) -> Any | None:
 
 
 def _without_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    def without(entry):
-        axes = (entry,) if isinstance(entry, str) else entry or ()
-        kept = tuple(axis for axis in axes if axis != "fsdp")
-        return kept[0] if len(kept) == 1 else kept or None
+    axes = ((entry,) if isinstance(entry, str) else entry or () for entry in spec)
+    return _specification([tuple(axis for axis in one if axis != "fsdp") for one in axes])
 
-    entries = [without(entry) for entry in spec]
+
+def _specification(split: Sequence[tuple[str, ...]]) -> PartitionSpec:
+    """Return the shortest specification that splits each axis of an array over mesh axes."""
+    entries = [one[0] if len(one) == 1 else one or None for one in split]
     while entries and entries[-1] is None:
         entries.pop()
     return PartitionSpec(*entries)
@@ -224,7 +222,10 @@ def array_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put a batch on the devices of a mesh.
 
-    Its arrays hold the `local_rows` of each process; where there is one process, the whole batch.
+    Args:
+      batch: arrays whose first axis is the `local_rows` of the batch; where there is one process,
+        the whole batch.
+      mesh: the mesh; "data" and "fsdp" split examples, "sequence" what has steps.
     """
     shardings = array_shardings(batch, mesh)
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]

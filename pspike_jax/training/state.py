@@ -161,10 +161,27 @@ def _zero_frozen(updates: Any, frozen: tuple[bool, ...]) -> Any:
     ])
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
-    placed = structure.unflatten(shardings)
-    gathered = sharding.gathered_shardings(placed.params)
+def compiled_once(compile: Callable) -> Callable:
+    """Let a function of a state, or of its shapes, read shardings alone, and keep what it returns.
+
+    States that differ by their numbers alone then share a compiled program.
+    """
+    @functools.lru_cache(maxsize=16)
+    def of_shardings(structure, shardings, *others):
+        return compile(structure.unflatten(shardings), *others)
+
+    @functools.wraps(compile)
+    def of_state(state, *others):
+        leaves, structure = jax.tree.flatten(state)
+        return of_shardings(structure, tuple(leaf.sharding for leaf in leaves), *others)
+
+    return of_state
+
+
+@compiled_once
+def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
+    """Jit `train_step` for a mesh; the state that the step is given is donated."""
+    gathered = sharding.gathered_shardings(state.params)
 
     def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
@@ -172,19 +189,10 @@ def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
 
     return jax.jit(
         advance,
-        in_shardings=(placed, None),
-        out_shardings=(placed, sharding.replicated(mesh)),
+        in_shardings=(state, None),
+        out_shardings=(state, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-
-
-def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
-    """Jit `train_step` for the shardings of a state, or of its shapes; the state is donated.
-
-    It is the same function for states that differ by their numbers alone.
-    """
-    leaves, structure = jax.tree.flatten(state)
-    return _compiled_step(structure, tuple(leaf.sharding for leaf in leaves), mesh)
 
 
 def leaf_paths(tree: Any) -> list[str]:

@@ -7,7 +7,6 @@ training does not. `fit` therefore measures means and variances over some traini
 validates. Training itself never reads them, and goes on as it would have.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,13 @@ from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Split, train_batch
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import gathered_shardings, local_rows, place_parameters
-from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import Batch, TrainState, apply_in_training
+from pspike_jax.training.sharding import (
+    gathered_shardings,
+    local_rows,
+    place_parameters,
+    shard_batch,
+)
+from pspike_jax.training.state import Batch, TrainState, apply_in_training, compiled_once
 
 
 def batch_statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
@@ -62,8 +65,7 @@ def measure_statistics(
     if not state.batch_stats or not numbers:
         return state
     part, total = local_rows(settings.batch_size, mesh), None
-    leaves, structure = jax.tree.flatten(state)
-    measure = compiled_statistics(structure, tuple(leaf.sharding for leaf in leaves), mesh)
+    measure = compile_statistics(state, mesh)
     for number in numbers:
         before_batch()
         batch = train_batch(
@@ -75,17 +77,14 @@ def measure_statistics(
     return state.replace(batch_stats=jax.tree.map(lambda leaf: leaf / count, total))
 
 
-@functools.lru_cache(maxsize=16)
-def compiled_statistics(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
-    """Jit `batch_statistics` for states of this structure on these devices."""
-    placed = structure.unflatten(shardings)
-    gathered = gathered_shardings(placed.params)
+@compiled_once
+def compile_statistics(state: TrainState, mesh: Mesh) -> Callable:
+    """Jit `batch_statistics` for a mesh."""
+    placed, gathered = state, gathered_shardings(state.params)
 
     def measure(state, batch, number):
         state = state.replace(params=place_parameters(state.params, gathered))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return batch_statistics(state, batch, number)
 
-    return jax.jit(
-        measure, in_shardings=(placed, None, None), out_shardings=placed.batch_stats
-    )
+    return jax.jit(measure, in_shardings=(placed, None, None), out_shardings=placed.batch_stats)
