@@ -5,7 +5,9 @@ from pspike_jax.data.batches import Task, eval_batches, num_rows, train_batch, t
 from pspike_jax.data.catalog import generate_listops, generate_pathfinder, load_prepared
 from pspike_jax.data.digits import load_digits
 from pspike_jax.data.event_lists import from_events
+from pspike_jax.data.instrument import load_instrument
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
+from pspike_jax.data.lorenz import load_lorenz_spikes
 from pspike_jax.data.packing import PackedSplit, pack
 from pspike_jax.data.split import Split, check_split, take
 from pspike_jax.data.spoken_digits import load_spoken_digits
@@ -14,9 +16,11 @@ from pspike_jax.data.stand_in import load_stand_in
 # What a config may name; each is called with the config's other fields.
 TASKS = {
     "digits": load_digits,
+    "instrument": load_instrument,
     "japanese_vowels": load_japanese_vowels,
     "spoken_digits": load_spoken_digits,
     "prepared": load_prepared,
+    "lorenz_spikes": load_lorenz_spikes,
     "listops": generate_listops,
     "pathfinder": generate_pathfinder,
     "stand_in": load_stand_in,
@@ -35,7 +39,9 @@ __all__ = [
     "generate_pathfinder",
     "inputs_alone",
     "load_digits",
+    "load_instrument",
     "load_japanese_vowels",
+    "load_lorenz_spikes",
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",

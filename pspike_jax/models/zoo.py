@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import binary_s4d, pmsn, prf, pspikessm, s4d, silif
+from pspike_jax.models import binary_s4d, dlds, langevinflow, npsem, pmsn, prf, pspikessm, s4d, silif
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -30,6 +30,9 @@ MODELS: dict[str, Family] = {
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
     "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "dlds": Family(dlds.DLDS, dlds.PRESETS, "latent"),
+    "langevinflow": Family(langevinflow.LangevinFlow, langevinflow.PRESETS, "latent"),
+    "npsem": Family(npsem.NPSEM, npsem.PRESETS, "latent"),
     "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
     "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
