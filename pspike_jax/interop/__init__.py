@@ -2,6 +2,7 @@
 
 from pspike_jax.interop.binary_s4d import export_binary_s4d, load_binary_s4d
 from pspike_jax.interop.fsnn import export_fsnn, load_fsnn
+from pspike_jax.interop.langevinflow import export_langevinflow, load_langevinflow
 from pspike_jax.interop.linoss import export_linoss, load_linoss
 from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
 from pspike_jax.interop.prf import export_prf, load_prf
@@ -20,6 +21,7 @@ __all__ = [
     "export_binary_s4d",
     "export_event_ssm",
     "export_fsnn",
+    "export_langevinflow",
     "export_linoss",
     "export_pmsn",
     "export_prf",
@@ -34,6 +36,7 @@ __all__ = [
     "load_binary_s4d",
     "load_event_ssm",
     "load_fsnn",
+    "load_langevinflow",
     "load_linoss",
     "load_pmsn",
     "load_prf",

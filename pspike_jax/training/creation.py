@@ -102,7 +102,8 @@ def _check_fit(model: nn.Module, task: Task, outputs: jax.ShapeDtypeStruct, vari
             f"the model's vocab_size is {vocab_size}, expected {task.vocab_size}, "
             f"that of task {task.name!r}"
         )
-    steps = example_of(task).shape[:1] if task.objective.per_step else ()
+    length, ahead = example_of(task).shape[0], getattr(task.objective, "forward_steps", 0)
+    steps = (length + ahead,) if task.objective.per_step else ()
     expected = (1, *steps, task.objective.num_outputs)
     if outputs.shape != expected:
         raise ValueError(
