@@ -82,6 +82,8 @@ class PSpikeConfig(Config):
         super().check()
         check_state_size(self.d_state)
         check_step_sizes(self.dt_min, self.dt_max)
+        if self.parametrization in ("oscillator", "s5") and self.engine == "fft":
+            raise ValueError(f"engine 'fft' cannot run parametrization={self.parametrization!r}")
         if self.parametrization == "dplr":
             check_choice("engine", self.engine, [engine.value for engine in DPLR_ENGINES])
             check_choice("initializer", self.initializer, ("legs",))

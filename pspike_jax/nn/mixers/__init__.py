@@ -10,6 +10,8 @@ and reads spikes, and what every module takes.
 from pspike_jax.nn.mixers.diagonal import DiagonalSSM
 from pspike_jax.nn.mixers.dplr import DPLRSSM
 from pspike_jax.nn.mixers.exponential_sums import ExponentialSumSSM
+from pspike_jax.nn.mixers.oscillator import OscillatorSSM
+from pspike_jax.nn.mixers.s5 import S5SSM
 
 
 def _diagonal(config, **how) -> DiagonalSSM:
@@ -28,6 +30,23 @@ def _dplr(config, **how) -> DPLRSSM:
     return DPLRSSM(length=config.l_max, **_common(config), **how)
 
 
+def _oscillator(config, **how) -> OscillatorSSM:
+    return OscillatorSSM(
+        features=config.d_model, oscillators=config.d_state, engine=config.engine, **how
+    )
+
+
+def _s5(config, **how) -> S5SSM:
+    return S5SSM(
+        features=config.d_model,
+        modes=config.d_state // 2,
+        dt_min=config.dt_min,
+        dt_max=config.dt_max,
+        engine=config.engine,
+        **how,
+    )
+
+
 def _common(config):
     return {
         "features": config.d_model,
@@ -42,3 +61,7 @@ def _common(config):
 MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "exponential_sums": _exponential_sums}
 
 __all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "ExponentialSumSSM"]
+# The last two are one state for all features: d_state oscillators, damped, or d_state / 2 modes.
+MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "oscillator": _oscillator, "s5": _s5}
+
+__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "OscillatorSSM", "S5SSM"]
