@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from pspike_jax.data import Split, train_batch
 from pspike_jax.data.prepared import write_prepared
 from pspike_jax.data.scaled import Scaling

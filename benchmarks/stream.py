@@ -21,7 +21,7 @@ import numpy as np
 import pspike_jax
 from benchmarks import timing
 from experiments.configs import quickstart
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from pspike_jax.analysis.canvas import PALETTE, WIDTH
 from pspike_jax.training import fit
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from data_writers import write_cifar, write_events, write_mnist, write_reviews, write_speech
+from etils import epath
 from hostile import PLACES
 from hostile import folder as put_folder
 from hostile import pipe as put_pipe
@@ -37,9 +38,9 @@ from pspike_jax.pretrained import load_pretrained
 from pspike_jax.pretrained.weights import write_weights
 from pspike_jax.training import create_state
 from pspike_jax.training.checkpoints import Checkpoints
+from pspike_jax.training.creation import state_shapes
 from pspike_jax.training.files import read_lines
 from pspike_jax.training.manifest import MANIFEST, make_manifest
-from pspike_jax.training.creation import state_shapes
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
 
@@ -171,8 +172,8 @@ def sign_checkpoints(folder):
     for path in folder.glob(f"checkpoints/*/{MANIFEST}"):
         manifest = read_json(path)
         if isinstance(manifest, dict):
-            contents = {k: v for k, v in manifest.items() if k not in ("checksum", "files")}
-            path.write_text(make_manifest(path.parent, contents))
+            manifest.pop("checksum", None)
+            path.write_text(make_manifest(epath.Path(path.parent), manifest))
 
 
 def description():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pspike_jax.command import experiment
 from pspike_jax.data import Split, Task
 from pspike_jax.data.stand_in import SHAPES
 from pspike_jax.objectives import Classification
@@ -18,7 +19,6 @@ from pspike_jax.objectives import Classification
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import experiment  # noqa: E402
 from experiments.configs import published  # noqa: E402
 from pspike_jax.models.silif import NEURONS  # noqa: E402
 

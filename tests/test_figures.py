@@ -15,7 +15,8 @@ from data_writers import write_events
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import figures, prepare, sweep  # noqa: E402
+from experiments import figures, sweep  # noqa: E402
+from pspike_jax.command import prepare  # noqa: E402
 from pspike_jax.analysis.measure import Findings  # noqa: E402
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import cards, publish, reevaluate  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
-from experiments.experiment import build  # noqa: E402
+from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, EVALUATION, write_run  # noqa: E402
 from pspike_jax.data import Split  # noqa: E402
 from pspike_jax.pretrained import load_pretrained  # noqa: E402

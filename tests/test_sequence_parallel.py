@@ -17,9 +17,8 @@ from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
 from pspike_jax.nn import DiagonalSSM, DPLRSSM
 from pspike_jax.training import OptimizerSettings, create_state, evaluate, fit, make_mesh
-from pspike_jax.training.plan import abstract_batch
+from pspike_jax.training.creation import abstract_batch, state_shapes
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.creation import state_shapes
 from pspike_jax.training.state import compile_train_step
 
 BATCH = ("data", "fsdp")

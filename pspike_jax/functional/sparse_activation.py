@@ -65,7 +65,9 @@ def choose_slots(
     slot = jnp.cumsum(ones, axis=1, dtype=jnp.int32) - ones
     # Kept steps first, each part in the order of time.
     source = jnp.argsort(~kept, axis=1, stable=True).astype(jnp.int32)[:, :count]
-    filled = jnp.arange(count, dtype=jnp.int32)[None] < jnp.sum(ones, 1, keepdims=True, dtype="int32")
+    filled = jnp.arange(count, dtype=jnp.int32)[None] < jnp.sum(
+        ones, 1, keepdims=True, dtype="int32"
+    )
     return Slots(kept, source, filled, jnp.minimum(slot, jnp.int32(count - 1)))
 
 

@@ -66,9 +66,7 @@ def window_attention(
         weights = jax.nn.softmax(jnp.where(seen, scores, jnp.float32(-1e30)), axis=-1)
     else:
         weights = jnp.square(jax.nn.relu(jnp.where(seen, scores, jnp.float32(0))))
-    found = jnp.einsum(
-        "bnij,bnjv->bniv", weights, near.v.astype(jnp.float32), precision="highest"
-    )
+    found = jnp.einsum("bnij,bnjv->bniv", weights, near.v.astype(jnp.float32), precision="highest")
     return found.reshape(found.shape[0], blocks * window, -1)[:, :length]
 
 

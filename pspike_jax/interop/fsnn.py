@@ -39,13 +39,18 @@ def load_fsnn(
     Raises:
       ValueError: an unknown method or neuron; a state dict that does not have the layers.
     """
-    for name, value, known in (("method", method, RULES), *(("neuron", n, NEURONS) for n in neurons)):
+    for name, value, known in (
+        ("method", method, RULES),
+        *(("neuron", n, NEURONS) for n in neurons),
+    ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     arrays = {name: np.asarray(value, np.float32) for name, value in state_dict.items()}
     weights = [name for name in arrays if re.fullmatch(r"fc\d+\.weight", name)]
     if not weights:
-        raise ValueError(f"the state dict has {sorted(arrays)}; expected fc1.weight, fc2.weight ...")
+        raise ValueError(
+            f"the state dict has {sorted(arrays)}; expected fc1.weight, fc2.weight ..."
+        )
     widths = tuple(len(arrays[f"fc{i + 1}.weight"]) for i in range(len(weights)))
     taus = _taus(arrays)
     orders = arrays.get("per_layer_alpha_params.0", np.ones(1))

@@ -67,7 +67,9 @@ def load_seqboat(
     numbers = [re.match(r"seq_layers\.(\d+)\.", name) for name in arrays]
     found = {int(number[1]) for number in numbers if number}
     if not found or "decoder.weight" not in arrays:
-        raise ValueError(f"the state dict has {sorted(arrays)}; expected seq_layers.0, ..., decoder")
+        raise ValueError(
+            f"the state dict has {sorted(arrays)}; expected seq_layers.0, ..., decoder"
+        )
     first = "seq_layers.0."
     module = create_model(
         "seqboat",

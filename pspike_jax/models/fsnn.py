@@ -158,8 +158,16 @@ class FSNN(SequenceModel):
 
 
 _SHARED = (
-    "rule", "orders", "coefficients", "tau", "step", "memory", "train_order", "own_orders",
-    "train_tau", "as_program",
+    "rule",
+    "orders",
+    "coefficients",
+    "tau",
+    "step",
+    "memory",
+    "train_order",
+    "own_orders",
+    "train_tau",
+    "as_program",
 )
 
 PRESETS = {

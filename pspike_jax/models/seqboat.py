@@ -39,9 +39,7 @@ class SeqBoatConfig(Config):
     score: str = option("softmax", "weights of attention, see the page", choices=SCORES)
     norm: str = option("layer", "normalization of a block", choices=("batch", "layer"))
     prenorm: bool = option(True, "normalise the input of a block rather than its output")
-    masked_norm: bool = option(
-        True, "batch statistics leave padding out; the program counts it"
-    )
+    masked_norm: bool = option(True, "batch statistics leave padding out; the program counts it")
     causal: bool = option(False, "averages and attention look back only")
     dropout: float = option(0.0, "rate", low=0, high=1, ends="[)")
     temperature: float = option(
@@ -129,7 +127,9 @@ class SeqBoatBlock(Block):
         config = self.config
         start = math.log(config.temperature * config.d_model**0.5)
         init = role(lambda _: jnp.full((1,), start, jnp.float32), (None,), "no_decay")
-        scaled = logits.astype(jnp.float32) / jnp.exp(self.param("log_temperature", init))[None, None]
+        scaled = (
+            logits.astype(jnp.float32) / jnp.exp(self.param("log_temperature", init))[None, None]
+        )
         confidence = jax.nn.softmax(scaled)[..., 1]
         active = scaled[..., 1] > scaled[..., 0]
         if config.attend != "learnt":

@@ -102,9 +102,7 @@ class FractionalSite(nn.Module):
             trace = start_stream(memory, start) if state is None else _steps_first(state)
             outputs, trace = _stream(memory, trace, rate, settle, drive, ctx.resets)
             state = None if state is None else _steps_first(trace)
-        spikes, membrane, drive = (
-            a.swapaxes(0, 1) for a in self.neuron.seen(outputs, drive, tau)
-        )
+        spikes, membrane, drive = (a.swapaxes(0, 1) for a in self.neuron.seen(outputs, drive, tau))
         active = self.neuron.surrogate(drive, 0.0) != 0
         record = activity(spikes, spikes, active, ctx.mask, self.fan_out)
         if ctx.capture:

@@ -256,7 +256,7 @@ def _resonators(config, name, **kwargs) -> ResonatorSite:
 def _ternary(config, name, **kwargs) -> TernarySite:
     fan_out = config.fan_out(name)
     return TernarySite(
-        config.d_model, fan_out, surrogate=config.surrogate, scope="step", name=name, **kwargs
+        config.d_model, fan_out, surrogate=config.surrogate, over="step", name=name, **kwargs
     )
 
 

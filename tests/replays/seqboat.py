@@ -49,7 +49,7 @@ def padded(arrays, module, variables, train):
     """The first layer alone, some of its steps padding."""
     x = jnp.asarray(arrays["padded/input"])
     mask = jnp.asarray(arrays["padded/mask"]) == 0
-    ctx = whole_sequences(x, mask=mask, train=train, capture=True)
+    ctx = whole_sequences(x, train=train, capture=True).replace(mask=mask)
     first = jax.tree.map(
         lambda a: a[0], {name: tree["backbone"]["blocks"] for name, tree in variables.items()}
     )

@@ -6,6 +6,8 @@
 Two-sided, averages of their own run from the end; both directions count the current step.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.roles import role
 
 
-def narrow_normal(scale: float, axes: tuple[str | None, ...], group: str, alternating=False):
+def narrow_normal(scale: float, axes: tuple, group: str, alternating: bool = False) -> Callable:
     """Return an initializer: N(0, scale^2) cut at two deviations, about (1, -1, 1, ...) if asked."""
 
     def init(key, shape, dtype=jnp.float32):
