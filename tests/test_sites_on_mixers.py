@@ -1,4 +1,4 @@
-"""What makes spikes and what carries them over time are chosen apart: every pair trains and streams."""
+"""What makes spikes and what carries them are chosen apart: every pair trains and streams."""
 
 import functools
 

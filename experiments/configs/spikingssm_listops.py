@@ -1,11 +1,11 @@
 """SpikingSSM on ListOps (Long Range Arena), and the two families that share its blocks.
 
   python -m experiments.prepare --dataset=listops --data_dir=data
-  python -m experiments.main --config=experiments/configs/spikingssm_listops.py --workdir=runs/spiking
+  python -m experiments.main --config=experiments/configs/spikingssm_listops.py --workdir=runs/ssm
 
-Expected test accuracy: 60.23 % with trained thresholds, 59.93 % without (arXiv 2408.14909, table 1);
-of LongSpike and of SPikE-SSM on this task no figure is known to us. The data are generated here by
-the published rules.
+Expected test accuracy: 60.23 % with trained thresholds, 59.93 % without (arXiv 2408.14909); of
+LongSpike and of SPikE-SSM on this task no figure is known to us. The data are generated here by the
+published rules.
 Hardware: one data-centre GPU, some hours; an estimate, not measured.
 
 The variants `longspike` and `spike_ssm` are those families at the same size; `program` is what the

@@ -1,10 +1,10 @@
 """SpikingSSM on permuted sequential MNIST: 784 pixels one by one, causal layers that can stream.
 
   python -m experiments.prepare --dataset=psmnist --data_dir=data
-  python -m experiments.main --config=experiments/configs/spikingssm_psmnist.py --workdir=runs/spsmnist
+  python -m experiments.main --config=experiments/configs/spikingssm_psmnist.py --workdir=runs/sps
 
-Expected test accuracy: 98.4 % (arXiv 2408.14909). The order of the pixels is the bit-reversal order of
-this package; results in another order are not comparable.
+Expected test accuracy: 98.4 % (arXiv 2408.14909). Pixels come in the bit-reversal order of this
+package; results in another order are not comparable.
 Hardware: one data-centre GPU, some hours; an estimate, not measured.
 
 The variant `program` is what the authors' program computes, without any norm; `smoke` runs every
