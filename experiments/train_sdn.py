@@ -3,8 +3,8 @@
   python -m experiments.train_sdn --tau=0.125 --output=tau_0.125.json
 
 Currents are drawn from N(0, 1); the network learns tau u_{t-1} of the hard-reset neuron with
-threshold 1 before each current comes in, by smooth L1, AdamW at 0.01 and a cosine that moves once an
-epoch. A tenth of the sequences is held out, and the epoch with the best loss on them is kept. The
+threshold 1 before each current comes in, by smooth L1, AdamW at 0.01 and a cosine that moves once
+an epoch. A tenth of the sequences is held out, and the epoch with the best loss on them is kept. The
 authors take 50,000 sequences of 1,024 steps and 100 epochs: --sequences=50000 --length=1024.
 
 The card holds the 153 numbers, how they were made, and on new currents what is wrong beside what is

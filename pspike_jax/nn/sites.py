@@ -262,7 +262,9 @@ def _ternary(config, name, **kwargs) -> TernarySite:
 
 def _surrogate_network(config, name, **kwargs) -> SurrogateSite:
     fan_out = config.fan_out(name)
-    return SurrogateSite(config.d_model, config.surrogate, fan_out, name=name, **kwargs)
+    return SurrogateSite(
+        config.d_model, config.surrogate, fan_out, affine=True, name=name, **kwargs
+    )
 
 
 # What makes the spikes of a block, built from a model's configuration and the name of the site.
@@ -271,9 +273,13 @@ def _surrogate_network(config, name, **kwargs) -> SurrogateSite:
 SITES = {
     "probabilistic": _sampler,
     "lif": _neurons(LIF((0.1, 0.9), threshold=0.5)),
-    "hard_lif": _neurons(HardResetLIF(trained_leak=True, trained_threshold=True)),
+    "hard_lif": _neurons(
+        HardResetLIF(trained_leak=True, threshold=0.5, trained_threshold=True)
+    ),
     "refractory_lif": _neurons(
-        RefractoryLIF(trained_leak=True, trained_threshold=True, trained_magnitude=True)
+        RefractoryLIF(
+            trained_leak=True, threshold=0.5, trained_threshold=True, trained_magnitude=True
+        )
     ),
     "sdn": _surrogate_network,
     "prf": _resonators,
