@@ -5,7 +5,17 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import binary_s4d, pmsn, prf, pspikessm, s4d, silif
+from pspike_jax.models import (
+    binary_s4d,
+    gla,
+    mamba,
+    mamba2,
+    pmsn,
+    prf,
+    pspikessm,
+    s4d,
+    silif,
+)
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -30,6 +40,9 @@ MODELS: dict[str, Family] = {
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
     "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
     "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "gla": Family(gla.GLA, gla.PRESETS),
+    "mamba": Family(mamba.Mamba, mamba.PRESETS),
+    "mamba2": Family(mamba2.Mamba2, mamba2.PRESETS),
     "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
     "prf": Family(prf.PRF, prf.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
