@@ -48,6 +48,9 @@ def _s5(config, **how) -> S5SSM:
         dt_max=config.dt_max,
         engine=config.engine,
         **how,
+    )
+
+
 def _selective(config, *, two_sided, skip, **how) -> SelectiveMixer:
     del two_sided, skip
     sizes = {"features": config.d_model, "d_state": config.d_state, "expand": 1}
@@ -73,28 +76,33 @@ def _common(config):
     }
 
 
-MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "exponential_sums": _exponential_sums}
-
-__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "ExponentialSumSSM"]
-# The last two are one state for all features: d_state oscillators, damped, or d_state / 2 modes.
-MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "oscillator": _oscillator, "s5": _s5}
-
-__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "OscillatorSSM", "S5SSM"]
 def macs_of(mixer) -> dict[str, int]:
     """Return the multiply-accumulates of one step of a mixer, as a block's aux counts them."""
     dense = getattr(mixer, "dense_macs_per_step", 0)
     return {"state": mixer.macs_per_step} | ({"dense": dense} if dense else {})
 
 
-MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "gated": _gated, "selective": _selective}
+# "oscillator" and "s5" are one state for all features: d_state oscillators, or d_state / 2 modes.
+MIXERS = {
+    "diagonal": _diagonal,
+    "dplr": _dplr,
+    "exponential_sums": _exponential_sums,
+    "gated": _gated,
+    "oscillator": _oscillator,
+    "s5": _s5,
+    "selective": _selective,
+}
 ONE_SIDED = frozenset({"gated", "selective"})
 
 __all__ = [
     "DPLRSSM",
     "DiagonalSSM",
+    "ExponentialSumSSM",
     "GatedLinearAttention",
     "MIXERS",
     "ONE_SIDED",
+    "OscillatorSSM",
+    "S5SSM",
     "SSDMixer",
     "SelectiveMixer",
     "macs_of",
