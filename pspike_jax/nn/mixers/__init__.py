@@ -59,6 +59,7 @@ def _selective(config, *, two_sided, skip, **how) -> SelectiveMixer:
 
 
 def _gated(config, *, two_sided, skip, **how) -> GatedLinearAttention:
+    del two_sided, skip
     # Heads of 64 features, or one.
     heads = config.d_model // 64 if config.d_model % 64 == 0 else 1
     sizes = {"features": config.d_model, "d_state": config.d_state, "heads": heads}
