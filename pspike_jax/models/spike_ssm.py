@@ -18,7 +18,7 @@ from pspike_jax.functional.neurons import RefractoryLIF
 from pspike_jax.models.config import option
 from pspike_jax.models.spiking_block import SpikingBlockConfig, SpikingStack
 from pspike_jax.models.spikingssm import TASKS, TINY
-from pspike_jax.nn.sites import NeuronSite
+from pspike_jax.nn.neuron_site import NeuronSite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

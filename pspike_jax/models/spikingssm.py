@@ -19,7 +19,7 @@ import dataclasses
 from pspike_jax.functional.neurons import HardResetLIF
 from pspike_jax.models.config import option
 from pspike_jax.models.spiking_block import SpikingBlockConfig, SpikingStack
-from pspike_jax.nn.sites import NeuronSite
+from pspike_jax.nn.neuron_site import NeuronSite
 from pspike_jax.nn.surrogate_network import DEFAULT, SurrogateSite
 
 
