@@ -23,6 +23,7 @@ class Entry(NamedTuple):
       layer: index on the leading axis of arrays that are stacked over layers, or None.
       part: index on the last axis, where real and imaginary parts are arrays of their own there.
       shape: there, where it differs by axes of size 1; None where it does not.
+      transposed: kernels, "kernel" in the path, are (out, in) there; false where they are (in, out).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Entry(NamedTuple):
     layer: int | None = None
     part: int | None = None
     shape: tuple[int, ...] | None = None
+    transposed: bool = True
 
 
 def load_entries(
@@ -108,4 +110,4 @@ def norm(
 def _view(array: np.ndarray, entry: Entry) -> np.ndarray:
     array = array if entry.layer is None else array[entry.layer]
     array = array if entry.part is None else array[..., entry.part]
-    return array.T if entry.path[-1].endswith("kernel") else array
+    return array.T if entry.transposed and entry.path[-1].endswith("kernel") else array

@@ -12,6 +12,7 @@ from pspike_jax.models import (
     mamba2,
     pmsn,
     prf,
+    psm,
     pspikessm,
     s4d,
     silif,
@@ -45,6 +46,7 @@ MODELS: dict[str, Family] = {
     "mamba2": Family(mamba2.Mamba2, mamba2.PRESETS),
     "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
     "prf": Family(prf.PRF, prf.PRESETS),
+    "psm": Family(psm.PSM, psm.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
