@@ -95,7 +95,7 @@ def _transformer(there, here, depth) -> Iterator[Entry]:
             yield from _norm(f"{there}.blocks.{i}.{name}", (*block, own))
         for name, own in _PRODUCTS.items():
             name = f"{there}.blocks.{i}.{name}"
-            yield Entry(f"{name}.weight", (*block, own, "kernel"), transposed=False)
+            yield Entry(f"{name}.weight", (*block, own, "kernel"), transpose=False)
             yield Entry(f"{name}.bias", (*block, own, "bias"))
     yield from _norm(f"{there}.ln_f", (*path, "norm"))
 

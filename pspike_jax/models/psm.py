@@ -24,7 +24,7 @@ from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.precision import PRECISIONS
 from pspike_jax.nn.roles import role
-from pspike_jax.nn.transformer import Transformer
+from pspike_jax.nn.gpt2 import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

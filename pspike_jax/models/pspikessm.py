@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.neurons import EVALUATIONS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
@@ -65,6 +66,9 @@ class PSpikeConfig(Config):
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
     l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
+    evaluation: str = option(
+        "auto", "neurons that reset: step by step, or exactly in parallel", choices=EVALUATIONS
+    )
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
     )
@@ -79,6 +83,8 @@ class PSpikeConfig(Config):
         super().check()
         check_state_size(self.d_state)
         check_step_sizes(self.dt_min, self.dt_max)
+        if self.parametrization in ("oscillator", "s5") and self.engine == "fft":
+            raise ValueError(f"engine 'fft' cannot run parametrization={self.parametrization!r}")
         if self.parametrization == "dplr":
             check_choice("engine", self.engine, [engine.value for engine in DPLR_ENGINES])
             check_choice("initializer", self.initializer, ("legs",))

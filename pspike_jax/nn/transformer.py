@@ -1,4 +1,4 @@
-"""Transformer blocks as GPT-2 has them: pre-norm, one product for queries, keys and values."""
+"""One Transformer layer that normalises after each of its parts, as PyTorch's encoder layer."""
 
 import flax.linen as nn
 import jax
@@ -6,116 +6,79 @@ import jax.numpy as jnp
 
 from pspike_jax.nn.dense import linear
 from pspike_jax.nn.norm import layer_norm
+from pspike_jax.nn.roles import role
 
-Cache = tuple[jax.Array, jax.Array]
-
-
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, heads: int) -> jax.Array:
-    """Return softmax(q k^T / sqrt(E)) v of each head, the softmax in float32.
-
-    Args:
-      q: (B, Q, H E).
-      k: (B, S, H E).
-      v: (B, S, H E).
-      mask: (B, Q, S) bool, or (1, Q, S): which keys a query sees, at least one.
-      heads: H.
-
-    Returns:
-      (B, Q, H E).
-    """
-    by_head = lambda a: a.reshape(*a.shape[:2], heads, -1)
-    q, k, v = by_head(q), by_head(k), by_head(v)
-    scores = jnp.einsum("bqhe,bshe->bhqs", q, k, preferred_element_type=jnp.float32)
-    scores = scores * jnp.float32(q.shape[-1] ** -0.5)
-    weights = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), axis=-1)
-    seen = jnp.einsum("bhqs,bshe->bqhe", weights.astype(v.dtype), v)
-    return seen.reshape(*seen.shape[:2], -1)
+# T-Fixup's factor for a layer of N = 1: 0.67 (3 N)^(-1/4), on all products but that of the queries.
+GAIN = 0.67 * 3**-0.25
+MASKED = -1e30  # finite: a row of which nothing counts stays finite
 
 
-class TransformerBlock(nn.Module):
-    """x += W_o attention(norm(x)); x += W_2 gelu(W_1 norm(x)).
+class PostNormLayer(nn.Module):
+    """Attention over all steps, then two products around a rectifier; no position code.
 
     Attributes:
-      features: d.
-      heads: H.
-      dropout: rate, of what is added.
+      heads: number of heads, a divisor of the features.
+      feedforward: width between the two products.
+      dropout: rate, of attention weights, of the rectified values and of what either part adds.
+      causal: a step sees itself and earlier ones alone.
+      gain: factor of the initial kernels of all products but that of queries, keys and values.
     """
 
-    features: int
     heads: int
+    feedforward: int
     dropout: float = 0.0
+    causal: bool = False
+    gain: float = GAIN
 
     @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        mask: jax.Array,
-        cache: Cache | None,
-        at: jax.Array | None,
-        train: bool,
-    ) -> tuple[jax.Array, Cache]:
-        """Run the block.
+    def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool = False) -> jax.Array:
+        """Run the layer.
 
         Args:
-          x: (B, T, d).
-          mask: (B, T, S) or (1, T, S) bool, which keys a step sees.
-          cache: keys and values (B, S, d) into which those of x are put; None if there are no
-            others.
-          at: () int32, where they are put.
-          train: drop.
+          x: (B, L, D).
+          mask: (B, L) bool, the steps that others may see, or None for all.
+          train: drop values.
 
         Returns:
-          (B, T, d); keys and values.
+          (B, L, D).
         """
-        d, dtype = self.features, x.dtype
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        dense = lambda size, fan_in, name: linear(size, fan_in, name, dtype, kernel="gpt2")
-        q, k, v = jnp.split(dense(3 * d, d, "qkv")(layer_norm("norm_1")(x).astype(dtype)), 3, -1)
-        if cache is not None:
-            put = lambda a, new: jax.lax.dynamic_update_slice_in_dim(a, new.astype(a.dtype), at, 1)
-            k, v = put(cache[0], k), put(cache[1], v)
-        seen = attention(q, k.astype(dtype), v.astype(dtype), mask, self.heads)
-        x = x + drop(dense(d, d, "project")(seen))
-        hidden = dense(4 * d, d, "widen")(layer_norm("norm_2")(x).astype(dtype))
-        return x + drop(dense(d, 4 * d, "narrow")(jax.nn.gelu(hidden))), (k, v)
+        features = x.shape[-1]
+        drop = lambda y: nn.Dropout(self.dropout)(y, deterministic=not train)
+        y = self._dense(features, features, "out_proj", False)(self._attend(x, mask, drop))
+        x = layer_norm("norm1")(x + drop(y))
+        y = jax.nn.relu(self._dense(self.feedforward, features, "linear1")(x))
+        y = self._dense(features, self.feedforward, "linear2")(drop(y))
+        return layer_norm("norm2")(x + drop(y))
 
+    def _attend(self, x, mask, drop):
+        batch, length, features = x.shape
+        wide = linear(3 * features, features, "in_proj", kernel="xavier")(x)
+        q, k, v = (
+            part.reshape(batch, length, self.heads, -1) for part in jnp.split(wide, 3, axis=-1)
+        )
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (features // self.heads) ** -0.5
+        if mask is not None:
+            scores = jnp.where(mask[:, None, None], scores, MASKED)
+        if self.causal:
+            seen = jnp.tril(jnp.ones((length, length), bool))
+            scores = jnp.where(seen[None, None], scores, MASKED)
+        weights = drop(jax.nn.softmax(scores))
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
 
-class Transformer(nn.Module):
-    """Blocks and a final norm.
-
-    Attributes:
-      features: d.
-      heads: H.
-      n_layers: number of blocks.
-      dropout: as in `TransformerBlock`.
-      remat: recompute a block's values in the backward pass.
-    """
-
-    features: int
-    heads: int
-    n_layers: int
-    dropout: float = 0.0
-    remat: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        mask: jax.Array,
-        caches: list[Cache] | None = None,
-        at: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[jax.Array, list[Cache]]:
-        """Run all blocks, see `TransformerBlock`; a cache for each, if any."""
-        kind = nn.remat(TransformerBlock, static_argnums=(5,)) if self.remat else TransformerBlock
-        kept = []
-        for i in range(self.n_layers):
-            block = kind(self.features, self.heads, self.dropout, name=f"blocks_{i}")
-            x, cache = block(x, mask, None if caches is None else caches[i], at, train)
-            kept.append(cache)
-        return layer_norm("norm")(x).astype(x.dtype), kept
+    def _dense(self, features, fan_in, name, biased=True):
+        """A dense layer whose bias starts at 0 unless `biased`."""
+        bound = fan_in**-0.5 if biased else 0.0
+        kernel = nn.initializers.variance_scaling(self.gain**2 / 3, "fan_in", "uniform")
+        draw = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+        return nn.Dense(
+            features,
+            dtype=jnp.float32,
+            kernel_init=role(kernel, ("inputs", "features"), "decay"),
+            bias_init=role(draw, ("features",), "no_decay"),
+            name=name,
+        )
 
     @nn.nowrap
-    def macs_per_row(self, keys: int) -> int:
-        """Return multiply-accumulates of one step that sees this many keys."""
-        return self.n_layers * (12 * self.features**2 + 2 * keys * self.features)
+    def macs_per_step(self, features: int, length: int) -> int:
+        """Return multiply-accumulates of a step among `length` steps."""
+        return 4 * features**2 + 2 * features * length + 2 * features * self.feedforward
