@@ -1,8 +1,8 @@
 """Prefixes of a sequence under any aggregator, associative or not, in one fixed bracketing.
 
 Leaves x_0, x_1, ... are cut into the largest aligned blocks of 2^k leaves, from the first on: seven
-into four, two and one. A block is a balanced tree, T(i..j) = agg(T(first half), T(second half)), and
-a prefix folds its blocks from the left, agg(agg(T(0..3), T(4..5)), x_6). `tree_prefixes` finds all
+into four, two and one. A block is a balanced tree, T = agg(T(first half), T(second half)), and a
+prefix folds its blocks from the left, agg(agg(T(0..3), T(4..5)), x_6). `tree_prefixes` finds all
 prefixes of a whole sequence, in parallel, with 2 log2(n) calls of the aggregator; `push` finds the
 next one of a stream, with as many blocks as the count of leaves has binary digits. Both bracket
 alike, so that they agree, whatever the aggregator is (arXiv:2506.10918, section 3).

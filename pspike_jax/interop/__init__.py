@@ -1,13 +1,10 @@
 """Weights from the authors' programs, in and out; no arithmetic, so gradients map too."""
 
 from pspike_jax.interop.binary_s4d import export_binary_s4d, load_binary_s4d
-<<<<<<< HEAD
-from pspike_jax.interop.mamba import export_mamba, export_mamba2, load_mamba, load_mamba2
-=======
 from pspike_jax.interop.fsnn import export_fsnn, load_fsnn
 from pspike_jax.interop.langevinflow import export_langevinflow, load_langevinflow
 from pspike_jax.interop.linoss import export_linoss, load_linoss
->>>>>>> main
+from pspike_jax.interop.mamba import export_mamba, export_mamba2, load_mamba, load_mamba2
 from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
 from pspike_jax.interop.prf import export_prf, load_prf
 from pspike_jax.interop.psm import export_psm, load_psm
@@ -24,15 +21,12 @@ from pspike_jax.interop.tensors import read_state_dict
 __all__ = [
     "authors_activity",
     "export_binary_s4d",
-<<<<<<< HEAD
-    "export_mamba",
-    "export_mamba2",
-=======
     "export_event_ssm",
     "export_fsnn",
     "export_langevinflow",
     "export_linoss",
->>>>>>> main
+    "export_mamba",
+    "export_mamba2",
     "export_pmsn",
     "export_prf",
     "export_psm",
@@ -45,15 +39,12 @@ __all__ = [
     "export_spikingssm",
     "export_stc",
     "load_binary_s4d",
-<<<<<<< HEAD
-    "load_mamba",
-    "load_mamba2",
-=======
     "load_event_ssm",
     "load_fsnn",
     "load_langevinflow",
     "load_linoss",
->>>>>>> main
+    "load_mamba",
+    "load_mamba2",
     "load_pmsn",
     "load_prf",
     "load_psm",

@@ -1,8 +1,8 @@
 """Weights of Mamba and Mamba-2, to and from the authors' program (state-spaces/mamba).
 
 A mixer is "in_proj.weight" (out, in), "conv1d.weight" (E, 1, K) and so on; a language model has
-mixers "backbone.layers.0.mixer.", norms "backbone.layers.0.norm.weight" and "backbone.norm_f.weight",
-"backbone.embedding.weight" and "lm_head.weight", which that program ties to it; here the two are
+mixers "backbone.layers.0.mixer.", norms "backbone.layers.0.norm.weight" and
+"backbone.norm_f.weight", "backbone.embedding.weight" and "lm_head.weight", which that program ties to it; here the two are
 arrays of their own.
 """
 

@@ -1,4 +1,4 @@
-"""Prefix-scannable models (arXiv:2506.10918): chunks of tokens, and what a Transformer makes of past ones.
+"""Prefix-scannable models (arXiv:2506.10918): chunks, and what a Transformer makes of past ones.
 
 A sequence is cut into chunks of c steps. An aggregator, a Transformer that maps two chunks to one,
 folds all earlier chunks into a prefix, bracketed as `functional.prefix` says: as a tree over whole
@@ -189,7 +189,8 @@ class PrefixScan(nn.Module):
         config = self.config
         leaf = jnp.zeros((batch_size, config.chunk, config.d_model), jnp.float32)
         counter = empty_counter(leaf, config.l_max // config.chunk)
-        cache = jnp.zeros((config.n_layers, batch_size, 2 * config.chunk, config.d_model), jnp.float32)
+        shape = (config.n_layers, batch_size, 2 * config.chunk, config.d_model)
+        cache = jnp.zeros(shape, jnp.float32)
         return {"counter": tuple(counter), "chunk": leaf, "keys": cache, "values": cache}
 
     @nn.nowrap
