@@ -78,7 +78,8 @@ def ssd_scan(
       y: (B, L, H, P) float32; final_state: (B, H, N, P) float32.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    y, state = recurrence(dt[..., None] * x, B, C, dt * A[None, None], initial_state=initial_state, **how)
+    start = initial_state
+    y, state = recurrence(dt[..., None] * x, B, C, dt * A[None, None], initial_state=start, **how)
     y = y if D is None else y + D[None, None, :, None] * x
     return y if z is None else y * jax.nn.silu(z.astype(y.dtype)), state
 

@@ -1,4 +1,4 @@
-"""Mamba (Gu & Dao, arXiv:2312.00752): selective state spaces, S6, as classifier or language model."""
+"""Mamba (Gu & Dao, arXiv:2312.00752): selective state spaces; classifier or language model."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Mamba-2 (Dao & Gu, arXiv:2405.21060): state space duality, SSD, as classifier or language model."""
+"""Mamba-2 (Dao & Gu, arXiv:2405.21060): heads of SSD; classifier or language model."""
 
 import dataclasses
 

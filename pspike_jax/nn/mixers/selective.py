@@ -1,6 +1,6 @@
 """The mixer of Mamba (Gu & Dao, arXiv:2312.00752): a state space whose step size, B and C follow x.
 
-[x, z] = W_in u; x = silu(conv(x)); [r, B, C] = W_x x; dt = softplus(W_dt r + bias); the scan; W_out.
+[x, z] = W_in u; x = silu(conv(x)); [r, B, C] = W_x x; dt = softplus(W_dt r + b); the scan; W_out.
 """
 
 import math
@@ -75,7 +75,8 @@ class SelectiveMixer(nn.Module):
         dense = lambda size, fan_in, name, **how: linear(
             size, fan_in, name, u.dtype, bias=False, **how
         )
-        x, z = jnp.split(dense(2 * E, self.features, "in_proj", spiking=self.spiking)(u), 2, axis=-1)
+        into = dense(2 * E, self.features, "in_proj", spiking=self.spiking)
+        x, z = jnp.split(into(u), 2, axis=-1)
         convolution = ShortConvolution(E, self.d_conv, name="conv")
         x, conv = convolution(x, before["conv"], steps)
         r, B, C = jnp.split(dense(R + 2 * N, E, "x_proj")(x.astype(u.dtype)), (R, R + N), axis=-1)

@@ -84,7 +84,8 @@ class SSDMixer(nn.Module):
         xBC, conv = convolution(xBC, None if state is None else state["conv"], steps)
         x, B, C = jnp.split(xBC.astype(u.dtype), (E, E + GN), axis=-1)
         by_group = lambda a: a.reshape(*a.shape[:2], self.groups, self.d_state)
-        dt = step_sizes(dt, self.param("dt_bias", step_bias(self.dt_min, self.dt_max), (self.heads,)))
+        bias = self.param("dt_bias", step_bias(self.dt_min, self.dt_max), (self.heads,))
+        dt = step_sizes(dt, bias)
         y, ssm = ssd_scan(
             x.reshape(*x.shape[:2], self.heads, self.head_features), steps.times(dt),
             -jnp.exp(self._rates()), by_group(B), by_group(C), D=skip(self, self.heads),
