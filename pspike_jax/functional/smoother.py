@@ -1,4 +1,4 @@
-"""States behind observations when the dynamics are linear and change with time: a ridge smoother."""
+"""States behind observations, where dynamics are linear and change with time: a smoother."""
 
 import jax
 import jax.numpy as jnp

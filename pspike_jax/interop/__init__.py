@@ -2,6 +2,7 @@
 
 from pspike_jax.interop.binary_s4d import export_binary_s4d, load_binary_s4d
 from pspike_jax.interop.langevinflow import export_langevinflow, load_langevinflow
+from pspike_jax.interop.mamba_fscil import export_mamba_fscil, load_mamba_fscil
 from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
 from pspike_jax.interop.prf import export_prf, load_prf
 from pspike_jax.interop.pspikessm import export_pspikessm, load_pspikessm
@@ -12,12 +13,14 @@ __all__ = [
     "authors_activity",
     "export_binary_s4d",
     "export_langevinflow",
+    "export_mamba_fscil",
     "export_pmsn",
     "export_prf",
     "export_pspikessm",
     "export_silif",
     "load_binary_s4d",
     "load_langevinflow",
+    "load_mamba_fscil",
     "load_pmsn",
     "load_prf",
     "load_pspikessm",

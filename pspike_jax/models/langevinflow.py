@@ -39,7 +39,7 @@ class LangevinConfig(Config):
     pool: str = option("none", "log rates of every step", choices=("none",))
     precision: str = option("float32", "of everything", choices=("float32",))
     remat: str = option("none", "what the backward pass computes again", choices=("none",))
-    d_model: int = option(280, "states of the encoder, positions, velocities, each; a multiple of 4")
+    d_model: int = option(280, "encoder states, positions, velocities, each; a multiple of 4")
     latents: str = option(
         "langevin",
         "positions and velocities; 'none' hides them from the decoder, the control",

@@ -5,7 +5,18 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import binary_s4d, dlds, langevinflow, npsem, pmsn, prf, pspikessm, s4d, silif
+from pspike_jax.models import (
+    binary_s4d,
+    dlds,
+    langevinflow,
+    mamba_fscil,
+    npsem,
+    pmsn,
+    prf,
+    pspikessm,
+    s4d,
+    silif,
+)
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -32,6 +43,7 @@ MODELS: dict[str, Family] = {
     "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
     "dlds": Family(dlds.DLDS, dlds.PRESETS, "latent"),
     "langevinflow": Family(langevinflow.LangevinFlow, langevinflow.PRESETS, "latent"),
+    "mamba_fscil": Family(mamba_fscil.MambaFSCIL, mamba_fscil.PRESETS, "latent"),
     "npsem": Family(npsem.NPSEM, npsem.PRESETS, "latent"),
     "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
     "prf": Family(prf.PRF, prf.PRESETS),
