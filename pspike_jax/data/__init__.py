@@ -7,7 +7,7 @@ from pspike_jax.data.digits import load_digits
 from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.instrument import load_instrument
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
-from pspike_jax.data.lorenz import load_lorenz_spikes
+from pspike_jax.data.lorenz import load_lorenz_spikes, load_lorenz_states
 from pspike_jax.data.packing import PackedSplit, pack
 from pspike_jax.data.split import Split, check_split, take
 from pspike_jax.data.spoken_digits import load_spoken_digits
@@ -21,6 +21,7 @@ TASKS = {
     "spoken_digits": load_spoken_digits,
     "prepared": load_prepared,
     "lorenz_spikes": load_lorenz_spikes,
+    "lorenz_states": load_lorenz_states,
     "listops": generate_listops,
     "pathfinder": generate_pathfinder,
     "stand_in": load_stand_in,
@@ -42,6 +43,7 @@ __all__ = [
     "load_instrument",
     "load_japanese_vowels",
     "load_lorenz_spikes",
+    "load_lorenz_states",
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",

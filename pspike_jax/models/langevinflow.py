@@ -160,7 +160,8 @@ class LangevinFlow(SequenceModel):
         if ctx.train and config.dropout:
             kept = 1 - config.dropout
             shape = (*x.shape[:2], config.d_model)
-            scale = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / jnp.float32(kept)
+            scale = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(kept), shape)
+            scale = scale.astype(jnp.float32) / kept
         return self.cell(x, scale), {}
 
     def _draws(self, inputs, ctx):
