@@ -3,6 +3,7 @@
 from pspike_jax.interop.binary_s4d import export_binary_s4d, load_binary_s4d
 from pspike_jax.interop.fsnn import export_fsnn, load_fsnn
 from pspike_jax.interop.langevinflow import export_langevinflow, load_langevinflow
+from pspike_jax.interop.mamba_fscil import export_mamba_fscil, load_mamba_fscil
 from pspike_jax.interop.linoss import export_linoss, load_linoss
 from pspike_jax.interop.mamba import export_mamba, export_mamba2, load_mamba, load_mamba2
 from pspike_jax.interop.pmsn import export_pmsn, load_pmsn
@@ -24,6 +25,7 @@ __all__ = [
     "export_event_ssm",
     "export_fsnn",
     "export_langevinflow",
+    "export_mamba_fscil",
     "export_linoss",
     "export_mamba",
     "export_mamba2",
@@ -42,6 +44,7 @@ __all__ = [
     "load_event_ssm",
     "load_fsnn",
     "load_langevinflow",
+    "load_mamba_fscil",
     "load_linoss",
     "load_mamba",
     "load_mamba2",
