@@ -7,14 +7,14 @@ The published network of SHD (140 inputs, two layers of 512, softmax-sum readout
 does: product and norm of whole sequences, `lax.scan` over a step, autodiff, `jax.random.bernoulli`
 for dropout. Without dropout all contenders have to give one loss and one gradient before any is
 timed; with it they draw other masks. `layer` is one layer's unroll alone, forward and backward,
-with several steps in an iteration of the compiled loop. `lif` is a layer of LIF neurons forward,
-by the scan and by bracketing, parallel in time, for leaks from fast to the published ones; "open"
-is the share of sequences that bracketing leaves to the scan.
+with several steps in an iteration of the compiled loop. Neurons in parallel are timed by
+benchmarks/reset_neurons.py.
 """
 
 import functools
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,6 @@ import pspike_jax
 from benchmarks import timing, train_step
 from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import neurons
-from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 
 INPUTS, CLASSES, NEURON = 140, 20, neurons.SiLIF()
 # Relative to each array's peak: float32 sums over 8,000 terms in another order. A spike that
@@ -31,7 +30,6 @@ INPUTS, CLASSES, NEURON = 140, 20, neurons.SiLIF()
 TOLERANCE = 1e-4
 MOST_PARTED = 1e-3  # of 16,384 runs of 250 steps
 SCAN_UNROLLS = (1, 2, 4, 8)
-LEAKS = ((0.1, 0.3), (0.4, 0.6), ALPHA_LIMITS)  # decays per step
 
 
 def batch_norm(x, norm):
@@ -88,7 +86,9 @@ def training_steps(length, width, batch, dropout):
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.random((batch, length, INPUTS)) < 0.1, jnp.float32)
     labels = jnp.asarray(rng.integers(0, CLASSES, batch))
-    params = jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])["params"]
+    params = nn.meta.unbox(
+        jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])
+    )["params"]
     plain = functools.partial(plain_logits, dropout=dropout)
     model = functools.partial(model_logits, width=width, dropout=dropout)
     contenders = {
@@ -145,39 +145,11 @@ def layer(length, width, batch):
     return timing.measure(programs, setting=setting, differences=differences)
 
 
-def lif(length, width, batch, leaks, iterations):
-    """Check and time the two ways to run LIF neurons, whose currents are those of a batch norm."""
-    rng = np.random.default_rng(0)
-    alpha = jnp.asarray(rng.uniform(*leaks, width), jnp.float32)
-    currents = jnp.asarray(4 * rng.normal(size=(length, batch, width)), jnp.float32)
-    state = neurons.initial_state(neurons.LIF(), batch, width)
-
-    def scan(alpha, currents):
-        return neurons.unroll(neurons.LIF(), (alpha,), currents, state)[0]
-
-    def bracket(alpha, currents):
-        return neurons.bracketed_lif(alpha, currents, state, iterations=iterations)
-
-    programs = [
-        timing.compile_program("scan", scan, alpha, currents),
-        timing.compile_program(
-            "bracketing", lambda *given: bracket(*given).spikes, alpha, currents
-        ),
-    ]
-    setting = {"program": "lif", "L": length, "H": width, "batch": batch}
-    setting |= {"leaks": f"{leaks[0]:.2f} .. {leaks[1]:.2f}", "iterations": iterations}
-    setting["firing"] = round(float(jnp.mean(programs[0].run())), 3)
-    setting["open"] = round(float(jax.jit(bracket)(alpha, currents).open_share), 3)
-    differences = timing.check_agreement(programs, 0.0)
-    return timing.measure(programs, setting=setting, differences=differences)
-
-
 def measure(quick: bool) -> list[timing.Record]:
-    """Time training steps, a layer's unroll, and the two ways to run LIF neurons."""
+    """Time training steps and a layer's unroll."""
     shape = (12, 4, 2) if quick else (250, 512, 32)
     steps = [r for dropout in (0.0, 0.25) for r in training_steps(*shape, dropout)]
-    ways = [r for leaks in LEAKS for n in (4, 16) for r in lif(*shape, leaks, n)]
-    return steps + layer(*shape) + ways
+    return steps + layer(*shape)
 
 
 def draw(records: Sequence[timing.Record]):

@@ -1,8 +1,8 @@
-"""Put what the benchmarks found into the README: what was to be reached, and whether it was.
+"""Put what the benchmarks found into docs/performance.md: what was to be reached, and whether it was.
 
   python -m benchmarks.summary
 
-Reads the records in benchmarks/results/ and fills the README's performance section. Where a number
+Reads the records in benchmarks/results/ and fills the table of docs/performance.md. Where a number
 is missed, LIMITS says what stands in the way.
 """
 
@@ -19,7 +19,7 @@ from experiments.record import fill
 from pspike_jax.functional import explain_engine
 from pspike_jax.training.files import atomic_write
 
-README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 Records = dict[str, list[timing.Record]]  # benchmark -> records
 
 # Why a number is missed, by what was measured.
@@ -260,7 +260,7 @@ def number(value: float, unit: str) -> str:
 
 
 def rows(records: Records) -> list[str]:
-    """Return the lines of the README's table, for the claims that the records speak of."""
+    """Return the lines of the table of the page on performance, for the claims that the records speak of."""
     lines = []
     for claim in CLAIMS:
         try:
@@ -279,7 +279,7 @@ def rows(records: Records) -> list[str]:
 
 
 def content(folder: pathlib.Path) -> str:
-    """Return the README's lines on performance, from the records in a folder."""
+    """Return the lines of docs/performance.md, from the records in a folder."""
     names = sorted({claim.benchmark for claim in CLAIMS} & {p.stem for p in folder.glob("*.jsonl")})
     if not names:
         return "No measurement is committed yet.\n"
@@ -287,28 +287,28 @@ def content(folder: pathlib.Path) -> str:
     machines = {f"{m['processor']}, {m['cores']} cores, jax {m['jax']}" for m, _ in read.values()}
     busiest = max(machine["load_average"] for machine, _ in read.values())
     table = "\n".join(rows({name: records for name, (_, records) in read.items()}))
-    links = ", ".join(f"[{name}](benchmarks/results/{name}.jsonl)" for name in names)
+    links = ", ".join(f"[{name}](../benchmarks/results/{name}.jsonl)" for name in names)
     return (
         f"Measured on {'; '.join(sorted(machines))}, in float32; load average at the start at "
         f"most {busiest:.2g}. Times are forward and backward unless said, ratios are medians over "
         "rounds in which contenders take turns, after their results were compared. N counts real "
         "states. *Plain* is what a good first version does, frozen in "
-        "[`benchmarks/plain.py`](benchmarks/plain.py).\n\n"
+        "[`benchmarks/plain.py`](../benchmarks/plain.py).\n\n"
         "| what | at | to reach | measured | |\n| --- | --- | --- | --- | --- |\n"
         f"{table}\n\n"
         "![Time and memory of the engines against sequence length]"
-        "(benchmarks/results/ssm_engines.png)\n\n"
+        "(../benchmarks/results/ssm_engines.png)\n\n"
         f"Records: {links}. Each is made by `python -m benchmarks.NAME`, this table by "
         "`python -m benchmarks.summary`.\n"
     )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Fill the README's section."""
+    """Fill the page on performance."""
     if argv[1:]:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     text = content(timing.RESULTS)
-    atomic_write(README, fill(README.read_text(), "performance", text))
+    atomic_write(PAGE, fill(PAGE.read_text(), "performance", text))
     print(text)
 
 

@@ -7,7 +7,7 @@ with its error over seeds; those that differ in the neurons of a layer, too, giv
 neurons (Fig. 3 of arXiv 2406.02923). experiments/results/NAME.json gets commands, configs,
 versions, hardware, evaluations, reports, tables and thinned metrics; experiments/results/NAME/ the
 first run's pictures, or that of accuracy against neurons. The page of all records is made anew.
-Where the README has a place for this record, it gets the table of the first run.
+Where docs/results.md has a place for this record, it gets the table of the first run.
 """
 
 import argparse
@@ -153,16 +153,16 @@ def fill(text: str, marker: str, content: str) -> str:
 
 
 def summary(name: str, record: dict[str, Any]) -> str:
-    """Return the README's lines about a record: the table of a run, a picture, the seeds."""
+    """Return the lines of docs/results.md about a record: the table of a run, a picture, the seeds."""
     accuracies = ", ".join(
         f"{way.replace('_', ' ')} {100 * value['mean']:.1f} +- {100 * value['sem']:.1f} %"
         for way, value in record["over_seeds"].items()
     )
     return (
         f"It ends with\n\n```\n{record['table']}```\n\n"
-        f"![Spikes of one picture, layer by layer](experiments/results/{name}/raster.png)\n\n"
+        f"![Spikes of one picture, layer by layer](../experiments/results/{name}/raster.png)\n\n"
         f"Test accuracy over {len(record['seeds'])} training seeds (mean and standard "
-        f"error): {accuracies}. [Record](experiments/results/{name}.json).\n"
+        f"error): {accuracies}. [Record](../experiments/results/{name}.json).\n"
     )
 
 
@@ -186,9 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atomic_write(RESULTS / f"{asked.name}.json", json.dumps(record, indent=1) + "\n")
     atomic_write(PAGE, page(read_records()))
     if "over_seeds" in record:
-        readme = ROOT / "README.md"
+        shown = ROOT / "docs" / "results.md"
         content = summary(asked.name, record)
-        atomic_write(readme, fill(readme.read_text(), f"{asked.name} output", content))
+        atomic_write(shown, fill(shown.read_text(), f"{asked.name} output", content))
     print(record.get("over_seeds") or record["accuracies"])
 
 

@@ -70,9 +70,8 @@ def window():
 
 def test_push_fetches_the_step_before_alone(window, monkeypatch):
     fetched, get = [], accumulator_module.jax.device_get
-    monkeypatch.setattr(
-        accumulator_module.jax, "device_get", lambda x: fetched.append(x["loss"]["sum"] / 2) or get(x)
-    )
+    watch = lambda x: fetched.append(x["loss"]["sum"] / 2) or get(x)
+    monkeypatch.setattr(accumulator_module.jax, "device_get", watch)
     seen = []
     for step in range(1, 5):
         window.push(step, measured(0.5, loss=10 * step))

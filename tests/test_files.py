@@ -36,7 +36,7 @@ def test_atomic_write_leaves_the_old_file_on_a_full_disk(tmp_path, full_disk):
     path = tmp_path / "file"
     atomic_write(path, "old")
     full_disk()
-    with pytest.raises(OSError, match=f"could not write {path}: No space left"):
+    with pytest.raises(OSError, match=f"could not write {path}, is the disk full.: No space left"):
         atomic_write(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
@@ -104,7 +104,7 @@ def test_metrics_log_of_another_process_writes_nothing(tmp_path):
 def test_metrics_log_says_that_the_disk_is_full(tmp_path, full_disk):
     log = MetricsLog(tmp_path / "metrics.jsonl", None)
     full_disk()
-    with pytest.raises(OSError, match="could not write .*metrics.jsonl: No space left"):
+    with pytest.raises(OSError, match="could not write .*metrics.jsonl, is the disk full.: No space left"):
         log.write({"step": 1})
     log.close()
 

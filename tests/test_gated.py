@@ -384,7 +384,8 @@ def test_selective_recurrence_matches_the_recorded_scan_of_mamba(golden):
 
 def test_gated_recurrence_matches_the_recorded_program_of_ssd(golden):
     data = golden("oscillators/mamba2_ssd_a.npz")
-    inputs = {name: data[f"minimal/input/{name}"] for name in ("X", "A", "B", "C", "initial_states")}
+    names = ("X", "A", "B", "C", "initial_states")
+    inputs = {name: data[f"minimal/input/{name}"] for name in names}
 
     def run(X, A, B, C, initial_states):
         start = initial_states[:, 0].swapaxes(2, 3)

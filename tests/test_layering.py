@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "objectives": {"functional"},
     "data": {"functional", "models", "objectives"},
     "analysis": BELOW_MODELS | {"models"},
+    "check": BELOW_MODELS | {"models"},
     "interop": BELOW_MODELS | {"models", "data"},
     # Cards and weights come from strangers as data do, and are read through the same door.
     "pretrained": BELOW_MODELS | {"models", "interop", "data"},

@@ -146,8 +146,9 @@ def test_plateau_scale_agrees_with_that_of_optax(rng):
         factor=0.5, patience=3, rtol=0.0, atol=optimizers.PLATEAU_TOLERANCE
     )
     state, merits = theirs.init(PARAMS), np.round(rng.random(40), 1).tolist()
+    observe = jax.jit(lambda state, value: theirs.update(PARAMS, state, value=value)[1])
     for count, merit in enumerate(merits, 1):
-        _, state = theirs.update(PARAMS, state, value=jnp.float32(1 - merit))
+        state = observe(state, jnp.float32(1 - merit))
         assert plateau_scale(merits[:count], settings) == float(state.scale)
 
 

@@ -11,7 +11,8 @@ from tiny import one_device, tiny_settings
 
 import pspike_jax
 from pspike_jax.data import from_arrays
-from pspike_jax.training.state import abstract_state, train_step
+from pspike_jax.training.creation import state_shapes
+from pspike_jax.training.state import train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modules in whose scopes nothing is computed below float32: SSMs, normalisations, samplers, class
@@ -72,7 +73,7 @@ def programs(precision, **fields):
         num_outputs=2, d_model=4, d_state=4, n_layers=2, precision=precision,
         **fields | {"vocab_size": None},
     )
-    state = abstract_state(model, task, tiny_settings(), one_device())
+    state = state_shapes(model, task, tiny_settings(), one_device())
     batch = {
         "inputs": jax.ShapeDtypeStruct((4, 16, 2), jnp.float32),
         "lengths": jax.ShapeDtypeStruct((4,), jnp.int32),
@@ -164,7 +165,7 @@ def test_the_quickstart_is_as_accurate_in_bfloat16_by_its_records():
         record = json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
         found[name] = record["over_seeds"]["sampled"]
         text = f"{100 * found[name]['mean']:.1f} ± {100 * found[name]['sem']:.1f} %"
-        assert text in (ROOT / "README.md").read_text()
+        assert text in (ROOT / "docs" / "reproduced.md").read_text()
     assert all(run["description"]["model"]["precision"] == "bfloat16" for run in record["runs"])
     float32, bfloat16 = found.values()
     # Two times three seeds: Student's t at 95 % with four degrees of freedom.

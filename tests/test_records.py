@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import checks, record, results_page, runs  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
-from experiments.experiment import build  # noqa: E402
+from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, write_run  # noqa: E402
 
 CONFIG = str(ROOT / NAME_OF_CONFIG)
@@ -177,10 +177,11 @@ def test_committed_records_are_complete_and_say_nothing_of_a_place():
         ]
 
 
-def test_readme_shows_the_quickstart_as_recorded():
-    kept, readme = results_page.read_records()["quickstart"], (ROOT / "README.md").read_text()
+def test_committed_page_shows_the_quickstart_as_recorded():
+    kept = results_page.read_records()["quickstart"]
+    shown = (ROOT / "docs" / "results.md").read_text()
     content = record.summary("quickstart", kept)
-    assert content in readme and record.fill(readme, "quickstart output", content) == readme
+    assert content in shown and record.fill(shown, "quickstart output", content) == shown
 
 
 def test_committed_checks_found_nothing_and_were_as_long_as_they_must():

@@ -3,6 +3,7 @@
 import functools
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +17,9 @@ from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
 from pspike_jax.nn import S5SSM, DiagonalSSM, DPLRSSM, OscillatorSSM
 from pspike_jax.training import OptimizerSettings, create_state, evaluate, fit, make_mesh
-from pspike_jax.training.plan import abstract_batch
+from pspike_jax.training.creation import abstract_batch, state_shapes
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import abstract_state, compile_train_step
+from pspike_jax.training.state import compile_train_step
 
 BATCH = ("data", "fsdp")
 
@@ -141,7 +142,7 @@ LAYERS = {
 def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
     layer, reverse = LAYERS[name], name in ("diagonal", "oscillator")
     u = jnp.float32(rng.normal(size=(4, 80, 4)))
-    variables = jax.jit(layer.init)(jax.random.key(0), u)
+    variables = nn.meta.unbox(jax.jit(layer.init)(jax.random.key(0), u))
     mesh = mesh_of(data=2, model=2, sequence=2)
 
     def loss(variables, u):
@@ -184,7 +185,7 @@ def make_task(length, **changes):
 
 
 def compile_step(task, mesh):
-    state, batch = abstract_state(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
+    state, batch = state_shapes(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
     return compile_train_step(state, mesh).lower(state, batch).compile()
 
 
@@ -240,7 +241,7 @@ def test_sizes_that_do_not_divide_time_are_refused_before_anything_is_written(tm
         fit(MODEL, task, SETTINGS, workdir=tmp_path / "run", mesh=mesh)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=message):
-        evaluate(MODEL, {}, task.test, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
+        evaluate(MODEL, {}, task, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
     with pytest.raises(ValueError, match=message):  # a model that is called without the trainer
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             jax.eval_shape(LAYERS["diagonal"].init, jax.random.key(0), jnp.zeros((2, 10, 4)))

@@ -39,6 +39,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dynamics_rate": 6e-3,
             "step_size_rate": 6e-3,
             "readout_rate": config_dict.placeholder(float),
+            "threshold_rate": config_dict.placeholder(float),
             "weight_decay": 0.05,
             "b1": 0.9,
             "b2": 0.999,
@@ -53,6 +54,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "steps": 1716,  # 44 epochs of 39 batches
             "batch_size": 32,
             "seed": 0,
+            "accumulate": 1,
+            "early_stopping": config_dict.placeholder(int),
             "log_every": 13,
             "eval_every": 429,
             "checkpoint_every": 143,

@@ -1,5 +1,6 @@
 """Which engine `auto` runs: the fastest at the nearest shape of a measured table.
 
+What `python -m pspike_jax.check` measured on this device comes first, in the user's cache. Else
 engine_table.json holds a row for each shape: seconds of each engine, forward and backward, written
 by `python -m benchmarks.ssm_engines --table` on the machine at hand; or, for platforms that nobody
 measured yet, an estimate, marked as such.
@@ -9,6 +10,9 @@ import functools
 import importlib.resources
 import json
 import math
+import os
+import pathlib
+import re
 from typing import Any
 
 import jax
@@ -21,13 +25,37 @@ RECURRENCES = ("time_invariant", "selective", "gated")
 _FLAGS = ("shared", "two_sided", "state_wanted")
 
 
+def user_table() -> pathlib.Path:
+    """Return where `python -m pspike_jax.check` keeps the table of this machine's device.
+
+    Below PSPIKE_JAX_CACHE, or XDG_CACHE_HOME/pspike_jax, or ~/.cache/pspike_jax.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = os.environ.get("PSPIKE_JAX_CACHE") or pathlib.Path(cache) / "pspike_jax"
+    kind = re.sub(r"[^A-Za-z0-9]+", "_", jax.devices()[0].device_kind)
+    return pathlib.Path(folder) / f"engines_{jax.default_backend()}_{kind}.json"
+
+
 @functools.cache
 def _table() -> dict[str, list[dict[str, Any]]]:
+    """Return rows by platform: those that come with the package, or this device's own."""
     text = importlib.resources.files(__package__).joinpath("engine_table.json").read_text("utf-8")
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in json.loads(text):
         rows.setdefault(row["platform"], []).append(row)
-    return rows
+    try:
+        own = json.loads(user_table().read_text("utf-8"))
+        return rows | {own[0]["platform"]: own} if all(map(_is_row, own)) else rows
+    except (OSError, ValueError, LookupError, TypeError):  # none, or not one of ours
+        return rows
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    sizes = all(row[name] >= 1 for name in ("length", "features", "state", "batch"))
+    known = {engine.value for engine in Engine}
+    return (
+        sizes and row["measured"] is True and bool(row["seconds"]) and set(row["seconds"]) <= known
+    )
 
 
 def nearest_row(
@@ -91,7 +119,8 @@ def explain_engine(
       A sentence that names the engine and the row of the table, or the rule, that decides.
 
     Raises:
-      ValueError: sizes below 1, a recurrence that is none of these, or a platform that the table does not have.
+      ValueError: sizes below 1, a recurrence that is none of these, or a platform that the
+        table does not have.
     """
     sizes = {"length": length, "features": features, "state": state, "batch": batch}
     for name, size in sizes.items():

@@ -118,6 +118,30 @@ def multi_input_ssm(
     return y, final_state
 
 
+def run_modes(
+    drive: jax.Array,
+    dynamics: Diagonal,
+    *,
+    initial_state: jax.Array | None = None,
+    resets: jax.Array | None = None,
+    engine: Engine | str = Engine.AUTO,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the states themselves of complex drives that are given, causal, with no readout.
+
+    Args:
+      drive: (B, L, P) complex.
+      dynamics: of the P states.
+      initial_state, resets, engine: as in `multi_input_ssm`.
+
+    Returns:
+      states: (B, L, P) complex64; final_state: (B, P) complex64.
+    """
+    engine = _engine(engine, drive.shape[1], dynamics)
+    dynamics = Diagonal(*(jnp.asarray(a, jnp.complex64) for a in dynamics))
+    drive = drive.astype(jnp.complex64)
+    return _run(engine, dynamics, drive, initial_state, resets, evaluate_whole)
+
+
 def is_time_invariant(dynamics: Diagonal | Blocks) -> bool:
     """Say whether all steps share the transition."""
     return dynamics.transition.ndim == (3 if isinstance(dynamics, Blocks) else 1)

@@ -128,7 +128,7 @@ def _s5_entries(module) -> Iterator[Entry]:
         yield from _modes(f"{there}.seq", ssm, i)
         yield Entry(f"{there}.seq.D", (*ssm, "D"), i)
         for row, name in enumerate(["C"] if config.causal else ["C1", "C2"]):
-            yield Entry(f"{there}.seq.{name}", (*ssm, "C"), i, row)
+            yield Entry(f"{there}.seq.{name}", (*ssm, "C"), i, row=row)
 
 
 def _event_entries(module) -> Iterator[Entry]:
@@ -150,7 +150,7 @@ def _event_entries(module) -> Iterator[Entry]:
 
 def _modes(there, here, layer=None):
     for name in ("Lambda_re", "Lambda_im", "B"):
-        yield Entry(f"{there}.{name}", (*here, name), layer)
+        yield Entry(f"{there}.{name}", (*here, name), layer, transpose=False)
     yield Entry(f"{there}.log_step", (*here, "log_step"), layer, column=True)
 
 
@@ -163,7 +163,7 @@ def _norm(there, here, kind, layer=None):
 
 def _dense(there, here, layer=None):
     for name in ("kernel", "bias"):
-        yield Entry(f"{there}.{name}", (*here, name), layer)
+        yield Entry(f"{there}.{name}", (*here, name), layer, transpose=False)
 
 
 def _trees(params, batch_stats):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.neurons import EVALUATIONS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
@@ -25,7 +26,7 @@ from pspike_jax.nn.mixers import MIXERS
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
-from pspike_jax.nn.sites import SITES
+from pspike_jax.nn.sites import GRADED_SITES, PARALLEL_SITES, SITES
 
 NORMS = ("batch", "layer")
 DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
@@ -64,6 +65,9 @@ class PSpikeConfig(Config):
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
     l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
+    evaluation: str = option(
+        "auto", "neurons that reset: step by step, or exactly in parallel", choices=EVALUATIONS
+    )
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
     )
@@ -130,6 +134,7 @@ class PaperBlock(Block):
             drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
         before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
         spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
+        spiking = spiking and config.neuron not in GRADED_SITES
 
         def fire(name, drive):
             s, final[name], sites[name] = self._site(name)(drive, before.get(name), ctx)
@@ -185,8 +190,10 @@ class PSpikeSSM(SequenceModel):
         found = set(config.make_mixer(False, parent=None).supports)
         if not config.causal or config.documents == 2:
             found -= {"streaming", "resets", "dt"}
-        if config.neuron != "probabilistic":
+        if config.neuron not in PARALLEL_SITES:
             found -= {"resets", "dt", "sequence"}
+        if config.neuron == "prf":
+            found -= {"dt"}
         return frozenset(found | ({"pairs"} if config.pool != "none" else set()))
 
     @nn.nowrap

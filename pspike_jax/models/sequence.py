@@ -197,6 +197,9 @@ class SequenceModel(nn.Module):
     ):
         """Continue a stream by a chunk of any length; noise goes on where the last chunk ended.
 
+        Compile it, `jax.jit(functools.partial(model.apply, method="prefill"))`: outside of jit
+        every call traces the model anew, which takes most of a second.
+
         Args:
           state: from `initial_state` or an earlier call.
           inputs: (B, L) or (B, L, F), the next L steps.
@@ -224,6 +227,8 @@ class SequenceModel(nn.Module):
         dt: jax.Array | None = None,
     ):
         """Continue a stream by one step: as `prefill`, for inputs (B,) or (B, F), and dt (B,).
+
+        As every method it is meant to be compiled, see `prefill`.
 
         Without pooling the outputs are those of this step, (B, num_outputs).
         """

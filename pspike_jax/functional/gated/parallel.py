@@ -98,7 +98,8 @@ def _evaluate_part(problem: Problem, axis_name: str) -> tuple[jax.Array, jax.Arr
         earlier_logs, earlier_gain = from_earlier((since, gained), 2**k)
         since, gained = earlier_logs + since, decayed(since, earlier_gain) + gained
     before_logs, before_gain = from_earlier((since, gained), 1)
-    y, behind = evaluate(kind.form, inputs, shared, decayed(before_logs, start) + before_gain, resets)
+    before = decayed(before_logs, start) + before_gain
+    y, behind = evaluate(kind.form, inputs, shared, before, resets)
     is_last = jax.lax.axis_index(axis_name) == devices - 1
     final = jax.lax.psum(jnp.where(is_last, behind, 0), axis_name)
     return y.reshape(shapes[0]), final.reshape(shapes[1])

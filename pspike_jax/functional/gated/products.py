@@ -8,8 +8,8 @@ rows n of S decaying by a_t,n, or all by one number. Within a chunk that begins 
 
 Chunks are halved down to single steps. For i in the right half of a block and j in the left one,
 the decay from j to i is that from j to the middle times that from the middle to i, and the scores
-of the two halves are one product of scaled c and scaled b. Logarithms of decays are only ever added,
-never subtracted: no factor exceeds 1, and where decays are near 0 no digits cancel.
+of the two halves are one product of scaled c and scaled b. Logarithms of decays are only ever
+added, never subtracted: no factor exceeds 1, and where decays are near 0 no digits cancel.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,8 @@ def _run(inputs, shared, start, resets):
     # Chunks first, time before what is multiplied: (K, B, G, R or 1, T, ...).
     x = _to_chunks(inputs.x.astype(dtype), chunks)
     log_decay = _to_chunks(inputs.log_decay.astype(dtype), chunks)
-    b, c = (_to_chunks(array.astype(dtype)[:, :, :, None], chunks) for array in (inputs.b, inputs.c))
+    b = _to_chunks(inputs.b.astype(dtype)[:, :, :, None], chunks)
+    c = _to_chunks(inputs.c.astype(dtype)[:, :, :, None], chunks)
     same = before = after = keep = None
     if resets is not None:
         same, before, after, keep = _segments(resets, chunks)

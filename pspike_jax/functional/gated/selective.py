@@ -9,8 +9,8 @@ work of a step fills the machine, on CPUs, there is one lane, and no first run.
 
 States are (N, R, E): rows of a lane, an example and a group, and channels last, so that sums over N
 add whole rows. Two things keep long memories exact in float32. A decay acts as h + expm1(dt A) h:
-near 1, exp(dt A) would be wrong by the same bit at each step. And what is carried is how far a state
-has come from the one that entered its lane, so that small steps are not rounded to a large state.
+near 1, exp(dt A) would be wrong by the same bit at each step. And from step to step goes only what
+a lane adds; the state that entered it decays by exp of a sum, so that roundings do not pile up.
 """
 
 import functools
@@ -29,10 +29,10 @@ class Selective(NamedTuple):
     """What enters at each step; channels in G groups of E, each of which shares b and c.
 
     Attributes:
-      x: (B, L, G, E) or, in lanes, (T, R, E).
-      dt: as x, the factor of the rates.
-      b: (B, L, G, N) or, in lanes, (T, N, R).
-      c: as b.
+      x: (B, L, G, E).
+      dt: (B, L, G, E), the factor of the rates.
+      b: (B, L, G, N).
+      c: (B, L, G, N).
     """
 
     x: jax.Array
@@ -41,18 +41,28 @@ class Selective(NamedTuple):
     c: jax.Array
 
 
-class Cuts(NamedTuple):
-    """Where a state becomes zero, (T, R) bool each, or None where there are no resets.
+class Steps(NamedTuple):
+    """The same in lanes; masks tell where a state becomes zero, and are None without resets.
 
     Attributes:
-      at: before this step.
-      up_to: before this step or an earlier one of the lane.
-      after: before a later step of the lane.
+      x, dt: (T, R, E).
+      b, c: (T, N, R).
+      since: (T, R, E), dt summed from the lane's first step through this one.
+      after: (T, R, E), dt summed over the lane's later steps.
+      cut: (T, R), before this step.
+      cut_since: (T, R), before this step or an earlier one of the lane.
+      cut_after: (T, R), before a later step of the lane.
     """
 
-    at: jax.Array | None
-    up_to: jax.Array | None
-    after: jax.Array | None
+    x: jax.Array
+    dt: jax.Array
+    b: jax.Array
+    c: jax.Array
+    since: jax.Array
+    after: jax.Array
+    cut: jax.Array | None = None
+    cut_since: jax.Array | None = None
+    cut_after: jax.Array | None = None
 
 
 def _run(inputs, rates, start, resets):
@@ -84,54 +94,55 @@ def _per_platform(function, inputs, *arguments):
 
 
 def _run_lanes(lanes, inputs, rates, start, resets):
-    steps, cuts = _to_lanes(lanes, inputs, resets, start.dtype)
+    steps = _to_lanes(lanes, inputs, resets, start.dtype)
     wide = _by_row(rates, steps)
-    first = _entering(lanes, steps, cuts, wide, start)
+    first = _entering(lanes, steps, wide, start)
 
-    def step(change, inputs):
-        change, _, state = _advance(first, change, *inputs, wide)
-        return change, jnp.sum(state * inputs[0].c[..., None], axis=0)
+    def step(gain, own):
+        gain = _advance(gain, own, wide)
+        state = gain + _arrived(first, own.since, own.cut_since, wide)
+        return gain, jnp.sum(state * own.c[..., None], axis=0)
 
-    change, y = jax.lax.scan(step, jnp.zeros_like(first), (steps, cuts))
-    last = _passed(first, None if resets is None else cuts.up_to[-1]) + change
+    gain, y = jax.lax.scan(step, jnp.zeros_like(first), steps)
+    last = gain + _arrived(first, steps.since[-1], _at(steps.cut_since, -1), wide)
     return _from_rows(lanes, y, inputs.x.shape), _lane(lanes, last, start.shape, -1)
 
 
 def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
-    steps, cuts = _to_lanes(lanes, inputs, resets, start.dtype)
+    steps = _to_lanes(lanes, inputs, resets, start.dtype)
     y_bar = _to_rows(lanes, y_bar.astype(start.dtype))
     wide, alike = _by_row(rates, steps), rates.shape[1] == 1
-    first = _entering(lanes, steps, cuts, wide, start)
-    behind = _leaving(lanes, steps, cuts, wide, y_bar, adjoint)
+    first = _entering(lanes, steps, wide, start)
+    behind = _leaving(lanes, steps, wide, y_bar, adjoint)
 
-    def again(change, inputs):
-        *inputs, y_bar = inputs
-        change, before, state = _advance(first, change, *inputs, wide)
-        return change, (before, jnp.sum(state * y_bar[None], axis=-1))
+    def again(carry, inputs):
+        (gain, state), (own, y_bar) = carry, inputs
+        before = _passed(state, own.cut)
+        gain = _advance(gain, own, wide)
+        state = gain + _arrived(first, own.since, own.cut_since, wide)
+        return (gain, state), (before, jnp.sum(state * y_bar[None], axis=-1))
 
     def back(carry, inputs):
-        change, rates_bar = carry
-        own, cut, y_bar, before = inputs
-        change, adjoint, decayed = _retreat(behind, change, own, cut, y_bar, wide)
-        log_bar = decayed * before
+        gain, rates_bar = carry
+        own, y_bar, before = inputs
+        gain, seen = _retreat(gain, own, y_bar, wide)
+        adjoint = seen + _arrived(behind, own.after, own.cut_after, wide)
+        log_bar = _decayed(adjoint, own, wide) * before
         gained = log_bar * own.dt[None]
         rates_bar += jnp.sum(gained, axis=1, keepdims=True) if alike else gained
         x_bar = jnp.sum(adjoint * own.b[..., None], axis=0)
         dt_bar = jnp.sum(log_bar * wide, axis=0)
         b_bar = jnp.sum(adjoint * own.x[None], axis=-1)
-        return (change, rates_bar), (x_bar, dt_bar, b_bar)
+        return (gain, rates_bar), (x_bar, dt_bar, b_bar)
 
     none = jnp.zeros_like(first)
-    _, (before, c_bar) = jax.lax.scan(again, none, (steps, cuts, y_bar))
+    _, (before, c_bar) = jax.lax.scan(again, (none, first), (steps, y_bar))
     carry = (none, none[:, :1] if alike else none)
-    (change, rates_bar), bars = jax.lax.scan(
-        back, carry, (steps, cuts, y_bar, before), reverse=True
-    )
-    adjoint = _passed(behind, None if resets is None else cuts.up_to[-1]) + change
-    bars = Selective(*bars, c_bar)
+    (gain, rates_bar), bars = jax.lax.scan(back, carry, (steps, y_bar, before), reverse=True)
+    adjoint = gain + _arrived(behind, steps.since[-1], _at(steps.cut_since, -1), wide)
     bars = Selective(
         *(_from_rows(lanes, bar, inputs.x.shape) for bar in bars[:2]),
-        *(_from_rows(lanes, jnp.moveaxis(bar, 1, 2), inputs.b.shape) for bar in bars[2:]),
+        *(_from_rows(lanes, bar.swapaxes(1, 2), inputs.b.shape) for bar in (bars[2], c_bar)),
     )
     bars = jax.tree.map(lambda bar, own: bar.astype(own.dtype), bars, inputs)
     if not alike:
@@ -139,59 +150,64 @@ def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
     return bars, rates_bar.reshape(rates.shape), _lane(lanes, adjoint, start.shape, 0)
 
 
-def _advance(first, change, own, cuts, rates):
-    """Return the change behind a step since `first`, and the states before and behind the step."""
-    first, change = _passed(first, cuts.up_to), _passed(change, cuts.at)
-    before = first + change
-    change = change + (jnp.expm1(own.dt[None] * rates) * before + own.b[..., None] * own.x[None])
-    return change, before, first + change
+def _advance(gain, own, rates):
+    """Return a state one step later."""
+    return _decayed(_passed(gain, own.cut), own, rates) + own.b[..., None] * own.x[None]
 
 
-def _retreat(last, change, own, cuts, y_bar, rates):
-    """Return the change of the adjoint before a step, the adjoint behind it, and that decayed."""
-    last = _passed(last, cuts.after)
-    change = change + own.c[..., None] * y_bar[None]
-    adjoint = last + change
-    change = change + jnp.expm1(own.dt[None] * rates) * adjoint
-    return _passed(change, cuts.at), adjoint, last + change
+def _retreat(gain, own, y_bar, rates):
+    """Return the cotangents of the states before and behind a step, from that of a later one."""
+    seen = gain + own.c[..., None] * y_bar[None]
+    return _passed(_decayed(seen, own, rates), own.cut), seen
+
+
+def _decayed(state, own, rates):
+    return state + jnp.expm1(own.dt[None] * rates) * state
+
+
+def _arrived(state, dt, cut, rates):
+    """Return what is left of a state after time dt."""
+    return jnp.exp(dt[None] * rates) * _passed(state, cut)
 
 
 def _passed(state, cut):
     return state if cut is None else jnp.where(cut[None, :, None], 0, state)
 
 
-def _entering(lanes, steps, cuts, rates, start):
+def _at(array, step):
+    return None if array is None else array[step]
+
+
+def _entering(lanes, steps, rates, start):
     """Return the state before each lane, (N, R, E)."""
     if lanes == 1:
         return start.reshape(start.shape[0], -1, start.shape[-1])
-    none = _none(lanes, start)
 
-    def step(change, inputs):
-        return _advance(none, change, *inputs, rates)[0], None
+    def step(gain, own):
+        return _advance(gain, own, rates), None
 
-    gains = jax.lax.scan(step, none, (steps, cuts))[0]
-    return _between(lanes, steps, cuts, rates, gains, start, reverse=False)
+    gains = jax.lax.scan(step, _none(lanes, start), steps)[0]
+    return _between(lanes, steps, rates, gains, start, reverse=False)
 
 
-def _leaving(lanes, steps, cuts, rates, y_bar, adjoint):
+def _leaving(lanes, steps, rates, y_bar, adjoint):
     """Return the cotangent of the state behind each lane, (N, R, E)."""
     if lanes == 1:
         return adjoint.reshape(adjoint.shape[0], -1, adjoint.shape[-1])
-    none = _none(lanes, adjoint)
 
-    def back(change, inputs):
-        return _retreat(none, change, *inputs, rates)[0], None
+    def back(gain, inputs):
+        return _retreat(gain, *inputs, rates)[0], None
 
-    gains = jax.lax.scan(back, none, (steps, cuts, y_bar), reverse=True)[0]
-    return _between(lanes, steps, cuts, rates, gains, adjoint, reverse=True)
+    gains = jax.lax.scan(back, _none(lanes, adjoint), (steps, y_bar), reverse=True)[0]
+    return _between(lanes, steps, rates, gains, adjoint, reverse=True)
 
 
-def _between(lanes, steps, cuts, rates, gains, first, reverse):
+def _between(lanes, steps, rates, gains, first, reverse):
     """Pass a state from lane to lane; return the one that each lane meets."""
     shape = (gains.shape[0], lanes, -1, gains.shape[-1])
     by_lane = lambda array: jnp.moveaxis(array.reshape(shape), 1, 0)
-    decays = by_lane(jnp.expm1(jnp.sum(steps.dt, axis=0)[None] * rates))
-    cut = None if cuts.at is None else cuts.up_to[-1].reshape(lanes, -1)
+    decays = by_lane(jnp.expm1(steps.since[-1][None] * rates))
+    cut = None if steps.cut is None else steps.cut_since[-1].reshape(lanes, -1)
 
     def step(state, lane):
         gain, decay, cut = lane
@@ -226,13 +242,15 @@ def _by_row(rates, steps):
 
 def _to_lanes(lanes, inputs, resets, dtype):
     x, dt, b, c = (_to_rows(lanes, array.astype(dtype)) for array in inputs)
-    steps = Selective(x, dt, b.swapaxes(1, 2), c.swapaxes(1, 2))
+    since = jnp.cumsum(dt, axis=0)
+    after = jnp.concatenate([jnp.cumsum(dt[:0:-1], axis=0)[::-1], jnp.zeros_like(dt[:1])])
+    steps = Steps(x, dt, b.swapaxes(1, 2), c.swapaxes(1, 2), since, after)
     if resets is None:
-        return steps, Cuts(None, None, None)
-    at = jnp.broadcast_to(resets[:, :, None, None], (*inputs.x.shape[:3], 1))
-    at = _to_rows(lanes, at)[..., 0]
-    count = jnp.cumsum(at, axis=0, dtype=jnp.int32)
-    return steps, Cuts(at, count > 0, count < count[-1:])
+        return steps
+    cut = jnp.broadcast_to(resets[:, :, None, None], (*inputs.x.shape[:3], 1))
+    cut = _to_rows(lanes, cut)[..., 0]
+    count = jnp.cumsum(cut, axis=0, dtype=jnp.int32)
+    return steps._replace(cut=cut, cut_since=count > 0, cut_after=count < count[-1:])
 
 
 def _to_rows(lanes, array):

@@ -2,19 +2,26 @@
 
 A mixer maps (u (B, L, H), state, ctx) to (y (B, L, H) float32, state), and has `zero_state`,
 `macs_per_step`, `fan_out`, the real numbers that one spike adds to, and `supports`, what it can do
-beside whole sequences, named as `SequenceModel.supports` does. `MIXERS` builds each kind from a model's configuration, so that any block can have
-any of them; a builder takes the configuration, whether the mixer looks both ways, adds a skip D u,
-and reads spikes, and what every module takes.
+beside whole sequences, named as `SequenceModel.supports` does. `MIXERS` builds each kind from a
+model's configuration, so that any block can have any of them; a builder takes the configuration,
+whether the mixer looks both ways, adds a skip D u, and reads spikes, and what every module takes.
 """
 
 from pspike_jax.nn.mixers.diagonal import DiagonalSSM
 from pspike_jax.nn.mixers.dplr import DPLRSSM
+from pspike_jax.nn.mixers.exponential_sums import ExponentialSumSSM
 from pspike_jax.nn.mixers.oscillator import OscillatorSSM
 from pspike_jax.nn.mixers.s5 import S5SSM
 
 
 def _diagonal(config, **how) -> DiagonalSSM:
     return DiagonalSSM(
+        initializer=config.initializer, train_B=True, **_common(config), **how
+    )
+
+
+def _exponential_sums(config, **how) -> ExponentialSumSSM:
+    return ExponentialSumSSM(
         initializer=config.initializer, train_B=True, **_common(config), **how
     )
 
@@ -51,7 +58,15 @@ def _common(config):
     }
 
 
-# The last two are one state for all features: d_state oscillators, damped, or d_state / 2 modes.
-MIXERS = {"diagonal": _diagonal, "dplr": _dplr, "oscillator": _oscillator, "s5": _s5}
+# The last two are one state for all features: d_state damped oscillators, or d_state / 2 modes.
+MIXERS = {
+    "diagonal": _diagonal,
+    "dplr": _dplr,
+    "exponential_sums": _exponential_sums,
+    "oscillator": _oscillator,
+    "s5": _s5,
+}
 
-__all__ = ["MIXERS", "DPLRSSM", "DiagonalSSM", "OscillatorSSM", "S5SSM"]
+__all__ = [
+    "MIXERS", "DPLRSSM", "DiagonalSSM", "ExponentialSumSSM", "OscillatorSSM", "S5SSM",
+]

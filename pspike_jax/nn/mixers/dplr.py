@@ -18,11 +18,10 @@ from pspike_jax.nn.mixers.diagonal import (
     as_pairs,
     complex_normal,
     from_pairs,
-    of_spikes,
     skip_parameter,
     state_macs,
-    turned,
 )
+from pspike_jax.nn.mixers.placed import of_spikes, turned
 from pspike_jax.nn.placement import over_time, time_parts
 from pspike_jax.nn.roles import Role, role
 
