@@ -9,9 +9,9 @@ oscillations. With --config.model.name=dlinoss --config.model.preset=dlinoss and
 runs with damping; the D-LinOSS paper's own choice for each set is not published.
 
 Stored results of the authors, test accuracy over five seeds (mean, population deviation):
-EigenWorms .950 (.044), EthanolConcentration .299 (.006), Heartbeat .758 (.037), MotorImagery .600 (.075),
-SelfRegulationSCP1 .878 (.026), SelfRegulationSCP2 .590 (.081). None is repeated here: the files are
-not. Their rows are drawn by another generator, so that single seeds do not compare.
+EigenWorms .950 (.044), EthanolConcentration .299 (.006), Heartbeat .758 (.037), MotorImagery .600
+(.075), SelfRegulationSCP1 .878 (.026), SelfRegulationSCP2 .590 (.081). None is repeated here: the
+files are not. Their rows are drawn by another generator, so that single seeds do not compare.
 """
 
 from ml_collections import config_dict

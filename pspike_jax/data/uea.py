@@ -142,7 +142,7 @@ _HEADER = re.compile(r"@(relation|attribute|end)\b", re.IGNORECASE)
 
 
 def read_arff(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
-    """Read an .arff file of the archive: channels in a relational attribute, or numbers, and a class.
+    """Read an .arff file of the archive: numbers, or channels in a relation, and a class.
 
     Args:
       path: its lines are comments "%...", declarations "@...", and behind "@data" one example each:
