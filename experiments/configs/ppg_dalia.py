@@ -3,9 +3,9 @@
   python -m experiments.main --config=experiments/configs/ppg_dalia.py --workdir=runs/ppg_dalia
 
 The user's arrays lie in data/raw/ppg_dalia/ppg_dalia.npz, see `pspike_jax.data.load_ppg_dalia`. The
-settings are those of LinOSS; its authors' stored results have a mean squared error of .0642, of five
-seeds with a population deviation of .0023. Not repeated here: the files are not. `smoke` runs every
-part in seconds, on generated oscillations.
+settings are those of LinOSS; its authors' stored results have a mean squared error of .0642, of
+five seeds with a population deviation of .0023. Not repeated here: the files are not. `smoke` runs
+every part in seconds, on generated oscillations.
 """
 
 from ml_collections import config_dict

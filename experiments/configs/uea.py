@@ -2,16 +2,16 @@
 
   python -m experiments.main --config=experiments/configs/uea.py:heartbeat --workdir=runs/heartbeat
 
-The user's files, for example Heartbeat_TRAIN.ts and Heartbeat_TEST.ts, lie in data/raw/uea. A variant
-names a set: eigenworms (the default), ethanol_concentration, heartbeat, motor_imagery,
+The user's files, for example Heartbeat_TRAIN.ts and Heartbeat_TEST.ts, lie in data/raw/uea. A
+variant names a set: eigenworms (the default), ethanol_concentration, heartbeat, motor_imagery,
 self_regulation_scp1, self_regulation_scp2. `smoke` runs every part in seconds, on generated
 oscillations. With --config.model.name=dlinoss --config.model.preset=dlinoss and its fields the same
 runs with damping; the D-LinOSS paper's own choice for each set is not published.
 
-Stored results of the authors, test accuracy over five seeds (mean, population deviation): EigenWorms
-.950 (.044), EthanolConcentration .299 (.006), Heartbeat .758 (.037), MotorImagery .600 (.075),
-SelfRegulationSCP1 .878 (.026), SelfRegulationSCP2 .590 (.081). None is repeated here: the files are
-not. Their rows are drawn by another generator, so that single seeds do not compare.
+Stored results of the authors, test accuracy over five seeds (mean, population deviation):
+EigenWorms .950 (.044), EthanolConcentration .299 (.006), Heartbeat .758 (.037), MotorImagery .600
+(.075), SelfRegulationSCP1 .878 (.026), SelfRegulationSCP2 .590 (.081). None is repeated here: the
+files are not. Their rows are drawn by another generator, so that single seeds do not compare.
 """
 
 from ml_collections import config_dict

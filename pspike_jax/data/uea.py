@@ -1,8 +1,8 @@
 """Multivariate series of the UEA archive (Bagnall et al. 2018), in its `.ts` and `.arff` files.
 
 LinOSS reports six sets of it. Its authors do not keep the archive's split: they put both files
-together and draw 70, 15 and 15 % at random, with seeds 2345, 3456, 4567, 5678 and 6789. Their choice
-of rows is not repeated here, its shares are. Nothing is downloaded.
+together and draw 70, 15 and 15 % at random, with seeds 2345, 3456, 4567, 5678 and 6789. Their
+choice of rows is not repeated here, its shares are. Nothing is downloaded.
 """
 
 import os
@@ -142,7 +142,7 @@ _HEADER = re.compile(r"@(relation|attribute|end)\b", re.IGNORECASE)
 
 
 def read_arff(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
-    """Read an .arff file of the archive: a relational attribute of channels, or numbers, and a class.
+    """Read an .arff file of the archive: numbers, or channels in a relation, and a class.
 
     Args:
       path: its lines are comments "%...", declarations "@...", and behind "@data" one example each:

@@ -125,7 +125,7 @@ def norm(
 
 def _view(array: np.ndarray, entry: Entry) -> np.ndarray:
     for index in (entry.layer, entry.row):
-        array = array if index is None else array[index]
+        array = array if index is None else array[index, ...]  # a view, of a number, too
     array = array if entry.part is None else array[..., entry.part]
     turned = entry.path[-1].endswith("kernel") if entry.transpose is None else entry.transpose
     array = array.T if turned else array

@@ -1,7 +1,7 @@
 """Event-SSM (Schoene et al. 2024, 2404.18508): events as tokens, with the time between them.
 
-embedding -> stages of blocks (norm -> modes -> gate -> + x), the first of each stage joining windows
-of events -> pool over events or over time -> linear. `dt` is the time since the event before.
+embedding -> stages of blocks (norm -> modes -> gate -> + x), of which the first joins windows of
+events -> pool over events or over time -> linear. `dt` is the time since the event before.
 """
 
 import dataclasses

@@ -122,8 +122,8 @@ def gated(kind: str, y: jax.Array, drop: nn.Dropout) -> jax.Array:
     """Return y behind one of the gates; makes linear maps "gate" and "value" of the caller.
 
     Args:
-      kind: one of `GATES`. With g = GELU(y): g * sigmoid(W g); y * sigmoid(W g); V g * sigmoid(W g);
-        or g.
+      kind: one of `GATES`. With g = GELU(y): g * sigmoid(W g); y * sigmoid(W g);
+        V g * sigmoid(W g); or g.
       y: (B, L, H).
       drop: acts on g.
     """

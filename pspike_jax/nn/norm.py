@@ -111,7 +111,9 @@ class BatchAffine(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         counted = self.statistics != "batch"
-        count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32) if counted else None
+        count = None
+        if counted:
+            count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32)
         if train:
             *found, size = _moments(x.astype(jnp.float32), mask)
             kept = list(found)
