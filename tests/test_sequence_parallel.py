@@ -15,7 +15,7 @@ from tiny import one_device, tiny_settings
 import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
-from pspike_jax.nn import DiagonalSSM, DPLRSSM
+from pspike_jax.nn import S5SSM, DiagonalSSM, DPLRSSM, OscillatorSSM
 from pspike_jax.training import OptimizerSettings, create_state, evaluate, fit, make_mesh
 from pspike_jax.training.creation import abstract_batch, state_shapes
 from pspike_jax.training.sharding import shard_batch
@@ -133,12 +133,14 @@ LAYERS = {
         features=4, d_state=4, shared=True, two_sided=True, skip=True, dt_min=0.01, dt_max=0.1,
         length=96, engine="fft",
     ),
+    "oscillator": OscillatorSSM(features=4, oscillators=3, ring=(0.9, 0.99, 0.3, 2.5)),
+    "s5": S5SSM(features=4, modes=3, dt_min=0.01, dt_max=0.1, two_sided=True),
 }
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
-    layer, reverse = LAYERS[name], name == "diagonal"
+    layer, reverse = LAYERS[name], name in ("diagonal", "oscillator")
     u = jnp.float32(rng.normal(size=(4, 80, 4)))
     variables = nn.meta.unbox(jax.jit(layer.init)(jax.random.key(0), u))
     mesh = mesh_of(data=2, model=2, sequence=2)
@@ -160,8 +162,9 @@ def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
     tolerance = 1e-4 if name == "dplr" else 1e-5
     assert_close(y, expected_y, "y")
     assert_close(found_u, expected_u, "u", tolerance)
-    for path, leaf in expected["params"].items():
-        assert_close(found["params"][path], leaf, path, tolerance)
+    leaves = jax.tree.leaves_with_path(expected["params"])
+    for (path, leaf), other in zip(leaves, jax.tree.leaves(found["params"]), strict=True):
+        assert_close(other, leaf, jax.tree_util.keystr(path), tolerance)
 
 
 SETTINGS = tiny_settings(optimizer=OptimizerSettings(learning_rate=0.01))

@@ -103,7 +103,8 @@ def bounded(stored: Oscillators, scheme: Scheme | str) -> Oscillators:
 def _refuse_overdamping(damping):
     if isinstance(damping, jax.core.Tracer):
         return
-    over = np.flatnonzero(np.asarray(damping) < -1)
+    damping = np.ravel(damping)
+    over = np.flatnonzero(damping < -1)
     if over.size:
         raise ValueError(
             f"damped_imex2 has no stable stiffness where step * G is above 1: oscillator "
