@@ -80,7 +80,9 @@ def main(_):
     batch, length, *widths = sizes
     programs = {}
     contenders = {
-        "chunked": (chunked, length), "plain": (plain, length), "chunked long": (chunked, 4 * length)
+        "chunked": (chunked, length),
+        "plain": (plain, length),
+        "chunked long": (chunked, 4 * length),
     }
     for name, (function, steps) in contenders.items():
         arguments = problem(batch, steps, *widths)

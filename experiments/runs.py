@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pspike_jax.command.files import import_config, read_json
+from pspike_jax.command.files import make_config, read_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Where the data are is no part of a run: records name the folders that the documents use.
@@ -123,7 +123,7 @@ def read_config(config_file: str) -> dict[str, Any]:
       {"section.key": value}, with the folders of data as the documents name them.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None).to_dict()
+    config = make_config(path, variant).to_dict()
     config = json.loads(json.dumps(config))  # as a run writes it down
     task = config["task"]
     task |= {key: place for key, place in PLACES.items() if key in task}

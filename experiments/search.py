@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from pspike_jax.command.experiment import build
 from experiments.record import RESULTS, hardware
-from experiments.runs import import_config
+from pspike_jax.command.files import import_config
 from experiments.sweep import collect
 from pspike_jax.training import fit
 from pspike_jax.training.files import atomic_write

@@ -306,3 +306,8 @@ def test_unboxed_parameters_are_those_of_the_boxes():
     case = build("pspikessm")
     shapes = jax.tree.map(jnp.shape, nn.meta.unbox(case.boxed["params"]))
     assert shapes == jax.tree.map(jnp.shape, case.variables["params"])
+
+
+def test_flax_tabulates_a_model_with_its_operations():
+    table = build("s4d").model.tabulate({"params": KEY}, build("s4d").inputs, compute_flops=True)
+    assert "flops" in table and "S4DBlock" in table

@@ -64,7 +64,7 @@ def test_recorded_spikes_are_found_exactly(kind, most_rounds, open_rows, golden)
     np.testing.assert_array_equal(found.spikes, expected)
     last = take("last_membrane")[list(KINDS).index(kind)]
     # What meets the threshold; float32 sums of 1,024 steps at a leak of 0.99.
-    got = neuron.drive(coefficients, found.state.membrane) + 1
+    got = neuron.drive(tuple(c[None] for c in coefficients), found.state.membrane) + 1
     np.testing.assert_allclose(got, last, rtol=1e-5, atol=2e-5)
     assert found.ties == 0
     assert found.open_share * 24 <= open_rows
@@ -97,7 +97,7 @@ def test_regular_currents_and_slow_leaks_are_exact_too(kind, rng):
 
 
 def test_first_passages_find_a_hard_reset_without_a_round(rng):
-    """Leaks from one that forgets within a step to one that hardly forgets; length no power of 2."""
+    """Leaks that forget within a step, and hardly at all; a length that is no power of 2."""
     taus = np.asarray([1e-6, 0.125, 0.7, 0.97, 0.999])
     currents = np.float32(rng.normal(size=(3, 300, 5)) + 0.3)
     neuron = neurons.HardResetLIF(trained_leak=True)
@@ -142,7 +142,7 @@ def trained(kind, features, rng):
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("kind", [*KINDS, "lif"])
 def test_gradients_equal_the_scans(kind, detach_reset, rng, key):
-    """Of parameters, currents, and a drawn initial state; every output takes part in the loss."""
+    """Of parameters, currents, and a drawn initial state; all outputs take part in the loss."""
     neuron, params = trained(kind, 4, rng)
     currents = jnp.asarray(1.5 * rng.normal(size=(2, 16, 4)), jnp.float32)
     state = neurons.initial_state(neuron, 2, 4)
@@ -186,9 +186,10 @@ def test_a_cut_leak_leaves_each_step_to_itself(rng):
         membrane.append(u)
     expected = np.maximum(0, 1 - np.abs(np.stack(membrane, 1) - 1))
     for evaluation in ("scan", "parallel"):
-        total = lambda c: jnp.sum(neurons.evaluate(
-            neuron, neuron.coefficients({}), c, state, firing=firing, evaluation=evaluation
-        ).spikes)
+        options = {"firing": firing, "evaluation": evaluation}
+        total = lambda c, options=options: jnp.sum(
+            neurons.evaluate(neuron, neuron.coefficients({}), c, state, **options).spikes
+        )
         np.testing.assert_allclose(jax.jit(jax.grad(total))(currents), expected, rtol=1e-5, atol=1e-6)
 
 

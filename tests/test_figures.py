@@ -117,7 +117,9 @@ def made_up():
         site: {"spike_array": spikes, "probability_array": spikes / 2}
         for site in ("input", "output", "output_reverse")
     }
-    return Findings(3, {}, None, captured, np.array([4, 2, 4]))
+    nothing = np.zeros(0)
+    lengths = np.array([4, 2, 4])
+    return Findings(3, {}, None, captured, lengths, nothing, nothing, lengths)
 
 
 @pytest.mark.parametrize("fields, title", [

@@ -118,7 +118,7 @@ def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(finished)
     assert list((finished / "profile").rglob("*.xplane.pb"))
     assert list((finished.parent / "cache").iterdir())
     described = json.loads((finished / "config.json").read_text())
-    assert described["model"]["precision"] == "bfloat16"
+    assert described["model"]["config"]["precision"] == "bfloat16"
     lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
     assert all(line["time/compute"] > 0 and line["time/save"] >= 0 for line in lines)
 

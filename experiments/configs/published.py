@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from pspike_jax import describe_model
 from pspike_jax.models.silif import NEURONS
 
 Section = Mapping[str, Any]
@@ -28,7 +29,10 @@ def complete(
 ) -> config_dict.ConfigDict:
     """Return a config with every key set; what is given goes before what is shared."""
     # How a model is computed, not which one it is; reset-based neurons have one way.
-    computed = {} if model["name"] in NEURONS else {"engine": "auto", "precision": "float32"}
+    computed = {"engine": "auto", "precision": "float32"}
+    known = {field.name for field in describe_model(model["name"]).fields}
+    known = set() if model["name"] in NEURONS else known
+    computed = {name: value for name, value in computed.items() if name in known}
     return config_dict.create(
         task=dict(task),
         model={**computed, **model},

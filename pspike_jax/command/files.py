@@ -56,3 +56,17 @@ def import_config(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def make_config(path: str, variant: str) -> Any:
+    """Call the `get_config` of a config file.
+
+    Args:
+      path: of the file.
+      variant: what stands behind the file's name and a colon; "" for nothing.
+
+    Returns:
+      The config; a file of one's own need not have variants.
+    """
+    get_config = import_config(path).get_config
+    return get_config(variant) if variant else get_config()

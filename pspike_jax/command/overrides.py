@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pspike_jax.command.experiment import check_keys
-from pspike_jax.command.files import import_config
+from pspike_jax.command.files import make_config
 
 PREFIX = "--config."
 _WORDS = {"true": True, "false": False, "none": None}
@@ -31,7 +31,7 @@ def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
       ValueError: no such variant, or a change cannot be read.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None)
+    config = make_config(path, variant)
     plain = config.to_dict() if hasattr(config, "to_dict") else {
         section: dict(fields) for section, fields in config.items()
     }

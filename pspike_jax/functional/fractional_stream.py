@@ -116,6 +116,35 @@ def stream_memory(
     return StreamMemory(recent.gain, recent.weights, rates, amplitudes, recent.of_rates)
 
 
+def multi_term_stream(
+    orders: jax.Array,
+    coefficients: jax.Array,
+    h: float = 1.0,
+    *,
+    exact: int = 8,
+    horizon: int = 2**20,
+) -> StreamMemory:
+    """Give the memory of sum_i a_i D^(alpha_i) v = f for a stream, by Gruenwald-Letnikov.
+
+    The exponentials do not depend on the order: those of the terms add up.
+
+    Args:
+      orders: (n,), each in (0, 1].
+      coefficients: (n,), a_i.
+      h, exact, horizon: as in `stream_memory`.
+
+    Returns:
+      The memory; all neurons share it.
+    """
+    alpha, a = (jnp.asarray(v, jnp.float32) for v in (orders, coefficients))
+    terms = stream_memory(FractionalRule.GL, alpha, h, exact=exact, horizon=horizon)
+    scaled = a / terms.gain
+    share = (scaled / jnp.sum(scaled))[None]
+    mixed = lambda parts: jnp.sum(share * parts, axis=1, keepdims=True)
+    gain = 1 / jnp.sum(scaled, keepdims=True)
+    return StreamMemory(gain, mixed(terms.weights), terms.rates, mixed(terms.amplitudes), False)
+
+
 def short_stream_memory(memory: Memory) -> StreamMemory:
     """Give a stream the exact memory of the last K values or rates, K = memory's own."""
     nothing = jnp.zeros((0, memory.weights.shape[1]), jnp.float32)

@@ -102,6 +102,24 @@ def s4d_lin(N: int) -> np.ndarray:
     return -0.5 + 1j * np.pi * np.arange(N // 2)
 
 
+def s4d_lin_below(N: int) -> np.ndarray:
+    """Give S4D-Lin below the real axis, the first mode 1e-4 away from it.
+
+    So the S4 programs start the kernel that trains B, where SpikingSSM uses it.
+
+    Args:
+      N: real state size, even.
+
+    Returns:
+      (N/2,) complex128, imaginary part negative, descending.
+
+    Raises:
+      ValueError: N is odd or below 2.
+    """
+    poles = s4d_lin(N)
+    return poles.real - 1j * np.maximum(poles.imag, 1e-4)
+
+
 def s4d_inv(N: int) -> np.ndarray:
     """Give S4D-Inv, -1/2 + i (N / pi) (N / (2n + 1) - 1) for n = 0 .. N/2 - 1 (2206.11893).
 

@@ -26,7 +26,9 @@ from pspike_jax.functional.chunked import Kind, chunk_length, chunk_responses, r
 from pspike_jax.functional.diagonal_chunked import chunked_ssm
 from pspike_jax.functional.dplr_chunked import RealSystem, chunked_dplr
 from pspike_jax.functional.cpu import by_features
+from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.linear_ssm import check_ssm
+from pspike_jax.functional.multi_input import Blocks, Diagonal, multi_input_ssm
 
 
 def sequence_parallel_ssm(
@@ -97,6 +99,46 @@ def sequence_parallel_dplr(
     """
     evaluate = functools.partial(_evaluate_part, axis_name, reverse)
     return chunked_dplr(u, system, initial_state, evaluate)
+
+
+def sequence_parallel_multi_input(
+    u: jax.Array,
+    dynamics: Diagonal | Blocks,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None = None,
+    *,
+    axis_name: str,
+    initial_state: jax.Array | None = None,
+    reverse: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Run a state space that all features share over steps that are split over a mesh axis.
+
+    Args:
+      u: (B, l, H) real, this device's part of the steps; the same l on each.
+      dynamics: the same at each step.
+      B, C, D: as in `multi_input_ssm`, the same on each device of the axis.
+      axis_name: as in `sequence_parallel_ssm`.
+      initial_state: before the whole sequence, as in `multi_input_ssm`.
+      reverse: as in `sequence_parallel_ssm`.
+
+    Returns:
+      y: (B, l, H) float32, this device's part.
+      final_state: after the whole sequence, on each device.
+    """
+    evaluate = tuple(
+        functools.partial(_evaluate_part, axis_name, way) for way in (reverse, not reverse)
+    )
+    return multi_input_ssm(
+        u,
+        dynamics,
+        B,
+        C,
+        D,
+        initial_state=initial_state,
+        engine=Engine.CHUNKED,
+        evaluate=evaluate,
+    )
 
 
 def _evaluate_part(

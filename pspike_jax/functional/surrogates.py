@@ -6,6 +6,7 @@ spike the threshold is the uniform that it is compared with; for a neuron it is 
 threshold.
 """
 
+import dataclasses
 from typing import Callable
 
 import jax
@@ -55,6 +56,41 @@ def sigmoid(drive: jax.Array, threshold: jax.Array | float = 0.0, slope: float =
     return slope * jax.nn.sigmoid(v) * jax.nn.sigmoid(-v)
 
 
+def window(drive: jax.Array, threshold: jax.Array | float = 0.0) -> jax.Array:
+    """Return 1 where |v| < 1, ends excluded, else 0 (PMSN)."""
+    return (jnp.abs(drive - threshold) < 1).astype(drive.dtype)
+
+
+def multi_gaussian(drive: jax.Array, threshold: jax.Array | float = 0.0) -> jax.Array:
+    """Return 1.15 g(v; 0, 1/2) - 0.15 g(v; 1/2, 3) - 0.15 g(v; -1/2, 3) (Yin et al. 2021).
+
+    g(v; m, w) = exp(-((v - m) / w)^2 / 2) is not normalised (S5-RF).
+    """
+    v = drive - threshold
+    bell = lambda middle, width: jnp.exp(-0.5 * jnp.square((v - middle) / width))
+    return 1.15 * bell(0.0, 0.5) - 0.15 * bell(0.5, 3.0) - 0.15 * bell(-0.5, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rectangle:
+    """The surrogate 1 where |v| < width / 2, else 0; equal widths are equal functions."""
+
+    width: float = 1.0
+
+    def __call__(self, drive: jax.Array, threshold: jax.Array | float = 0.0) -> jax.Array:
+        return (jnp.abs(drive - threshold) < self.width / 2).astype(drive.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Triangle:
+    """The surrogate max(0, width - |v|) / width^2, whose integral is 1 for any width."""
+
+    width: float = 1.0
+
+    def __call__(self, drive: jax.Array, threshold: jax.Array | float = 0.0) -> jax.Array:
+        return jnp.maximum(0, self.width - jnp.abs(drive - threshold)) / self.width**2
+
+
 def no_gradient(drive: jax.Array, threshold: jax.Array | float = 0.0) -> jax.Array:
     """Return 0: spikes are constants of the backward pass."""
     return jnp.zeros_like(drive - threshold)
@@ -67,8 +103,10 @@ SURROGATES: dict[str, Surrogate] = {
     "triangular": triangular,
     "superspike": superspike,
     "sigmoid": sigmoid,
+    "window": window,
+    "multi_gaussian": multi_gaussian,
     "none": no_gradient,
 }
 
 # Surrogates whose values are 0 and 1 alone: one bit an element is all that they leave behind.
-INDICATORS = frozenset({clamp_straight_through, boxcar, no_gradient})
+INDICATORS = frozenset({clamp_straight_through, boxcar, window, no_gradient})

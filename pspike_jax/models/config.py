@@ -48,12 +48,27 @@ def option(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """The fields that every model has; a family's configuration adds its own.
+class Fields:
+    """Fields declared by `option`, checked when they are given.
 
     Numbers of NumPy and lists are taken for those of Python and tuples, so that equal
     configurations are equal and hashable.
     """
+
+    def __post_init__(self):
+        kinds = field_types(type(self))
+        for field in dataclasses.fields(self):
+            value = checked(field, kinds[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError where fields do not fit together."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Fields):
+    """The fields that every sequence model has; a family's configuration adds its own."""
 
     num_outputs: int = option(10, "numbers of an output: classes, targets or channels")
     vocab_size: int | None = option(None, "number of tokens; None for real inputs")
@@ -73,13 +88,6 @@ class Config:
         "what the backward pass computes again: nothing, or blocks",
         choices=("none", "block"),
     )
-
-    def __post_init__(self):
-        kinds = field_types(type(self))
-        for field in dataclasses.fields(self):
-            value = checked(field, kinds[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-        self.check()
 
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""

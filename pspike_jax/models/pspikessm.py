@@ -8,12 +8,14 @@ by leaky integrate-and-fire neurons.
 
 import dataclasses
 import functools
+from collections import Counter
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.neurons import EVALUATIONS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
@@ -21,11 +23,11 @@ from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS
 from pspike_jax.nn.fields import check_choice, check_state_size, check_step_sizes
-from pspike_jax.nn.mixers import MIXERS
+from pspike_jax.nn.mixers import MIXERS, ONE_SIDED, macs_of
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
-from pspike_jax.nn.sites import SITES
+from pspike_jax.nn.sites import GRADED_SITES, PARALLEL_SITES, SITES
 
 NORMS = ("batch", "layer")
 DPLR_ENGINES = (Engine.AUTO, Engine.CHUNKED, Engine.FFT)
@@ -64,6 +66,9 @@ class PSpikeConfig(Config):
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
     l_max: int | None = option(None, "longest input, which the kernel of 'dplr' is attuned to")
+    evaluation: str = option(
+        "auto", "neurons that reset: step by step, or exactly in parallel", choices=EVALUATIONS
+    )
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
     )
@@ -78,11 +83,15 @@ class PSpikeConfig(Config):
         super().check()
         check_state_size(self.d_state)
         check_step_sizes(self.dt_min, self.dt_max)
+        if self.parametrization in ("oscillator", "s5") and self.engine == "fft":
+            raise ValueError(f"engine 'fft' cannot run parametrization={self.parametrization!r}")
         if self.parametrization == "dplr":
             check_choice("engine", self.engine, [engine.value for engine in DPLR_ENGINES])
             check_choice("initializer", self.initializer, ("legs",))
             if self.l_max is None:
                 raise ValueError("l_max is None; 'dplr' needs it, the longest input in steps")
+        if self.parametrization in ONE_SIDED and self.two_sided:
+            raise ValueError(f"parametrization={self.parametrization!r} looks one way: causal=True")
         if self.block == "paper" and self.bidirectional and self.causal:
             raise ValueError("bidirectional=True reads the future; it needs causal=False")
         if self.block == "official" and self.neuron != "probabilistic":
@@ -98,10 +107,15 @@ class PSpikeConfig(Config):
         """Whether a mixer looks both ways; the two of the paper's block look one way each."""
         return not self.causal and not (self.block == "paper" and self.bidirectional)
 
+    def make_mixer(self, spiking: bool, **kwargs) -> nn.Module:
+        """Return the sequence mixer of a block; keyword arguments are those of every module."""
+        how = {"two_sided": self.two_sided, "skip": False, "spiking": spiking}
+        return MIXERS[self.parametrization](self, **how, **kwargs)
+
     def fan_out(self, site: str) -> int:
-        """Additions of one spike: N real numbers of each state, or H neurons behind the mixer."""
+        """Additions of one spike: what the mixer adds it to, or H neurons behind the block's."""
         if site.startswith("input"):
-            return self.d_state * (2 if self.two_sided else 1)
+            return self.make_mixer(True, parent=None).fan_out
         return self.d_model if self.mixer == "dense" else 1
 
 
@@ -121,8 +135,9 @@ class PaperBlock(Block):
         drive = x
         if config.prenorm:
             drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
-        before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
+        before, final, sites, spikes, macs = state or {}, {}, {}, [], Counter()
         spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
+        spiking = spiking and config.neuron not in GRADED_SITES
 
         def fire(name, drive):
             s, final[name], sites[name] = self._site(name)(drive, before.get(name), ctx)
@@ -133,33 +148,26 @@ class PaperBlock(Block):
             if ctx.mask is not None:
                 s = jnp.where(ctx.mask[..., None], s, 0)
             name = "ssm" + branch
-            mixer = self._mixer(name, spiking)
+            mixer = config.make_mixer(spiking, name=name)
             y, final[name] = mixer(s, before.get(name), ctx, reverse=bool(branch))
-            macs += mixer.macs_per_step
+            macs.update(macs_of(mixer))
             spikes.append(fire("output" + branch, y))
         mix = SpikeMixer(config.d_model, config.mixer, config.activation, spiking, name="mixer")
         norm = None if config.prenorm else config.norm
         fuse = ClampFuse(config.residual, config.dropout, norm, name="fuse")
         x = fuse(x, mix(tuple(spikes)), ctx.mask, ctx.train)
-        return x, final, {"sites": sites, "macs": {"state": macs}}
+        return x, final, {"sites": sites, "macs": dict(macs)}
 
     @nn.nowrap
     def _site(self, name, **kwargs):
         return SITES[self.config.neuron](self.config, name, **kwargs)
 
     @nn.nowrap
-    def _mixer(self, name, spiking, **kwargs):
-        config = self.config
-        how = {"two_sided": config.two_sided, "skip": False, "spiking": spiking}
-        return MIXERS[config.parametrization](config, name=name, **how, **kwargs)
-
-    @nn.nowrap
     def zero_state(self, batch_size: int) -> dict:
         """Return {branch: state of its mixer, site: state of its neurons}."""
         branches = ("", "_reverse") if self.config.bidirectional else ("",)
-        state = {}
+        mixer, state = self.config.make_mixer(False, parent=None), {}
         for branch in branches:
-            mixer = self._mixer("ssm" + branch, False, parent=None)
             state["ssm" + branch] = mixer.zero_state(batch_size)
             for site in ("input" + branch, "output" + branch):
                 state[site] = self._site(site, parent=None).zero_state(batch_size)
@@ -182,14 +190,14 @@ class PSpikeSSM(SequenceModel):
     def supports(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         config = self.config
-        found = {"pairs"} if config.pool != "none" else set()
-        if config.neuron == "probabilistic":
-            found.add("sequence")
-        if config.causal and config.documents == 1:
-            found.add("streaming")
-            if config.parametrization == "diagonal" and config.neuron == "probabilistic":
-                found |= {"resets", "dt"}
-        return frozenset(found)
+        found = set(config.make_mixer(False, parent=None).supports)
+        if not config.causal or config.documents == 2:
+            found -= {"streaming", "resets", "dt"}
+        if config.neuron not in PARALLEL_SITES:
+            found -= {"resets", "dt", "sequence"}
+        if config.neuron == "prf":
+            found -= {"dt"}
+        return frozenset(found | ({"pairs"} if config.pool != "none" else set()))
 
     @nn.nowrap
     def make_backbone(self) -> Stack:
@@ -205,13 +213,12 @@ class PSpikeSSM(SequenceModel):
         )
 
     @nn.nowrap
-    def poles(self, params) -> jax.Array:
+    def poles(self, params) -> jax.Array | None:
         """Return the poles of all layers, of second branches behind those of first ones."""
         blocks, names = params["backbone"]["blocks"], ("ssm", "ssm_reverse")
-        make = functools.partial(MIXERS[self.config.parametrization], self.config)
-        mixer = make(two_sided=False, skip=False, spiking=False, parent=None)
+        mixer = self.config.make_mixer(False, parent=None)
         found = [mixer.poles(blocks[name]) for name in names if name in blocks]
-        return jnp.concatenate(found, axis=1)
+        return None if found[0] is None else jnp.concatenate(found, axis=1)
 
 
 TINY = {"num_outputs": 3, "d_model": 8, "d_state": 4, "n_layers": 2, "dt_min": 0.05, "dt_max": 0.5}

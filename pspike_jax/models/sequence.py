@@ -197,6 +197,9 @@ class SequenceModel(nn.Module):
     ):
         """Continue a stream by a chunk of any length; noise goes on where the last chunk ended.
 
+        Compile it, `jax.jit(functools.partial(model.apply, method="prefill"))`: outside of jit
+        every call traces the model anew, which takes most of a second.
+
         Args:
           state: from `initial_state` or an earlier call.
           inputs: (B, L) or (B, L, F), the next L steps.
@@ -225,6 +228,8 @@ class SequenceModel(nn.Module):
     ):
         """Continue a stream by one step: as `prefill`, for inputs (B,) or (B, F), and dt (B,).
 
+        As every method it is meant to be compiled, see `prefill`.
+
         Without pooling the outputs are those of this step, (B, num_outputs).
         """
         dt = None if dt is None else dt[:, None]
@@ -236,14 +241,16 @@ class SequenceModel(nn.Module):
     def _run(self, inputs, state, ctx):
         before = state or {"layers": None, "head": None}
         x = self.encoder(inputs)
-        x, layers, aux = self.backbone(x, before["layers"], ctx)
-        outputs, head = self.head(x, before["head"], ctx)
         steps = valid_steps(x, ctx.mask)
+        x, layers, aux = self.backbone(x, before["layers"], ctx)
+        seen = self.backbone.after(ctx)
+        outputs, head = self.head(x, before["head"], seen)
         every_step = outputs.ndim == 3
         macs = {name: steps * each for name, each in aux.get("macs", {}).items()}
         macs["encoder"] = macs.get("encoder", 0.0) + steps * self.encoder.macs_per_step(inputs)
         each = self.head.macs_per_output(x.shape[-1])
-        macs["head"] = (steps if every_step else jnp.float32(outputs.shape[0])) * each
+        count = valid_steps(x, seen.mask) if every_step else jnp.float32(outputs.shape[0])
+        macs["head"] = count * each
         aux = {"sites": {}, "losses": {}} | aux | {"macs": macs}
         t = ctx.steps.shape[-1] + (0 if state is None else state["t"])
         return outputs, aux, {"t": t, "layers": layers, "head": head}

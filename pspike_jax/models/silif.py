@@ -57,6 +57,11 @@ class NetworkConfig(Config):
     surrogate: str = option("boxcar", "backward rule of a spike", choices=SURROGATES)
     threshold: float = option(1.0, "drive above which neurons fire")
     detach_reset: bool = option(False, "the reset is a constant of the backward pass")
+    evaluation: str = option(
+        "auto",
+        "step by step, or exactly in parallel where the neuron's variables do not mix",
+        choices=neurons.EVALUATIONS,
+    )
     random_state: bool = option(
         False, "initial states are drawn from U[0, 1), with the rng stream 'spikes'; else at rest"
     )
@@ -66,6 +71,7 @@ class NetworkConfig(Config):
         super().check()
         if self.documents != 1:
             raise ValueError("documents=2 needs a model with a pooled head; this one has none")
+        neurons.choose_evaluation(self.evaluation, self.neuron)
 
     @property
     def d_model(self) -> int:
@@ -115,6 +121,7 @@ class SpikingNetwork(SequenceModel):
                 affine=False,
                 detach_reset=config.detach_reset,
                 bidirectional=config.bidirectional,
+                evaluation=config.evaluation,
             )
             dropout, spikes = config.dropout if i else 0.0, i > 0 or config.vocab_size is not None
             current = functools.partial(

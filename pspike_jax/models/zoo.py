@@ -5,7 +5,34 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pspike_jax.models import pspikessm, s4d, silif
+from pspike_jax.models import (
+    binary_s4d,
+    dlds,
+    dlinoss,
+    event_ssm,
+    fsnn,
+    gla,
+    langevinflow,
+    linoss,
+    longspike,
+    mamba,
+    mamba2,
+    mamba_fscil,
+    npsem,
+    pendulum,
+    pmsn,
+    prf,
+    psm,
+    pspikessm,
+    s4d,
+    s5,
+    s5rf,
+    seqboat,
+    silif,
+    spike_ssm,
+    spikingssm,
+    stc,
+)
 from pspike_jax.models.config import Config, field_types
 from pspike_jax.models.sequence import SequenceModel
 
@@ -26,9 +53,33 @@ class Family(NamedTuple):
 
 
 MODELS: dict[str, Family] = {
+    "dlinoss": Family(dlinoss.DLinOSS, dlinoss.PRESETS),
+    "event_ssm": Family(event_ssm.EventSSM, event_ssm.PRESETS),
+    "linoss": Family(linoss.LinOSS, linoss.PRESETS),
     "pspikessm": Family(pspikessm.PSpikeSSM, pspikessm.PRESETS),
     "lif_ssm": Family(pspikessm.PSpikeSSM, pspikessm.LIF_PRESETS),
+    "binary_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.PRESETS),
+    "gsu_s4d": Family(binary_s4d.BinaryS4D, binary_s4d.GSU_PRESETS),
+    "dlds": Family(dlds.DLDS, dlds.PRESETS, "latent"),
+    "langevinflow": Family(langevinflow.LangevinFlow, langevinflow.PRESETS, "latent"),
+    "mamba_fscil": Family(mamba_fscil.MambaFSCIL, mamba_fscil.PRESETS, "latent"),
+    "npsem": Family(npsem.NPSEM, npsem.PRESETS, "latent"),
+    "gla": Family(gla.GLA, gla.PRESETS),
+    "mamba": Family(mamba.Mamba, mamba.PRESETS),
+    "mamba2": Family(mamba2.Mamba2, mamba2.PRESETS),
+    "pmsn": Family(pmsn.PMSN, pmsn.PRESETS),
+    "prf": Family(prf.PRF, prf.PRESETS),
+    "psm": Family(psm.PSM, psm.PRESETS),
     "s4d": Family(s4d.S4D, s4d.PRESETS),
+    "s5rf": Family(s5rf.S5RF, s5rf.PRESETS),
+    "fsnn": Family(fsnn.FSNN, fsnn.PRESETS),
+    "seqboat": Family(seqboat.SeqBoat, seqboat.PRESETS),
+    "stc": Family(stc.STC, stc.PRESETS, kind="latent"),
+    "pendulum": Family(pendulum.PendulumNetwork, pendulum.PRESETS),
+    "spikingssm": Family(spikingssm.SpikingSSM, spikingssm.PRESETS),
+    "longspike": Family(longspike.LongSpike, longspike.PRESETS),
+    "spike_ssm": Family(spike_ssm.SPikESSM, spike_ssm.PRESETS),
+    "s5": Family(s5.S5, s5.PRESETS),
     **{name: Family(silif.SpikingNetwork, presets) for name, presets in silif.PRESETS.items()},
 }
 

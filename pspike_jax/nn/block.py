@@ -95,6 +95,11 @@ class Block(nn.Module):
         """Return the state before the first step of a stream."""
         raise NotImplementedError(f"{type(self).__name__} does not stream")
 
+    @nn.nowrap
+    def after(self, ctx: Pass) -> Pass:
+        """Return the pass that what follows sees; blocks that shorten sequences write this."""
+        return ctx
+
 
 class Stack(nn.Module):
     """Equal blocks under one scan: parameters have a leading layer axis, compile time is flat.
@@ -148,6 +153,11 @@ class Stack(nn.Module):
         one = self.make_block(parent=None).zero_state(batch_size)
         return jax.tree.map(lambda a: jnp.zeros((self.n_layers, *a.shape), a.dtype), one)
 
+    @nn.nowrap
+    def after(self, ctx: Pass) -> Pass:
+        """Return the pass: blocks under one scan leave the length as it is."""
+        return ctx
+
 
 class Chain(nn.Module):
     """Blocks that differ, one after the other: layers of different widths.
@@ -173,8 +183,9 @@ class Chain(nn.Module):
         for i, make_block in enumerate(self.make_blocks):
             before = None if state is None else state[i]
             arrays = None if ctx.arrays is None else tuple(array[i] for array in ctx.arrays)
-            layer = ctx.replace(layer=i, arrays=arrays)
-            x, after, one = run(make_block(name=f"layers_{i}"), x, before, layer)
+            block, layer = make_block(name=f"layers_{i}"), ctx.replace(layer=i, arrays=arrays)
+            x, after, one = run(block, x, before, layer)
+            ctx = block.after(ctx)
             states.append(after)
             one = _as_arrays(one)
             records.append(jax.tree.map(lambda a: a[None], one.get("sites", {})))
@@ -187,6 +198,13 @@ class Chain(nn.Module):
     def zero_state(self, batch_size: int) -> list[Any]:
         """Return the states of all blocks before the first step."""
         return [make(parent=None).zero_state(batch_size) for make in self.make_blocks]
+
+    @nn.nowrap
+    def after(self, ctx: Pass) -> Pass:
+        """Return the pass that a head sees."""
+        for make in self.make_blocks:
+            ctx = make(parent=None).after(ctx)
+        return ctx
 
 
 def _as_arrays(aux: dict) -> dict:

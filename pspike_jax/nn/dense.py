@@ -22,14 +22,18 @@ def gelu(x: jax.Array) -> jax.Array:
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
+    "gelu_tanh": jax.nn.gelu,  # its approximation by tanh, JAX's default
     "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
     "identity": lambda x: x,
 }
 
-# U(-1, 1) / sqrt(fan_in), PyTorch's default, and Xavier's uniform distribution.
+# U(-1, 1) / sqrt(fan_in), PyTorch's default; Xavier's uniform distribution; Flax's default; GPT-2.
 KERNELS = {
     "linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     "xavier": nn.initializers.xavier_uniform(),
+    "lecun": nn.initializers.lecun_normal(),
+    "gpt2": nn.initializers.normal(0.02),
 }
 
 
@@ -39,16 +43,20 @@ def linear(
     name: str | None = None,
     dtype: jnp.dtype = jnp.float32,
     spiking: bool = False,
+    kernel: str = "linear",
+    bias: bool = True,
 ) -> nn.Dense:
     """Return a dense layer computed in dtype, weight and bias from U(-1, 1) / sqrt(fan_in).
 
-    Inputs that are spikes are kept as bits for the backward pass.
+    Inputs that are spikes are kept as bits for the backward pass. Kernels of another kind, a name
+    in `KERNELS`, come with a bias of 0; with bias=False there is none.
     """
-    bound = fan_in**-0.5
+    bound = fan_in**-0.5 if kernel == "linear" else 0.0
     return nn.Dense(
         features,
+        use_bias=bias,
         dtype=dtype,
-        kernel_init=role(KERNELS["linear"], ("inputs", "features"), "decay"),
+        kernel_init=role(KERNELS[kernel], ("inputs", "features"), "decay"),
         bias_init=role(
             lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
             ("features",),

@@ -10,7 +10,7 @@ work of a step fills the machine, on CPUs, there is one lane, and no first run.
 States are (N, R, E): rows of a lane, an example and a group, and channels last, so that sums over N
 add whole rows. Two things keep long memories exact in float32. A decay acts as h + expm1(dt A) h:
 near 1, exp(dt A) would be wrong by the same bit at each step. And from step to step goes only what
-a lane adds; the state that entered it has decayed by exp of a sum, so that roundings do not pile up.
+a lane adds; the state that entered it decays by exp of a sum, so that roundings do not pile up.
 """
 
 import functools

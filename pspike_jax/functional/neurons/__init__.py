@@ -19,6 +19,7 @@ from pspike_jax.functional.neurons.neuron import (
     initial_state,
 )
 from pspike_jax.functional.neurons.parallel import Effort
+from pspike_jax.functional.neurons.pendulum import Pendulum, small_swing_poles
 from pspike_jax.functional.neurons.recurrent import (
     RADLIF,
     RLIF,
@@ -57,6 +58,7 @@ __all__ = [
     "LIF",
     "Neuron",
     "NeuronState",
+    "Pendulum",
     "RefractoryLIF",
     "ResonateAndFire",
     "SiLIF",
@@ -78,6 +80,7 @@ __all__ = [
     "sdn_loss",
     "sdn_membrane",
     "sdn_spikes",
+    "small_swing_poles",
     "step",
     "subthreshold_transition",
     "training_membrane",

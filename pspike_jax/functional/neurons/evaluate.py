@@ -159,7 +159,8 @@ def _parallel_bwd(settings, residuals, cotangents):
     decays = _tangent(lambda u: update(coefficients, u, before, before, currents), old, ones)
     felt = [_tangent(lambda s: update(coefficients, old, s, before, currents), before, ones)]
     if not firing.detach_reset:
-        felt.append(_tangent(lambda s: update(coefficients, old, before, s, currents), before, ones))
+        by_reset = lambda s: update(coefficients, old, before, s, currents)
+        felt.append(_tangent(by_reset, before, ones))
     felt = tuple(sum(parts) for parts in zip(*felt))
 
     spikes_bar = spikes_bar.at[:, -1].add(final_bar.spikes)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.neurons.neuron import Params
-from pspike_jax.functional.neurons.sdn import CHANNELS, TAPS, decode, product
+from pspike_jax.functional.neurons.sdn import CHANNELS, TAPS, product
 
 EPSILON, MOMENTUM = 1e-5, 0.1
 Stats = dict[str, jax.Array]

@@ -161,7 +161,7 @@ def alike(*trees: Any) -> Any:
     state of zeros varies over none. Outside nothing happens: both branches are the same array.
     """
     leaves = jax.tree.leaves(trees)
-    flags = [jnp.isnan(leaf.real if jnp.iscomplexobj(leaf) else leaf).ravel()[:1] for leaf in leaves]
+    flags = [jnp.isnan(leaf).ravel()[:1] for leaf in leaves]
     mark = functools.reduce(jnp.logical_or, flags)
     spread = lambda leaf: jnp.where(jax.lax.broadcast_to_rank(mark, leaf.ndim), leaf, leaf)
     return jax.tree.map(spread, trees)

@@ -6,8 +6,6 @@ Layers own continuous-time parameters, discretise them and call the core.
 is doubled here. Poles are stored as A_real = log(-Re A), which keeps them stable, and A_imag.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,16 +13,24 @@ import numpy as np
 
 from pspike_jax.functional.discretization import discretize_zoh
 from pspike_jax.functional.engine import Engine
-from pspike_jax.functional.initializers import log_uniform_dt, s4d_inv, s4d_legs, s4d_lin
-from pspike_jax.functional.linear_ssm import linear_ssm
-from pspike_jax.functional.packed_spikes import with_packed_spikes
+from pspike_jax.functional.initializers import (
+    log_uniform_dt,
+    s4d_inv,
+    s4d_legs,
+    s4d_lin,
+    s4d_lin_below,
+)
 from pspike_jax.functional.recurrence import linear_recurrence
-from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
 from pspike_jax.nn.block import Pass
-from pspike_jax.nn.placement import over_time
+from pspike_jax.nn.mixers.placed import System, placed_ssm
 from pspike_jax.nn.roles import Role, role
 
-DIAGONAL_INITIALIZERS = {"legs": s4d_legs, "lin": s4d_lin, "inv": s4d_inv}
+DIAGONAL_INITIALIZERS = {
+    "legs": s4d_legs,
+    "lin": s4d_lin,
+    "inv": s4d_inv,
+    "lin_below": s4d_lin_below,
+}
 
 
 def as_pairs(z: np.ndarray | jax.Array) -> jax.Array:
@@ -48,7 +54,7 @@ class DiagonalSSM(nn.Module):
     Attributes:
       features: H.
       d_state: N, even.
-      initializer: "legs", "lin" or "inv", the starting poles.
+      initializer: name in `DIAGONAL_INITIALIZERS`, the starting poles.
       shared: features share A and B (dt and C stay their own).
       two_sided: a second readout looks ahead; not causal.
       skip: add D u.
@@ -71,6 +77,8 @@ class DiagonalSSM(nn.Module):
     engine: Engine = Engine.AUTO
     spiking: bool = False
 
+    supports = frozenset({"streaming", "resets", "dt", "sequence"})
+
     def setup(self):
         pairs, copies = self.d_state // 2, 1 if self.shared else self.features
         poles = np.tile(DIAGONAL_INITIALIZERS[self.initializer](self.d_state), (copies, 1))
@@ -87,10 +95,20 @@ class DiagonalSSM(nn.Module):
         if self.skip:
             self.D = skip_parameter(self)
 
+    def continuous(self) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """Return the poles (H, N/2), B or None where it is 1, and C (1 or 2, H, N/2), complex64.
+
+        B may have one row for all features. Other mixers make another number of modes here.
+        """
+        poles = jax.lax.complex(-jnp.exp(self.A_real), self.A_imag)
+        poles = jnp.broadcast_to(poles, (self.features, poles.shape[-1]))
+        return poles, from_pairs(self.B) if self.train_B else None, from_pairs(self.C)
+
     def discretized(self) -> tuple[jax.Array, jax.Array]:
         """Return Lambda_bar and B_bar, (H, N/2) complex64 each."""
-        Lambda_bar, gain = zero_order_hold(self.A_real, self.A_imag, self.log_dt)
-        return Lambda_bar, gain * from_pairs(self.B) if self.train_B else gain
+        poles, B, _ = self.continuous()
+        Lambda_bar, gain = discretize_zoh(poles, jnp.exp(self.log_dt))
+        return Lambda_bar, gain if B is None else gain * B
 
     def __call__(
         self,
@@ -112,39 +130,28 @@ class DiagonalSSM(nn.Module):
           y: (B, L, H) float32.
           state: (B, H, N/2) complex64, after the last step.
         """
-        C = 2 * from_pairs(self.C)
+        C = 2 * self.continuous()[2]
         D = self.D if self.skip else None
         if ctx is not None and ctx.dt is not None:
             return self._irregular(u, C[0], D, state, ctx)
         C = jnp.moveaxis(C, 0, 1) if self.two_sided else C[0]
-        resets = None if ctx is None else ctx.resets
-
-        def run(u, system, state, *, axis_name):
-            (Lambda_bar, B_bar, C, D), resets = system
-            system = Lambda_bar, B_bar, jnp.moveaxis(C, 1, 0) if self.two_sided else C, D
-            if axis_name is not None:
-                return sequence_parallel_ssm(
-                    u, *system, axis_name=axis_name, initial_state=state, reverse=reverse
-                )
-            u = turned(u, reverse)
-            y, state = linear_ssm(
-                u, *system, initial_state=state, resets=resets, engine=self.engine
-            )
-            return turned(y, reverse), state
-
-        system = (*self.discretized(), C, D), resets
-        return of_spikes(lambda u, given: over_time(run, u, *given), self.spiking)(
-            u, (system, state)
+        return placed_ssm(
+            u,
+            System(*self.discretized(), C, D),
+            state,
+            resets=None if ctx is None else ctx.resets,
+            engine=self.engine,
+            reverse=reverse,
+            spiking=self.spiking,
         )
 
     def _irregular(self, u, C, D, state, ctx):
         """Run with a step size for each step: dt of the feature times ctx.dt (B, L)."""
-        poles = jax.lax.complex(-jnp.exp(self.A_real), self.A_imag)
-        poles = jnp.broadcast_to(poles, (self.features, poles.shape[-1]))
+        poles, B, _ = self.continuous()
         steps = jnp.exp(self.log_dt)[None, None] * ctx.dt.astype(jnp.float32)[..., None]
         discretize = jax.vmap(jax.vmap(discretize_zoh, (None, 0)), (None, 0))
         decay, gain = discretize(poles, steps)  # (B, L, H, N/2)
-        gain = gain * from_pairs(self.B)[None, None] if self.train_B else gain
+        gain = gain if B is None else gain * B[None, None]
         values = u.astype(jnp.float32)
         flat = lambda a: a.reshape(*a.shape[:-2], -1)
         states = linear_recurrence(
@@ -160,12 +167,22 @@ class DiagonalSSM(nn.Module):
     @nn.nowrap
     def zero_state(self, batch_size: int) -> jax.Array:
         """Return the state before the first step."""
-        return jnp.zeros((batch_size, self.features, self.d_state // 2), jnp.complex64)
+        return jnp.zeros((batch_size, self.features, self.modes), jnp.complex64)
+
+    @property
+    def modes(self) -> int:
+        """Conjugate pairs of a feature's state."""
+        return self.d_state // 2
 
     @property
     def macs_per_step(self) -> int:
         """Multiply-accumulates that update and read the states in one step."""
-        return state_macs(self.features, self.d_state, self.two_sided)
+        return state_macs(self.features, 2 * self.modes, self.two_sided)
+
+    @property
+    def fan_out(self) -> int:
+        """Real numbers that one spike of an input adds to: its feature's states."""
+        return 2 * self.modes * (2 if self.two_sided else 1)
 
     @staticmethod
     def poles(params: dict[str, jax.Array]) -> jax.Array:
@@ -192,16 +209,6 @@ def skip_parameter(module: nn.Module) -> jax.Array:
     """Return the parameter D (H,) of a module."""
     init = role(nn.initializers.normal(1.0), ("features",), "decay")
     return module.param("D", init, (module.features,), jnp.float32)
-
-
-def of_spikes(function, spiking):
-    """Return a function of inputs and the rest, which keeps inputs that are spikes as bits."""
-    return functools.partial(with_packed_spikes, function) if spiking else function
-
-
-def turned(x, reverse):
-    """Return x (B, L, H), its steps in opposite order if `reverse`."""
-    return x[:, ::-1] if reverse else x
 
 
 def zero_order_hold(A_real, A_imag, log_dt):

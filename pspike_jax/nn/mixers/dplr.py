@@ -18,11 +18,10 @@ from pspike_jax.nn.mixers.diagonal import (
     as_pairs,
     complex_normal,
     from_pairs,
-    of_spikes,
     skip_parameter,
     state_macs,
-    turned,
 )
+from pspike_jax.nn.mixers.placed import of_spikes, turned
 from pspike_jax.nn.placement import over_time, time_parts
 from pspike_jax.nn.roles import Role, role
 
@@ -58,6 +57,8 @@ class DPLRSSM(nn.Module):
     length: int
     engine: Engine = Engine.AUTO
     spiking: bool = False
+
+    supports = frozenset({"streaming", "sequence"})
 
     def setup(self):
         copies = 1 if self.shared else self.features
@@ -146,6 +147,11 @@ class DPLRSSM(nn.Module):
     def zero_state(self, batch_size: int) -> jax.Array:
         """Return the state before the first step."""
         return jnp.zeros((batch_size, self.features, self.d_state // 2), jnp.complex64)
+
+    @property
+    def fan_out(self) -> int:
+        """Real numbers that one spike of an input adds to: its feature's states."""
+        return self.d_state * (2 if self.two_sided else 1)
 
     @property
     def macs_per_step(self) -> int:
