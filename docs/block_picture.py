@@ -97,7 +97,7 @@ def picture() -> str:
         f'<path d="M{GAP - 40} {middle}V34H{end - BOX / 2}V{TOP - 3}" {arrow}/>',
         text(width / 2, 26, "x, one real number for each neuron and step, goes past the block", 12,
              fill=INK),
-        text(14, middle - 9, "x", 13, font_style="italic", fill=INK),
+        text(8, middle - 9, "x", 13, font_style="italic", fill=INK),
         text(GAP + BOX / 2, 232, "s, drawn with p", 12, fill=RED),
         text(GAP * 2 + BOX * 1.5, 232, "y, remembered spikes", 12, fill=BLUE),
         text(GAP * 3 + BOX * 2.5, 232, "s, drawn with p", 12, fill=RED),

@@ -20,7 +20,7 @@ from pspike_jax.pretrained import list_pretrained, load_pretrained
 __version__ = "0.1.0"
 
 # These bring optax, orbax or matplotlib, so they are imported when they are first asked for.
-_LATE = ("analysis", "training")
+_LATE = ("analysis", "export", "training")
 
 __all__ = [
     "__version__",
@@ -28,6 +28,7 @@ __all__ = [
     "create_model",
     "data",
     "describe_model",
+    "export",
     "functional",
     "interop",
     "list_models",

@@ -1,4 +1,4 @@
-"""Exported models: programs in another process, weights with a card, NIR read by its definitions."""
+"""Exported models: programs in another process, weights with a card, NIR by its definitions."""
 
 import json
 import subprocess

@@ -116,4 +116,3 @@ def run(config: Mapping[str, Any], workdir: epath.Path, asked: argparse.Namespac
         evaluation = judge(experiment, result, workdir)
         if is_primary():  # written last: a run that is killed before is not finished
             atomic_write(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
-
