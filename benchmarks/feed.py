@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from pspike_jax.data import Split, train_batch
 from pspike_jax.data.prepared import write_prepared
 from pspike_jax.data.scaled import Scaling
@@ -85,7 +85,7 @@ def random_source(dataset: str, batch_size: int, steps: int) -> Source:
       A Source of sequences of full length.
     """
     shape, dtype, high, scaling = STORED[dataset]
-    _, num_outputs, vocab_size = SHAPES[dataset]
+    _, num_classes, vocab_size = SHAPES[dataset]
     rng = np.random.default_rng(0)
 
     def blocks() -> Iterator[tuple[np.ndarray, ...]]:
@@ -98,14 +98,14 @@ def random_source(dataset: str, batch_size: int, steps: int) -> Source:
             )
             length = shape[len(source.lengths_shape)]
             lengths = np.full((batch_size, *source.lengths_shape), length, np.int32)
-            yield inputs, lengths, rng.integers(0, num_outputs, batch_size, np.int32)
+            yield inputs, lengths, rng.integers(0, num_classes, batch_size, np.int32)
 
     source = Source(
         name=f"random numbers in the shape of {dataset}",
         counts={"train": steps * batch_size, "validation": batch_size, "test": batch_size},
         shape=shape,
         dtype=dtype,
-        num_outputs=num_outputs,
+        num_classes=num_classes,
         vocab_size=vocab_size,
         blocks=blocks(),
         scaling=scaling and (lambda inputs: scaling),

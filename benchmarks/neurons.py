@@ -14,6 +14,7 @@ benchmarks/reset_neurons.py.
 import functools
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +86,9 @@ def training_steps(length, width, batch, dropout):
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.random((batch, length, INPUTS)) < 0.1, jnp.float32)
     labels = jnp.asarray(rng.integers(0, CLASSES, batch))
-    params = jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])["params"]
+    params = nn.meta.unbox(
+        jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])
+    )["params"]
     plain = functools.partial(plain_logits, dropout=dropout)
     model = functools.partial(model_logits, width=width, dropout=dropout)
     contenders = {

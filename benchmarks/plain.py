@@ -23,7 +23,8 @@ gelu = functools.partial(jax.nn.gelu, approximate=False)
 def vandermonde_kernel(Lambda_bar, B_bar, C, length):
     """Return Re(sum_n C B_bar Lambda_bar^l), (H, L), from all powers (H, N, L)."""
     powers = jnp.exp(jnp.log(Lambda_bar)[..., None] * jnp.arange(length)[None, None])
-    return jnp.sum((C * B_bar)[..., None] * powers, axis=1).real
+    # One product, not a sum over an array of all of it: what a good first version writes.
+    return jnp.einsum("hn,hnl->hl", C * B_bar, powers).real
 
 
 def fft_ssm(u, Lambda_bar, B_bar, C):
@@ -189,7 +190,7 @@ def paper_logits(params, inputs, uniforms: Uniforms, ssm=fft_ssm):
 
 def lif_step(params, membrane, spiked, drive):
     """Leak, reset, integrate; fire above 1/2, with a box of width 1 as surrogate."""
-    alpha = jnp.clip(params["alpha"], 0.1, 0.9)[None]
+    alpha = jnp.clip(params["neuron"]["alpha"], 0.1, 0.9)[None]
     current = params["scale"][None] * drive + params["shift"][None]
     membrane = alpha * (membrane - spiked) + (1 - alpha) * current
     return membrane, spikes(membrane, 0.5)

@@ -9,11 +9,11 @@ minute, then reads test pictures pixel by pixel; what it says after the last pix
 the parallel pass says. Latencies are those of a caller in Python who waits for each result.
 """
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 import pspike_jax
 from benchmarks import timing
 from experiments.configs import quickstart
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from pspike_jax.analysis.canvas import PALETTE, WIDTH
 from pspike_jax.training import fit
 
@@ -70,7 +70,7 @@ def check_prefix(model, variables, program, inputs) -> float:
     for x in inputs[0]:
         state, scores = program.executable(variables, state, x[None], jnp.zeros(1, jnp.int32))
         logits.append(scores[0])
-    whole = model.clone(pool="none").apply(variables, inputs, rngs={"spikes": KEY})[0][0]
+    whole = model.replace(pool="none").apply(variables, inputs, rngs={"spikes": KEY})[0][0]
     steps = jnp.arange(1, len(whole) + 1)[:, None]
     whole = jnp.cumsum(whole, axis=0) / steps  # the head is affine: mean of scores, score of mean
     difference = float(jnp.max(jnp.abs(jnp.stack(logits) - whole)) / jnp.max(jnp.abs(whole)))
@@ -86,7 +86,7 @@ def random_model(quick: bool) -> list[timing.Record]:
     model = pspike_jax.create_model("pspikessm", n_layers=2, **sizes)
     ends = (1, 20) if quick else (1, 100, 1000, 10_000, 100_000)
     inputs = jax.random.normal(jax.random.key(1), (1, ends[-1] + 1, 1))
-    init = jax.jit(functools.partial(model.init, noise=0.5))
+    init = jax.jit(lambda key, x: nn.meta.unbox(model.init(key, x, noise=0.5)))
     variables = init(jax.random.key(2), inputs[:, :8])
     program = compile_step(model, variables, inputs)
     difference = check_prefix(model, variables, program, inputs)

@@ -14,6 +14,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +56,7 @@ def ties(first: Pass, second: Pass) -> dict[str, Any]:
 
 def stacked(aux: Any) -> Pass:
     """Return the arrays of a pass with layers and sites on one axis, in order of use."""
-    arrays = {name: [np.asarray(aux[site][name]) for site in SITES] for name in NAMES}
+    arrays = {name: [np.asarray(aux["sites"][site][name]) for site in SITES] for name in NAMES}
     return {
         name: np.stack(of_sites, axis=1).reshape(-1, *of_sites[0].shape[1:])
         for name, of_sites in arrays.items()
@@ -102,7 +103,7 @@ def modes(quick: bool) -> Iterator[tuple[str, dict[str, int]]]:
     x = jax.random.normal(jax.random.key(1), (batch, length, 1))
     make = functools.partial(pspike_jax.create_model, "pspikessm", n_layers=2, **sizes)
     model = make(engine="chunked")
-    init = jax.jit(functools.partial(model.init, noise=0.5))
+    init = jax.jit(lambda key, x: nn.meta.unbox(model.init(key, x, noise=0.5)))
     variables = init(jax.random.key(2), x[:1])
     keys = jax.random.split(jax.random.key(3), 1 if quick else 8)
     runner = Runner(model, variables, batch)

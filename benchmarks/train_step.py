@@ -103,7 +103,9 @@ def make(name: str, batch: int, length: int, **fields):
     else:
         inputs = jnp.asarray(rng.normal(size=(batch, length, 1)), jnp.float32)
     labels = jnp.asarray(rng.integers(0, CLASSES, batch))
-    variables = jax.jit(functools.partial(model.init, noise=0.5))(jax.random.key(0), inputs[:1])
+    variables = nn.meta.unbox(
+        jax.jit(functools.partial(model.init, noise=0.5))(jax.random.key(0), inputs[:1])
+    )
 
     def drive(path, leaf):
         # At the start, silence gives drives of exactly 0, where a clamp has no one gradient: an
@@ -119,7 +121,7 @@ def uniforms(model: nn.Module, inputs: jax.Array, seed=1) -> tuple[tuple[jax.Arr
     """Return random uniforms for every sampler of every layer."""
     rng = np.random.default_rng(seed)
     samplers = 1 + max(model.config.samplers.values())
-    draw = lambda: jnp.asarray(rng.random((*inputs.shape[:2], model.d_model)), jnp.float32)
+    draw = lambda: jnp.asarray(rng.random((*inputs.shape[:2], model.config.d_model)), jnp.float32)
     return tuple(tuple(draw() for _ in range(samplers)) for _ in range(model.n_layers))
 
 
@@ -178,9 +180,9 @@ def official(quick: bool) -> list[timing.Record]:
     setting = {"model": "official", "layers": layers, "batch": batch, "L": length}
     for remat in REMATS:
         if remat != model.remat:
-            contenders[f"remat {remat}"] = model_logits(model.clone(remat=remat), variables)
+            contenders[f"remat {remat}"] = model_logits(model.replace(remat=remat), variables)
     # What the preset does not take, to see that it takes the faster one.
-    contenders["engine fft"] = model_logits(model.clone(engine="fft"), variables)
+    contenders["engine fft"] = model_logits(model.replace(engine="fft"), variables)
     programs = compiled(contenders, *given)
     records = timing.measure(programs, setting=setting, differences=differences, budget_s=60)
     deep, variables, *batch = make("official", batch, length, n_layers=3 * layers, **sizes)

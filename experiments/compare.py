@@ -34,7 +34,7 @@ from experiments.comparison import (
     make_config,
 )
 from experiments.comparison_page import draw, page
-from experiments.experiment import Experiment, build
+from pspike_jax.command.experiment import Experiment, build
 from experiments.record import RESULTS, hardware, over_seeds
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.activity import merge_aux

@@ -7,6 +7,7 @@ Without weights the neurons are those that training starts from, two layers of 5
 a state dict of the authors' program, .pth or .npz, with hidden layers of one width.
 """
 
+import flax.linen as nn
 import jax
 import numpy as np
 from absl import app, flags
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
     if WEIGHTS.value is None:
         model = pspike_jax.create_model(MODEL.value)
         inputs = np.zeros((1, 1, 1), np.float32)
-        variables = jax.jit(model.init)(jax.random.key(SEED.value), inputs)
+        variables = nn.meta.unbox(jax.jit(model.init)(jax.random.key(SEED.value), inputs))
     else:
         state_dict = read_state_dict(WEIGHTS.value)
         model, variables = load_silif(
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
         )
     eigenvalues = models.poles(model, variables)
     if eigenvalues is None:
-        raise app.UsageError(f"hidden layers are {model.widths}; one picture needs one width")
+        raise app.UsageError(f"hidden layers are {model.config.widths}; one picture needs one width")
     plots.save_figure(plots.poles(eigenvalues), OUTPUT.value)
     largest = np.abs(eigenvalues).max(axis=(1, 2))
     print(f"{OUTPUT.value}: largest |eigenvalue| of each layer {largest.round(5).tolist()}")

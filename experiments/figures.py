@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from experiments.outcome import load_best
+from pspike_jax.command.outcome import load_best
 from experiments.runs import read_json
 from pspike_jax.analysis import activity, plots, report
 from pspike_jax.analysis.measure import Findings, measure

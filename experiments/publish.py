@@ -23,8 +23,8 @@ import numpy as np
 from absl import logging
 
 from experiments.cards import about, make_card
-from experiments.experiment import Experiment
-from experiments.outcome import load_best
+from pspike_jax.command.experiment import Experiment
+from pspike_jax.command.outcome import load_best
 from experiments.record import hardware
 from experiments.runs import ROOT, command, read_run
 from pspike_jax.data import Split, take

@@ -20,8 +20,8 @@ from typing import Any
 from absl import logging
 
 from experiments.cards import fingerprint
-from experiments.experiment import build
-from experiments.outcome import test
+from pspike_jax.command.experiment import build
+from pspike_jax.command.outcome import test
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
 ERRORS, EXAMPLES = 4, 2  # that a figure may differ by

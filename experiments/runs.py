@@ -1,37 +1,19 @@
 """What a finished run of the main job has left in its workdir, in the form that records keep."""
 
-import importlib.util
 import json
 import pathlib
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
+
+from pspike_jax.command.files import make_config, read_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Where the data are is no part of a run: records name the folders that the documents use.
 PLACES = {"data_dir": "data", "source_dir": "FILES"}
 KEPT_LINES = 20  # of metrics with a validation, and as many of the others
 DIGITS = 5  # significant ones, of metrics
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Read a file of a run.
-
-    Args:
-      path: config.json, evaluation.json or report.json of a workdir.
-
-    Returns:
-      Its content.
-
-    Raises:
-      FileNotFoundError: there is no such run, or it is not finished.
-    """
-    if not path.exists():
-        state = "is not finished" if path.with_name("config.json").exists() else "is no run"
-        raise FileNotFoundError(f"{path.parent} {state}: {path.name} is missing")
-    return json.loads(path.read_text())
 
 
 def read_run(folder: pathlib.Path) -> dict[str, Any]:
@@ -131,21 +113,6 @@ def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
     return shlex.join(words)
 
 
-def import_config(path: str) -> ModuleType:
-    """Import a config file.
-
-    Args:
-      path: of the file.
-
-    Returns:
-      The module, with its `get_config`.
-    """
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def read_config(config_file: str) -> dict[str, Any]:
     """Read a config file.
 
@@ -156,7 +123,7 @@ def read_config(config_file: str) -> dict[str, Any]:
       {"section.key": value}, with the folders of data as the documents name them.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None).to_dict()
+    config = make_config(path, variant).to_dict()
     config = json.loads(json.dumps(config))  # as a run writes it down
     task = config["task"]
     task |= {key: place for key, place in PLACES.items() if key in task}

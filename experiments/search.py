@@ -17,9 +17,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from experiments.record import RESULTS, hardware
-from experiments.runs import import_config
+from pspike_jax.command.files import import_config
 from experiments.sweep import collect
 from pspike_jax.training import fit
 from pspike_jax.training.files import atomic_write

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.runs import import_config
+from pspike_jax.command.files import import_config
 
 
 def collect(declare: Callable[..., None]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from data_writers import write_cifar, write_events, write_mnist, write_reviews, write_speech
+from etils import epath
 from hostile import PLACES
 from hostile import folder as put_folder
 from hostile import pipe as put_pipe
@@ -37,9 +38,9 @@ from pspike_jax.pretrained import load_pretrained
 from pspike_jax.pretrained.weights import write_weights
 from pspike_jax.training import create_state
 from pspike_jax.training.checkpoints import Checkpoints
+from pspike_jax.training.creation import state_shapes
 from pspike_jax.training.files import read_lines
-from pspike_jax.training.seals import SEAL, fingerprints
-from pspike_jax.training.state import abstract_state
+from pspike_jax.training.manifest import MANIFEST, make_manifest
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
 
@@ -158,7 +159,7 @@ def write_checkpoints(folder, rng):
 
 def load_checkpoints(folder, check_bits=True):
     """Read the newest and the best state; bits are those saved unless somebody signed others."""
-    like = abstract_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
+    like = state_shapes(TinySpiking(), tiny_task(), tiny_settings(), one_device())
     checkpoints = Checkpoints(folder / "checkpoints", keep=2, keep_best=1)
     for state in (checkpoints.restore_latest(like).state, checkpoints.restore_best(like)):
         for leaf, expected in zip(*map(jax.tree.leaves, (state.params, tiny_state().params))):
@@ -167,13 +168,12 @@ def load_checkpoints(folder, check_bits=True):
 
 
 def sign_checkpoints(folder):
-    """Write seals that fit."""
-    for path in folder.glob(f"checkpoints/*/{SEAL}"):
-        seal = read_json(path)
-        if isinstance(seal, dict):
-            seal.pop("checksum", None)
-            seal["files"] = fingerprints(path.parent)
-            path.write_text(json.dumps(seal | {"checksum": prepared.checksum(seal)}))
+    """Write manifests that fit."""
+    for path in folder.glob(f"checkpoints/*/{MANIFEST}"):
+        manifest = read_json(path)
+        if isinstance(manifest, dict):
+            manifest.pop("checksum", None)
+            path.write_text(make_manifest(epath.Path(path.parent), manifest))
 
 
 def description():

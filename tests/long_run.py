@@ -21,7 +21,7 @@ from records import write_record
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 from pspike_jax.training import fit
-from pspike_jax.training.feed import Feed
+from pspike_jax.training.prefetch import Prefetch
 
 SAMPLES = 40
 MOST = 256  # bytes a step: a history in memory, of a line every 10 steps, would take more
@@ -37,15 +37,15 @@ def resident() -> int:
 
 def watch(steps: int) -> list[tuple[int, int]]:
     """Train; return steps, and bytes held before each of them."""
-    samples, take = [], Feed.next
+    samples, take = [], Prefetch.next
 
-    def watched(feed):
-        step = feed._asked
+    def watched(batches):
+        step = batches._asked
         if step % (steps // SAMPLES) == 0:
             samples.append((step, resident()))
-        return take(feed)
+        return take(batches)
 
-    Feed.next = watched
+    Prefetch.next = watched
     settings = tiny_settings(steps=steps, log_every=10, eval_every=500, checkpoint_every=1000)
     with tempfile.TemporaryDirectory() as workdir:
         fit(TinySpiking(), tiny_task(), settings, workdir=workdir, mesh=one_device())

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import compare  # noqa: E402
 from experiments.comparison_page import draw, page  # noqa: E402
-from experiments.experiment import EvaluationSettings, Experiment  # noqa: E402
+from pspike_jax.command.experiment import EvaluationSettings, Experiment  # noqa: E402
 
 CHANNELS = {"japanese_vowels": (12, 9), "spoken_digits": (13, 10)}  # and classes
 
@@ -33,7 +33,7 @@ def test_models_have_parameters_within_five_percent(name):
 
 
 def test_every_reset_based_neuron_is_compared():
-    assert set(compare.MODELS) == set(pspike_jax.list_models()) - {"lif_ssm"}
+    assert set(compare.MODELS) == set(pspike_jax.list_models(kind="classifier")) - {"lif_ssm"}
 
 
 def fake_run(calls):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from data_writers import write_mnist
 
-from experiments import prepare as command
 from pspike_jax import data
+from pspike_jax.command import prepare as command
 from pspike_jax.data import catalog, prepared
 from pspike_jax.data.scaled import Scaled, Scaling
 from pspike_jax.data.source import Source, held_out, in_order, load_source
@@ -259,7 +259,7 @@ def test_load_prepared_says_what_to_do_about_a_missing_set(tmp_path, dataset):
     with pytest.raises(FileNotFoundError) as error:
         data.load_prepared(dataset=dataset, data_dir=str(tmp_path))
     message = str(error.value)
-    assert f"python -m experiments.prepare --dataset={dataset} --data_dir={tmp_path}" in message
+    assert f"pspike prepare --dataset={dataset} --data_dir={tmp_path}" in message
     assert entry.size in message and entry.files in message
     if entry.raw is not None:
         assert str(tmp_path / "raw" / entry.raw) in message

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pspike_jax.data import load_japanese_vowels, load_spoken_digits
-from pspike_jax.data.japanese_vowels import read_ts
+from pspike_jax.data.uea import read_ts
 
 
 def write_vowels(folder, rng, counts=(270, 370)):

@@ -185,8 +185,8 @@ def test_predict_takes_what_people_have(variables, pool):
     ("given", "error", "message"),
     [
         ({"inputs": np.ma.masked_array(np.ones((2, 6, 2)))}, TypeError, "masked"),
-        ({"inputs": np.full((2, 6, 2), np.nan)}, ValueError, "predict: inputs"),
-        ({"lengths": np.full(24, 7)}, ValueError, "predict: lengths"),
+        ({"inputs": np.full((2, 6, 2), np.nan)}, ValueError, "inputs"),
+        ({"lengths": np.full(24, 7)}, ValueError, "lengths"),
         ({"spread": True}, ValueError, "draws is 1, expected at least 2"),
     ],
 )

@@ -15,7 +15,8 @@ from data_writers import write_events
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import figures, prepare, sweep  # noqa: E402
+from experiments import figures, sweep  # noqa: E402
+from pspike_jax.command import prepare  # noqa: E402
 from pspike_jax.analysis.measure import Findings  # noqa: E402
 
 
@@ -116,7 +117,9 @@ def made_up():
         site: {"spike_array": spikes, "probability_array": spikes / 2}
         for site in ("input", "output", "output_reverse")
     }
-    return Findings(3, {}, None, captured, np.array([4, 2, 4]))
+    nothing = np.zeros(0)
+    lengths = np.array([4, 2, 4])
+    return Findings(3, {}, None, captured, lengths, nothing, nothing, lengths)
 
 
 @pytest.mark.parametrize("fields, title", [

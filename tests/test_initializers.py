@@ -1,5 +1,6 @@
 """Initial state spaces against their definitions, and the step sizes against their law."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +95,8 @@ def test_dplr_layers_start_at_the_published_parameters(golden, name):
         features=1, d_state=2 * P.size, shared=True, two_sided=False, skip=False,
         dt_min=1e-3, dt_max=1e-1, length=4,
     )
-    start = layer.init(jax.random.key(0), method=lambda module: module.B)["params"]
+    boxed = layer.init(jax.random.key(0), method=lambda module: module.B)
+    start = nn.meta.unbox(boxed)["params"]
     P_ours, B_ours = (start[key][0, :, 0] + 1j * start[key][0, :, 1] for key in ("P", "B"))
     sign = np.sign(P.real)
     # The files are float32.

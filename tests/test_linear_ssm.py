@@ -13,7 +13,7 @@ import numpy as np
 import oracles
 import pytest
 
-from pspike_jax.functional import Engine, feature_blocks, linear_ssm
+from pspike_jax.functional import Engine, cpu, linear_ssm
 
 ENGINES = ("sequential", "associative", "fft", "chunked")
 NAMES = ("u", "Lambda_bar", "B_bar", "C", "D", "initial_state")
@@ -259,8 +259,8 @@ def test_linear_ssm_rounds_gradients_of_bfloat16_inputs_once(engine):
 
 def test_chunked_engine_is_exact_in_blocks_of_features(monkeypatch):
     case = dataclasses.replace(CASES[5], features=5, length=99)
-    monkeypatch.setattr(feature_blocks, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(feature_blocks, "LEAST_FEATURES", 2)  # the last block overlaps
+    monkeypatch.setattr(cpu, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(cpu, "LEAST_FEATURES", 2)  # the last block overlaps
     (y, final_state), gradients = computed(case, "chunked")
     expected_y, expected_state = expected_values(case)
     assert_close(y, expected_y, 1e-5, "y")

@@ -459,7 +459,7 @@ def test_what_stands_where_a_run_writes_is_set_aside(tmp_path, whole, stray, nam
     assert (workdir / f"{name}.foreign-1").exists()
 
 
-@pytest.mark.parametrize("name", ["lr=[1e-3]", "**"])
+@pytest.mark.parametrize("name", ["lr=[1e-3]", "**", "a?b*"])
 def test_fit_in_a_folder_of_any_name_goes_on(tmp_path, whole, name):
     run(tmp_path / name, steps=24, optimizer=tiny_settings().optimizer)
     assert os.listdir(tmp_path) == [name]

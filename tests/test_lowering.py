@@ -18,7 +18,7 @@ from pspike_jax.functional import (
     uniforms,
 )
 from pspike_jax.training import TrainSettings, make_mesh, train_step
-from pspike_jax.training.state import abstract_state
+from pspike_jax.training.creation import state_shapes
 
 PLATFORMS = ("tpu", "cuda")
 B, L, H, N = 2, 200, 3, 4  # several chunks
@@ -143,13 +143,13 @@ def waves():
 @pytest.mark.parametrize("name", MODELS)
 def test_train_step_lowers(name):
     mesh = make_mesh(devices=jax.devices()[:1])
-    state = abstract_state(build(name), waves(), TrainSettings(steps=10), mesh)
+    state = state_shapes(build(name), waves(), TrainSettings(steps=10), mesh)
     # Shapes alone: the shardings name devices of this machine.
     state = jax.tree.map(lambda leaf: array(*leaf.shape, dtype=leaf.dtype), state)
     batch = {
         "inputs": array(B, L, 2),
         "lengths": array(B, dtype=jnp.int32),
-        "labels": array(B, dtype=jnp.int32),
+        "targets": array(B, dtype=jnp.int32),
     }
     programs = lowered(train_step, state, batch)
     check_single_precision(programs)

@@ -13,9 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import main, overrides  # noqa: E402
+from experiments import main  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
-from experiments.experiment import build  # noqa: E402
+from pspike_jax.command import job, overrides  # noqa: E402
+from pspike_jax.command.experiment import build  # noqa: E402
 
 CONFIG = f"--config={ROOT}/experiments/configs/quickstart.py:smoke"
 PRECISION = "--config.model.precision=bfloat16"
@@ -87,7 +88,7 @@ def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeyp
     answers = {"fit": result, "load": result, "judge": {}, "check_workdir": None}
     for name, answer in answers.items():
         stub = lambda *_, name=name, answer=answer, **__: calls.append(name) or answer
-        monkeypatch.setattr(main, name, stub)
+        monkeypatch.setattr(job, name, stub)
     run(tmp_path, "--mode=evaluate")
     run(tmp_path)
     run(tmp_path)
@@ -117,7 +118,7 @@ def test_main_in_bfloat16_writes_a_profile_and_keeps_compiled_programs(finished)
     assert list((finished / "profile").rglob("*.xplane.pb"))
     assert list((finished.parent / "cache").iterdir())
     described = json.loads((finished / "config.json").read_text())
-    assert described["model"]["precision"] == "bfloat16"
+    assert described["model"]["config"]["precision"] == "bfloat16"
     lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
     assert all(line["time/compute"] > 0 and line["time/save"] >= 0 for line in lines)
 

@@ -11,7 +11,8 @@ from tiny import one_device, tiny_settings
 
 import pspike_jax
 from pspike_jax.data import from_arrays
-from pspike_jax.training.state import abstract_state, train_step
+from pspike_jax.training.creation import state_shapes
+from pspike_jax.training.state import train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modules in whose scopes nothing is computed below float32: SSMs, normalisations, samplers, class
@@ -72,7 +73,7 @@ def programs(precision, **fields):
         num_outputs=2, d_model=4, d_state=4, n_layers=2, precision=precision,
         **fields | {"vocab_size": None},
     )
-    state = abstract_state(model, task, tiny_settings(), one_device())
+    state = state_shapes(model, task, tiny_settings(), one_device())
     batch = {
         "inputs": jax.ShapeDtypeStruct((4, 16, 2), jnp.float32),
         "lengths": jax.ShapeDtypeStruct((4,), jnp.int32),

@@ -1,6 +1,7 @@
 """Pretrained models: arrays come back bit for bit, what does not fit is named, answers stay."""
 
 import configparser
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -169,9 +170,9 @@ def test_files_beside_modules_are_part_of_a_wheel():
 def test_make_module_does_not_depend_on_presets_that_change(monkeypatch):
     card = json.loads((FOLDER / f"{NAME}.json").read_text())
     before = make_module(card["model"])
-    preset = pspike_jax.models.pspikessm.PRESETS["paper"]
-    for field in preset:
-        monkeypatch.setitem(preset, field, None)
+    presets = pspike_jax.models.pspikessm.PRESETS
+    changed = {"norm": "layer", "d_model": 3, "dropout": 0.9, "causal": False, "dt_max": 7.0}
+    monkeypatch.setitem(presets, "paper", dataclasses.replace(presets["paper"], **changed))
     assert make_module(card["model"]) == before
 
 

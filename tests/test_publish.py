@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import cards, publish, reevaluate  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
-from experiments.experiment import build  # noqa: E402
+from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, EVALUATION, write_run  # noqa: E402
 from pspike_jax.data import Split  # noqa: E402
 from pspike_jax.pretrained import load_pretrained  # noqa: E402
@@ -81,7 +81,7 @@ def test_check_same_refuses_another_array_or_module(published, experiment):
     with pytest.raises(ValueError, match="not all arrays come back"):
         publish.check_same((experiment.model, other, {}), experiment, variables)
     with pytest.raises(ValueError, match="the card gives"):
-        publish.check_same((experiment.model.clone(dropout=0.9), variables, {}), experiment, {})
+        publish.check_same((experiment.model.replace(dropout=0.9), variables, {}), experiment, {})
 
 
 def test_drawn_pictures_are_bars_and_rings_in_bit_reversal_order():

@@ -9,7 +9,12 @@ FILES = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*.npz"))
 # What an exact float32 implementation reaches, from the recorders' own float64 runs.
 VALUES, GRADIENT_SHARE = {"rtol": 1e-4, "atol": 1e-5}, 1e-3
 # (beginning of a system's name, beginning of a key): results that are left out, and why.
-LEFT_OUT = {}
+LEFT_OUT = {
+    # Biases in front of a batch norm that trains: their true gradient is zero.
+    ("SDN training", "grad/spatial_layers.0.0.bias"),
+    ("SDN training", "grad/feature_layers.0.0.bias"),
+    *(("PMSN", f"grad/fc.{i}.bias") for i in range(4)),
+}
 
 
 def load(name):
@@ -31,7 +36,8 @@ def test_recorded_results_are_computed_again(name):
     expected = {key for key in arrays if is_result(key, system)}
     expected = {key for key in expected if not any(key.startswith(part) for part in left_out)}
     assert expected <= set(found), sorted(expected - set(found))
-    for key in sorted(set(found) & set(arrays)):
+    compared = {key for key in found if not any(key.startswith(part) for part in left_out)}
+    for key in sorted(compared & set(arrays)):
         parts, got = set(key.split("/")), np.asarray(found[key])
         assert got.shape == arrays[key].shape, key
         if parts & {"spikes", "soft", "hard", "refractory"}:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import checks, record, results_page, runs  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
-from experiments.experiment import build  # noqa: E402
+from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, write_run  # noqa: E402
 
 CONFIG = str(ROOT / NAME_OF_CONFIG)

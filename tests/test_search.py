@@ -11,8 +11,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import runs, search, sweep  # noqa: E402
+from experiments import search, sweep  # noqa: E402
 from experiments.configs import psmnist_cpu  # noqa: E402
+from pspike_jax.command import files  # noqa: E402
 
 LINE = {"step": 4, "train/loss": 1.5, "train/firing_rate": 0.25, "validation/accuracy": 0.5}
 
@@ -24,7 +25,7 @@ def trained(monkeypatch):
 
     def fit(model, task, settings, *, workdir, config, mesh):
         (workdir / "checkpoints").mkdir(parents=True)
-        notes.append((model.d_model, settings.optimizer.learning_rate, settings.steps))
+        notes.append((model.config.d_model, settings.optimizer.learning_rate, settings.steps))
         return types.SimpleNamespace(history=[{"step": 2, "train/loss": 2.0}, LINE])
 
     monkeypatch.setattr(search, "fit", fit)
@@ -60,7 +61,7 @@ def test_choices_of_the_search_are_keys_of_its_config():
     for key in (key for choice in choices for key in choice):
         section, name = key.split(".")
         assert name in config[section] and config[section][name] is not None
-    module = runs.import_config(psmnist_cpu.__file__)
+    module = files.import_config(psmnist_cpu.__file__)
     assert sweep.collect(module.search) == choices
 
 

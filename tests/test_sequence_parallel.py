@@ -3,6 +3,7 @@
 import functools
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +15,11 @@ from tiny import one_device, tiny_settings
 import pspike_jax
 from pspike_jax.data import from_arrays, train_batch
 from pspike_jax.functional.sequence_parallel import sequence_parallel_ssm
-from pspike_jax.nn import DiagonalSSM, DPLRSSM
+from pspike_jax.nn import S5SSM, DiagonalSSM, DPLRSSM, OscillatorSSM
 from pspike_jax.training import OptimizerSettings, create_state, evaluate, fit, make_mesh
-from pspike_jax.training.plan import abstract_batch
+from pspike_jax.training.creation import abstract_batch, state_shapes
 from pspike_jax.training.sharding import shard_batch
-from pspike_jax.training.state import abstract_state, compile_train_step
+from pspike_jax.training.state import compile_train_step
 
 BATCH = ("data", "fsdp")
 
@@ -132,14 +133,16 @@ LAYERS = {
         features=4, d_state=4, shared=True, two_sided=True, skip=True, dt_min=0.01, dt_max=0.1,
         length=96, engine="fft",
     ),
+    "oscillator": OscillatorSSM(features=4, oscillators=3, ring=(0.9, 0.99, 0.3, 2.5)),
+    "s5": S5SSM(features=4, modes=3, dt_min=0.01, dt_max=0.1, two_sided=True),
 }
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
-    layer, reverse = LAYERS[name], name == "diagonal"
+    layer, reverse = LAYERS[name], name in ("diagonal", "oscillator")
     u = jnp.float32(rng.normal(size=(4, 80, 4)))
-    variables = jax.jit(layer.init)(jax.random.key(0), u)
+    variables = nn.meta.unbox(jax.jit(layer.init)(jax.random.key(0), u))
     mesh = mesh_of(data=2, model=2, sequence=2)
 
     def loss(variables, u):
@@ -159,8 +162,9 @@ def test_layers_on_a_mesh_are_those_of_one_device(rng, name):
     tolerance = 1e-4 if name == "dplr" else 1e-5
     assert_close(y, expected_y, "y")
     assert_close(found_u, expected_u, "u", tolerance)
-    for path, leaf in expected["params"].items():
-        assert_close(found["params"][path], leaf, path, tolerance)
+    leaves = jax.tree.leaves_with_path(expected["params"])
+    for (path, leaf), other in zip(leaves, jax.tree.leaves(found["params"]), strict=True):
+        assert_close(other, leaf, jax.tree_util.keystr(path), tolerance)
 
 
 SETTINGS = tiny_settings(optimizer=OptimizerSettings(learning_rate=0.01))
@@ -181,7 +185,7 @@ def make_task(length, **changes):
 
 
 def compile_step(task, mesh):
-    state, batch = abstract_state(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
+    state, batch = state_shapes(MODEL, task, SETTINGS, mesh), abstract_batch(task, SETTINGS, mesh)
     return compile_train_step(state, mesh).lower(state, batch).compile()
 
 
@@ -237,7 +241,7 @@ def test_sizes_that_do_not_divide_time_are_refused_before_anything_is_written(tm
         fit(MODEL, task, SETTINGS, workdir=tmp_path / "run", mesh=mesh)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=message):
-        evaluate(MODEL, {}, task.test, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
+        evaluate(MODEL, {}, task, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
     with pytest.raises(ValueError, match=message):  # a model that is called without the trainer
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             jax.eval_shape(LAYERS["diagonal"].init, jax.random.key(0), jnp.zeros((2, 10, 4)))

@@ -117,6 +117,8 @@ class Task:
         fields = {"num_outputs": self.objective.num_outputs, "vocab_size": self.vocab_size}
         if self.objective.per_step:
             fields["pool"] = "none"
+        if getattr(self.objective, "forward_steps", 0):
+            fields["forward_steps"] = self.objective.forward_steps
         if _examples(self.train).lengths.ndim == 2:
             fields["documents"] = 2
         return fields

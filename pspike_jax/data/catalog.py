@@ -112,7 +112,7 @@ def how_to_prepare(name: str, data_dir: str | os.PathLike) -> str:
       One sentence or two.
     """
     entry = CATALOG[name]
-    command = f"python -m experiments.prepare --dataset={name} --data_dir={data_dir}"
+    command = f"pspike prepare --dataset={name} --data_dir={data_dir}"
     if entry.raw is None:
         return f"Run: {command} (it is generated, {entry.size})."
     folder = pathlib.Path(data_dir) / "raw" / entry.raw
@@ -125,7 +125,7 @@ def how_to_prepare(name: str, data_dir: str | os.PathLike) -> str:
 def load_prepared(
     *, dataset: str, data_dir: str, validation: str = "held_out", verify: bool = True
 ) -> Task:
-    """Open a data set that `experiments.prepare` has prepared.
+    """Open a data set that `pspike prepare` has prepared.
 
     Args:
       dataset: its name in the catalog, or the name it was prepared under.

@@ -7,7 +7,6 @@ training, 370 for test. The wheel of aeon 1.6.0 holds both files, in
 aeon/datasets/data/JapaneseVowels. Nothing is downloaded.
 """
 
-import os
 import pathlib
 
 import numpy as np
@@ -16,7 +15,8 @@ from pspike_jax.data.batches import Task
 from pspike_jax.data.series import pad, standardized_task
 from pspike_jax.data.source import held_out
 from pspike_jax.data.split import take
-from pspike_jax.data.untrusted import check_link, read_text
+from pspike_jax.data.uea import read_ts
+from pspike_jax.data.untrusted import check_link
 
 FILES = {"train": "JapaneseVowels_TRAIN.ts", "test": "JapaneseVowels_TEST.ts"}
 EXAMPLES = {"train": 270, "test": 370}
@@ -58,41 +58,3 @@ def load_japanese_vowels(*, source_dir: str, seed: int) -> Task:
     train, validation = held_out(splits["train"].targets, VALIDATION_SHARE, seed=seed)
     train, validation = take(splits["train"], train), take(splits["train"], validation)
     return standardized_task("japanese_vowels", train, validation, splits["test"], SPEAKERS)
-
-
-def read_ts(path: str | os.PathLike) -> tuple[list[np.ndarray], list[str]]:
-    """Read a .ts file of the UEA archive: series of several channels, with labels.
-
-    Args:
-      path: its lines are comments "#...", tags "@...", and behind "@data" one example each:
-        channels separated by ":", their numbers by ",", and the label behind the last ":".
-
-    Returns:
-      series: (channels, frames) float64 for each example.
-      labels: their labels.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a line is not of this form.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; put the published .ts file there")
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    if "@data" not in lines:
-        raise ValueError(f"{path} has no line '@data'")
-    first = lines.index("@data") + 1
-    series, labels = [], []
-    for number, line in enumerate(lines[first:], first + 1):
-        if not line:
-            continue
-        *channels, label = line.split(":")
-        try:
-            one = np.array([channel.split(",") for channel in channels], np.float64)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        if one.ndim != 2 or not np.isfinite(one).all():
-            raise ValueError(f"{path}, line {number}: expected channels of finite numbers")
-        series.append(one)
-        labels.append(label)
-    return series, labels

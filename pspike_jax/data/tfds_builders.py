@@ -8,7 +8,7 @@
 pspike_listops     {"inputs": (2000,) uint8 tokens, "length", "label"}
 pspike_pathfinder  {"image": (S, S, 1) uint8, "label"}; configs size32, size64, size128, size256
 
-Examples are those that `experiments.prepare` writes, in the same order.
+Examples are those that `pspike prepare` writes, in the same order.
 """
 
 import functools

@@ -74,7 +74,7 @@ def mean_over_time(
     Returns:
       (B, H); 0 where no time passes.
     """
-    counts = jnp.arange(x.shape[1])[None] < lengths[:, None]
+    counts = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
     total = jnp.sum(dt if whole else jnp.where(counts, dt, 0), axis=1)
     weights = jnp.where(counts, dt + _TINY, 0)
     pooled = jnp.sum(weights[..., None] * jnp.where(counts[..., None], x, 0), axis=1)

@@ -80,7 +80,8 @@ def multi_input_ssm(
       u: (B, L, H) real.
       dynamics: of the P states; float32 and complex64 whatever comes in.
       B: (P, H) complex.
-      C: (H, P) complex, or (2, H, P): C[1] reads the anti-causal state, current step included.
+      C: (H', P) complex, or (2, H', P): C[1] reads the anti-causal state, current step included.
+        Without D there may be other than H outputs.
       D: (H,) real skip, or None.
       initial_state: (B, P) complex, (B, P, 2) with blocks, before the first step; zero if None.
         The anti-causal state always starts from zero.
@@ -90,7 +91,7 @@ def multi_input_ssm(
       evaluate: how the chunked engine runs a sequence forth and back.
 
     Returns:
-      y: (B, L, H) float32.
+      y: (B, L, H') float32.
       final_state: of initial_state's shape, complex64.
 
     Raises:
@@ -268,11 +269,12 @@ def _check(u, dynamics, B, C, D, initial_state, resets):
         raise ValueError(f"u must be real (B, L, H) with a step at least; got {u.dtype} {u.shape}")
     batch, length, features = u.shape
     states = B.shape[0]
+    outputs = features if D is not None or C.ndim < 2 else C.shape[-2]
     pair = (2,) if isinstance(dynamics, Blocks) else ()
     steps = (batch, length)
     expected = {
         "B": (B, [(states, features)]),
-        "C": (C, [(features, states), (2, features, states)]),
+        "C": (C, [(outputs, states), (2, outputs, states)]),
         "D": (D, [(features,)]),
         "transition": (dynamics.transition, [(states, *pair * 2), (*steps, states, *pair * 2)]),
         "gain": (dynamics.gain, [(states, *pair), (*steps, states, *pair)]),

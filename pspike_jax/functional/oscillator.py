@@ -103,7 +103,8 @@ def bounded(stored: Oscillators, scheme: Scheme | str) -> Oscillators:
 def _refuse_overdamping(damping):
     if isinstance(damping, jax.core.Tracer):
         return
-    over = np.flatnonzero(np.asarray(damping) < -1)
+    damping = np.ravel(damping)
+    over = np.flatnonzero(damping < -1)
     if over.size:
         raise ValueError(
             f"damped_imex2 has no stable stiffness where step * G is above 1: oscillator "
@@ -165,7 +166,7 @@ def _exact(A, G, step):
     soft = stiff < 0.5
     nodes, weights = np.polynomial.legendre.leggauss(12)
     reached = jnp.zeros_like(A)
-    for r, weight in zip((nodes + 1) / 2, weights / 2):
+    for r, weight in zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist()):
         _, inner = _cosine_and_sinc(r**2 * jnp.where(soft, square, 0))
         reached = reached + weight * r * inner * jnp.exp(-r * jnp.where(soft, half, 0))
     direct = (1 - moves) / jnp.where(soft, 1, stiff)

@@ -110,6 +110,7 @@ def sequence_parallel_multi_input(
     *,
     axis_name: str,
     initial_state: jax.Array | None = None,
+    reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Run a state space that all features share over steps that are split over a mesh axis.
 
@@ -119,12 +120,15 @@ def sequence_parallel_multi_input(
       B, C, D: as in `multi_input_ssm`, the same on each device of the axis.
       axis_name: as in `sequence_parallel_ssm`.
       initial_state: before the whole sequence, as in `multi_input_ssm`.
+      reverse: as in `sequence_parallel_ssm`.
 
     Returns:
       y: (B, l, H) float32, this device's part.
       final_state: after the whole sequence, on each device.
     """
-    evaluate = tuple(functools.partial(_evaluate_part, axis_name, back) for back in (False, True))
+    evaluate = tuple(
+        functools.partial(_evaluate_part, axis_name, way) for way in (reverse, not reverse)
+    )
     return multi_input_ssm(
         u,
         dynamics,

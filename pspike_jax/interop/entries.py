@@ -23,6 +23,9 @@ class Entry(NamedTuple):
       layer: index on the leading axis of arrays that are stacked over layers, or None.
       part: index on the last axis, where real and imaginary parts are arrays of their own there.
       shape: there, where it differs by axes of size 1; None where it does not.
+      row: index on the first of the axes that are left, or None.
+      transpose: whether the two axes are exchanged there; None: of kernels, as PyTorch has them.
+      column: whether it has a last axis of 1 there.
     """
 
     name: str
@@ -30,10 +33,17 @@ class Entry(NamedTuple):
     layer: int | None = None
     part: int | None = None
     shape: tuple[int, ...] | None = None
+    row: int | None = None
+    transpose: bool | None = None
+    column: bool = False
 
 
 def load_entries(
-    state_dict: Mapping[str, Any], module: nn.Module, entries: Iterable[Entry], inputs: Any
+    state_dict: Mapping[str, Any],
+    module: nn.Module,
+    entries: Iterable[Entry],
+    inputs: Any,
+    optional: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the variables of a module from a state dict.
 
@@ -42,6 +52,7 @@ def load_entries(
       module: a model.
       entries: all of its arrays.
       inputs: what `module.init` takes, or its shape and type.
+      optional: names that may be missing; their arrays are 0, and 1 where they are variances.
 
     Returns:
       {collection: tree}, float32.
@@ -50,16 +61,23 @@ def load_entries(
       ValueError: one error that lists every entry that is unknown, missing, misshapen or not
         real.
     """
-    entries = list(entries)
+    entries, optional = list(entries), set(optional)
     boxed = jax.eval_shape(module.init, jax.random.key(0), inputs)
     shapes = flax.traverse_util.flatten_dict(nn.meta.unbox(boxed))
-    arrays = {path: np.zeros(leaf.shape, np.float32) for path, leaf in shapes.items()}
+    arrays = {
+        path: np.full(leaf.shape, 1.0 if path[-1] == "var" else 0.0, np.float32)
+        for path, leaf in shapes.items()
+    }
     views = {entry.name: _view(arrays[entry.path], entry) for entry in entries}
-    there = {e.name: e.shape or views[e.name].shape for e in entries}
+    there = {
+        e.name: e.shape or views[e.name].shape
+        for e in entries
+        if e.name in state_dict or e.name not in optional
+    }
     unknown = [name for name in state_dict if name not in there and not name.endswith(COUNTER)]
     check_entries(state_dict, there, [f"{name} is unknown" for name in sorted(unknown)])
-    for name, view in views.items():
-        view[...] = np.asarray(state_dict[name]).reshape(view.shape)
+    for name in there:
+        views[name][...] = np.asarray(state_dict[name]).reshape(views[name].shape)
     missing = set(arrays) - {entry.path for entry in entries}
     if missing:
         raise ValueError(f"no entry for {sorted(missing)}")
@@ -106,6 +124,9 @@ def norm(
 
 
 def _view(array: np.ndarray, entry: Entry) -> np.ndarray:
-    array = array if entry.layer is None else array[entry.layer]
+    for index in (entry.layer, entry.row):
+        array = array if index is None else array[index]
     array = array if entry.part is None else array[..., entry.part]
-    return array.T if entry.path[-1].endswith("kernel") else array
+    turned = entry.path[-1].endswith("kernel") if entry.transpose is None else entry.transpose
+    array = array.T if turned else array
+    return array[:, None] if entry.column else array

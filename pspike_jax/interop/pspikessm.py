@@ -10,6 +10,7 @@ import logging
 import re
 from typing import Any, Mapping
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -88,7 +89,7 @@ def export_pspikessm(module: PSpikeSSM, params: Mapping) -> dict[str, np.ndarray
     Returns:
       Names to float arrays; running statistics and unused entries are not part of it.
     """
-    exported = {}
+    params, exported = nn.meta.unbox(params), {}
     for name, (collection, path, shape, layer) in _entries(module.config).items():
         if collection != "params":
             continue

@@ -9,7 +9,7 @@ import numpy as np
 from pspike_jax.functional.neurons.sdn import SHAPES
 
 # {name here: names there}, of the shipped network and of one that their program has just fused.
-_NAMES = {
+NAMES = {
     "taps": ("conv1.weight", "spatial_layers.0.weight"),
     "taps_bias": ("conv1.bias", "spatial_layers.0.bias"),
     "channels": ("conv2.weight", "feature_layers.0.weight"),
@@ -32,7 +32,7 @@ def load_sdn(state_dict: Mapping[str, Any]) -> dict[str, Any]:
       ValueError: an entry is missing or has another number of elements; all are named.
     """
     params, wrong = {}, []
-    for here, there in _NAMES.items():
+    for here, there in NAMES.items():
         names = [name for name in there if name in state_dict]
         if not names:
             wrong.append(f"{there[0]} is missing")
@@ -51,6 +51,6 @@ def export_sdn(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Name the numbers of a fused network as the shipped one names them."""
     shapes = {"taps": (8, 1, 8), "channels": (8, 8, 1), "decoder": (1, 8, 1), "decoder_bias": (1,)}
     return {
-        _NAMES[name][0]: np.asarray(array).reshape(shapes.get(name, np.shape(array)))
+        NAMES[name][0]: np.asarray(array).reshape(shapes.get(name, np.shape(array)))
         for name, array in params.items()
     }

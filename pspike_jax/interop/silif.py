@@ -118,7 +118,7 @@ def export_silif(
     trees = {"params": params} if batch_stats is None else {
         "params": params, "batch_stats": batch_stats
     }
-    flat = flax.traverse_util.flatten_dict(trees)
+    flat = flax.traverse_util.flatten_dict(nn.meta.unbox(trees))
     exported = {}
     for collection, here, there in _entries(module):
         if collection in trees:

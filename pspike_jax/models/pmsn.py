@@ -39,7 +39,7 @@ class PMSNConfig(Config):
     surrogate: str = option("window", "backward rule of a spike", choices=SURROGATES)
     dt_min: float = option(1e-3, "smallest initial step size", low=0, ends="(]")
     dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
-    engine: str = option("auto", "how compartments are evaluated", choices=[e.value for e in Engine])
+    engine: str = option("auto", "how they are evaluated", choices=[e.value for e in Engine])
 
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""

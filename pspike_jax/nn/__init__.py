@@ -1,7 +1,7 @@
 """Flax (Linen) modules: they own parameters and call `pspike_jax.functional`."""
 
 from pspike_jax.nn.block import Block, Chain, Pass, Stack, whole_sequences
-from pspike_jax.nn.mixers import MIXERS, DPLRSSM, DiagonalSSM
+from pspike_jax.nn.mixers import MIXERS, S5SSM, DPLRSSM, DiagonalSSM, OscillatorSSM
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
 from pspike_jax.nn.roles import GROUPS, Role, role
 from pspike_jax.nn.sites import SITES, NeuronSite, SpikeSampler
@@ -15,8 +15,10 @@ __all__ = [
     "GROUPS",
     "MIXERS",
     "NeuronSite",
+    "OscillatorSSM",
     "Pass",
     "Role",
+    "S5SSM",
     "SITES",
     "SpikeMixer",
     "SpikeSampler",

@@ -1,4 +1,4 @@
-"""Spikes of resonators that never reset: a diagonal recurrence, parallel in time, and a threshold."""
+"""Spikes of resonators that never reset: a recurrence, parallel in time, and a threshold."""
 
 import flax.linen as nn
 import jax

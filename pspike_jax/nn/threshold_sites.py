@@ -12,8 +12,6 @@ from pspike_jax.nn.activity import activity
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.roles import role
 
-SCOPES = ("all", "step")
-
 
 class ThresholdSite(nn.Module):
     """Fire where a value reaches a threshold; nothing is trained.
@@ -58,7 +56,7 @@ class TernarySite(nn.Module):
       features: H.
       fan_out: operations that one spike triggers, for the activity record.
       surrogate: name in `functional.SURROGATES`.
-      scope: over what the largest is taken: "all" valid steps of the batch, so that outputs
+      over: what the largest is taken over: "all" valid steps of the batch, so that outputs
         depend on the other examples and on the future, or the features of each "step".
       scaled: whether the size is trained; else it is 1.
       share: theta over the largest.
@@ -67,7 +65,7 @@ class TernarySite(nn.Module):
     features: int
     fan_out: int
     surrogate: str = "arctan"
-    scope: str = "step"
+    over: str = "step"
     scaled: bool = True
     share: float = SHARE
 
@@ -75,7 +73,7 @@ class TernarySite(nn.Module):
     def __call__(self, drive: jax.Array, state: None, ctx: Pass):
         """Return graded spikes (B, L, H) in {-e^w, 0, e^w}, None, and counts over valid steps."""
         x = drive.astype(jnp.float32)
-        if self.scope == "step":
+        if self.over == "step":
             theta = self.share * largest(x, axis=-1)
         else:
             mask = None if ctx.mask is None else ctx.mask[..., None]

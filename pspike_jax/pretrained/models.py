@@ -144,6 +144,6 @@ def abstract_variables(module: nn.Module, shape: Sequence[int]) -> dict[str, Any
     Returns:
       The variables, with shapes and dtypes in place of arrays.
     """
-    dtype = "float32" if module.vocab_size is None else "int32"
+    dtype = "float32" if module.config.vocab_size is None else "int32"
     inputs = jax.ShapeDtypeStruct((1, *shape), dtype)
     return jax.eval_shape(lambda inputs: module.init(jax.random.key(0), inputs), inputs)

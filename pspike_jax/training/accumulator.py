@@ -27,12 +27,9 @@ class MetricsAccumulator:
     def __init__(
         self, params: Any, settings: TrainSettings, total: metrics.Metrics | None = None
     ):
-        """Start with nothing, or with what a run had.
+        """Start with nothing, or with the `total` since the last line of a run that goes on.
 
-        Args:
-          params: the model's parameters, or their shapes; their paths name what is not finite.
-          settings: say which steps end a line.
-          total: sums since the last line, of a run that goes on between two lines.
+        Paths of the parameters, or of their shapes, name what is not finite.
         """
         self._paths = leaf_paths(params)
         self._settings = settings
@@ -40,17 +37,10 @@ class MetricsAccumulator:
         self._total = total
 
     def push(self, step: int, measured: metrics.Metrics) -> dict[str, Any] | None:
-        """Take the newest step.
+        """Take the metrics of the newest step, which are on the device.
 
-        Args:
-          step: its number, counted from 1.
-          measured: its metrics, on the device.
-
-        Returns:
-          A line of metrics if the step before it ended one, else None.
-
-        Raises:
-          FloatingPointError: something of the step before it is not finite.
+        Returns a line if the step before it ended one, else None, and raises FloatingPointError if
+        something of that step is not finite.
         """
         self.total()
         line = self.close(step - 1)
@@ -58,13 +48,9 @@ class MetricsAccumulator:
         return line
 
     def total(self) -> metrics.Metrics | None:
-        """Fetch the newest step now.
+        """Fetch the newest step; return the sums since the last line, None right after one.
 
-        Returns:
-          The sums since the last line; None right after one.
-
-        Raises:
-          FloatingPointError: something of the newest step is not finite.
+        Raises FloatingPointError if something of that step is not finite.
         """
         if self._pending is not None:
             step, measured = self._pending[0], jax.device_get(self._pending[1])
@@ -78,14 +64,7 @@ class MetricsAccumulator:
         return self._total
 
     def close(self, step: int) -> dict[str, Any] | None:
-        """End a line, if this is a step that does.
-
-        Args:
-          step: the newest one, fetched.
-
-        Returns:
-          A line of metrics, or None where the line goes on, or is empty.
-        """
+        """Return the line that the newest step, fetched, ends; None where it ends none."""
         ends = step % self._settings.log_every == 0 or step == self._settings.steps
         if self._total is None or not ends:
             return None
@@ -109,15 +88,7 @@ class MetricsAccumulator:
 
 
 def check_finite(state: TrainState, step: int) -> None:
-    """Stop before a state is kept that is not finite.
-
-    Args:
-      state: the state after a step.
-      step: that step.
-
-    Raises:
-      FloatingPointError: names the first parameter or statistic that is not finite.
-    """
+    """Raise FloatingPointError before a state is kept that is not finite, and name the leaf."""
     mesh = jax.tree.leaves(state.params)[0].sharding.mesh
     flags = np.asarray(_finite(state.variables, replicated(mesh)))
     if not flags.all():
@@ -133,14 +104,10 @@ def _finite(tree: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def scalars(measured: metrics.Metrics) -> dict[str, float]:
-    """Turn sums into the numbers of a line.
+    """Turn sums into the numbers of a line: means, and their standard errors as NAME_se.
 
-    Args:
-      measured: sums on the host.
-
-    Returns:
-      Means by name, and their standard errors as NAME_se: of the objective's metrics over examples,
-      of the activity over steps. What is not finite, because nothing was counted, is left out.
+    Those are over examples for the objective's metrics, over steps for activity. What is not
+    finite, because nothing was counted, is left out.
     """
     values = {}
     for name, one in measured.items():

@@ -43,9 +43,7 @@ PLAIN = re.compile(r"[\w./+=,@-]*", re.ASCII)  # Orbax globs some paths, and quo
 class Entry(NamedTuple):
     """A checkpoint's place in a run; they sort by time.
 
-    Attributes:
-      step: updates done.
-      finished: False where validation and the line of metrics of that step are still to come.
+    It is not `finished` where validation and the line of metrics of its step are still to come.
     """
 
     step: int
@@ -56,12 +54,9 @@ class Entry(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What a run goes on from.
+    """What a run goes on from: state, file of the lines of metrics, sums since the last of them.
 
-    Attributes:
-      state: as it was saved.
-      log: file of the lines of metrics up to its step.
-      sums: of the steps since the last of them; None right after one.
+    The sums are None right after a line.
     """
 
     state: TrainState
@@ -80,13 +75,10 @@ class Checkpoints:
         keep_best: int,
         merit: tuple[str, str] = ("accuracy", "max"),
     ):
-        """Use a folder, made at the first save.
+        """Use a folder, which may be in an object storage, made at the first save.
 
-        Args:
-          directory: the folder; may be a bucket of an object storage.
-          keep: newest checkpoints that stay.
-          keep_best: best checkpoints that stay besides them.
-          merit: name of the score that says which are best, and "max" or "min".
+        Of all checkpoints the newest `keep` stay, and the best `keep_best`, by the name of a score
+        and "max" or "min".
         """
         self.directory = epath.Path(directory)
         self.keep, self.keep_best, self.merit = keep, keep_best, merit
@@ -96,11 +88,7 @@ class Checkpoints:
         self._closing = contextlib.ExitStack()
 
     def prove(self) -> None:
-        """Write a small checkpoint, read it and remove it, before any step is paid for.
-
-        Raises:
-          OSError: checkpoints cannot be written to this folder, or not be read from it.
-        """
+        """Write, read and remove a small checkpoint; raise OSError before any step is paid for."""
         folder = self.directory / PROBE
         tree = {"probe": jnp.arange(2, dtype=jnp.float32)}
         try:
@@ -127,16 +115,10 @@ class Checkpoints:
     ) -> None:
         """Begin to write a checkpoint, its manifest, and to remove those that are not kept.
 
-        Args:
-          state: what to keep; it may be donated as soon as this returns.
-          scores: validation metrics by name, or None where this step was not validated.
-          log: the lines of metrics so far.
-          sums: of the steps since the last line of metrics, where the run stops before what
-            follows this step; else None.
-
-        Raises:
-          OSError: this checkpoint, or the one before it, could not be written; those that were
-            whole are as they were.
+        The state may be donated as soon as this returns. `scores` are the validation metrics, or
+        None; `log` the lines of metrics so far; `sums` those since the last line, where the run
+        stops before what follows this step. Raises OSError where this checkpoint, or the one before
+        it, could not be written; those that were whole are as they were.
         """
         self.wait()
         entry = Entry(int(state.step), sums is None)
@@ -154,20 +136,12 @@ class Checkpoints:
         self._saving = self._thread.submit(self._finish, entry, contents, log, response, shapes)
 
     def check(self) -> None:
-        """Raise what went wrong in a save that has ended.
-
-        Raises:
-          OSError: a checkpoint could not be written.
-        """
+        """Raise the OSError of a save that has ended."""
         if self._saving is not None and self._saving.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save has ended.
-
-        Raises:
-          OSError: a checkpoint could not be written.
-        """
+        """Wait until the last save has ended; raise its OSError."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
@@ -178,16 +152,10 @@ class Checkpoints:
         self._closing.close()
 
     def restore_latest(self, like: TrainState) -> Restored | None:
-        """Read the newest whole checkpoint; warn about newer ones that are not whole.
+        """Read the newest whole checkpoint, or None; warn about newer ones that are not whole.
 
-        Args:
-          like: a state with the shapes and shardings to restore into.
-
-        Returns:
-          What was saved, or None if there is no whole checkpoint.
-
-        Raises:
-          ValueError: the checkpoint is whole, but not of such a state.
+        `like` has the shapes and shardings to restore into; ValueError, where the checkpoint is not
+        of such a state.
         """
         newest = sorted(self._entries(), reverse=True)
         found = self._first(newest, "the checkpoint of ", like)
@@ -202,15 +170,8 @@ class Checkpoints:
     def restore_best(self, like: TrainState) -> TrainState:
         """Read the checkpoint with the best merit; among equals, the lowest loss.
 
-        Args:
-          like: a state with the shapes and shardings to restore into.
-
-        Returns:
-          The state.
-
-        Raises:
-          FileNotFoundError: no whole checkpoint has validation scores.
-          ValueError: the checkpoint is whole, but not of such a state.
+        Raises FileNotFoundError where no whole one has scores, ValueError where it is not of such a
+        state.
         """
         found = self._first(self._by_merit(), "the best checkpoint, ", like)
         if found is None:

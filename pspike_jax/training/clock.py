@@ -28,11 +28,7 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time of a block.
-
-        Args:
-          name: one of `PARTS`.
-        """
+        """Count the time of a block to one of `PARTS`."""
         start = time.perf_counter()
         try:
             yield
@@ -44,11 +40,9 @@ class Clock:
         self._steps += 1
 
     def take(self) -> dict[str, float]:
-        """Return the entries of a line, and start again.
+        """Return the entries of a line, in seconds per step, and start again.
 
-        Returns:
-          Seconds per step as "time/data", "time/compute" and "time/save", and
-          "time/waiting_for_data", the share of the first in their sum.
+        "time/waiting_for_data" is the share of "data" in their sum.
         """
         total = sum(self._seconds.values())
         line = {f"time/{name}": s / max(1, self._steps) for name, s in self._seconds.items()}
@@ -61,38 +55,21 @@ class Profile:
     """A profile of some steps for TensorBoard or Perfetto, written by JAX."""
 
     def __init__(self, folder: str | os.PathLike, steps: tuple[int, int] | None):
-        """Plan a profile.
-
-        Args:
-          folder: where it is written.
-          steps: first and last step, or None for no profile.
-
-        Raises:
-          ValueError: the steps are not in order.
-        """
+        """Plan a profile of the first to the last of `steps`, or of none."""
         if steps is not None and not 1 <= steps[0] <= steps[1]:
             raise ValueError(f"profile_steps is {steps}, expected FIRST <= LAST, from 1")
         self._folder, self._steps = folder, steps
         self._running = contextlib.ExitStack()
 
     def before(self, step: int) -> None:
-        """Begin, if this is the first step of the profile.
-
-        Args:
-          step: the step about to be done.
-        """
+        """Begin, if the step about to be done is the first of the profile."""
         if self._steps is not None and step == self._steps[0]:
             here = self._running.enter_context(local_folder(self._folder))
             jax.profiler.start_trace(os.fspath(here))
             self._running.callback(jax.profiler.stop_trace)
 
     def after(self, step: int, results: Any) -> None:
-        """End, if this is the last step of the profile.
-
-        Args:
-          step: the step just dispatched.
-          results: what it computes; waited for.
-        """
+        """End, when `results` are there, if this was the last step of the profile."""
         if self._steps is not None and step == self._steps[1]:
             jax.block_until_ready(results)
             self.close()

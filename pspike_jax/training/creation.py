@@ -17,16 +17,14 @@ from pspike_jax.nn import roles
 from pspike_jax.training import sharding
 from pspike_jax.training.optimizers import FROZEN, Rates, make_rates, static_optimizer
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.state import TrainState, leaf_paths
+from pspike_jax.training.state import TrainState, compiled_once, leaf_paths
 
 
 class Example(NamedTuple):
     """The shapes of one example, which is all of a task that a state depends on.
 
-    Attributes:
-      shape: of its inputs: (L,), (L, F), or (2, L).
-      dtype: "float32" or "int32".
-      lengths: shape of its length: (), or (2,) for pairs.
+    `shape` is that of its inputs, (L,), (L, F) or (2, L); `lengths` that of its length, () or (2,)
+    for pairs.
     """
 
     shape: tuple[int, ...]
@@ -35,14 +33,7 @@ class Example(NamedTuple):
 
 
 def seed_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Derive a run's keys from its seed; threefry, whatever JAX's default is.
-
-    Args:
-      seed: of the run.
-
-    Returns:
-      Keys for initial parameters, training noise and validation noise.
-    """
+    """Return threefry keys for initial parameters, training noise and validation noise."""
     init_key, train_key, validation_key = jax.random.split(threefry_key(seed), 3)
     return init_key, train_key, validation_key
 
@@ -62,17 +53,7 @@ def example_of(task: Task) -> Example:
 def abstract_batch(
     task: Task, settings: TrainSettings, mesh: Mesh, split: str = "train"
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a batch: shapes, dtypes and shardings.
-
-    Args:
-      task: the examples.
-      settings: batch sizes.
-      mesh: the devices.
-      split: "train" for a batch of training; else one of evaluation, which has "ids".
-
-    Returns:
-      What `train_step`, or `eval_step`, takes.
-    """
+    """Describe a batch: shapes, dtypes, shardings; of evaluation, with "ids", unless of train."""
     batch = read(task.split(split), np.zeros(1, np.int64))
     size = settings.batch_size
     if split != "train":
@@ -86,13 +67,9 @@ def abstract_batch(
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model that no compiled program can be found by.
+    """Raise TypeError for a model that cannot be hashed, and name the fields.
 
-    Args:
-      model: a model.
-
-    Raises:
-      TypeError: a field of it cannot be hashed, naming it.
+    No compiled program is found by it.
     """
     try:
         hash(model)
@@ -125,7 +102,8 @@ def _check_fit(model: nn.Module, task: Task, outputs: jax.ShapeDtypeStruct, vari
             f"the model's vocab_size is {vocab_size}, expected {task.vocab_size}, "
             f"that of task {task.name!r}"
         )
-    steps = example_of(task).shape[:1] if task.objective.per_step else ()
+    length, ahead = example_of(task).shape[0], getattr(task.objective, "forward_steps", 0)
+    steps = (length + ahead,) if task.objective.per_step else ()
     expected = (1, *steps, task.objective.num_outputs)
     if outputs.shape != expected:
         raise ValueError(
@@ -175,23 +153,11 @@ def state_shapes(
     optimizer: optax.GradientTransformation | None = None,
     frozen: Sequence[str] | None = None,
 ) -> TrainState:
-    """Describe a state; nothing of it is computed.
+    """Describe a state, with shapes, dtypes and shardings in place of arrays; nothing is computed.
 
-    Args:
-      model: the model.
-      task: gives the shapes of one example, and the objective.
-      settings: seed, optimizer and length of the run.
-      mesh: the mesh.
-      optimizer: in place of that of the settings, or None.
-      frozen: roles, or paths or patterns of paths, of parameters that stay as they are.
-
-    Returns:
-      The state, with shapes, dtypes and shardings in place of arrays.
-
-    Raises:
-      TypeError: the model cannot be hashed.
-      ValueError: the model's outputs or tokens are not the task's, its layers cannot run on the
-        mesh, or `frozen` names nothing.
+    `optimizer` and `frozen` are those of `fit`. Raises TypeError where the model cannot be hashed;
+    ValueError where its outputs or tokens are not the task's, its layers cannot run on the mesh, or
+    `frozen` names nothing.
     """
     check_model(model)
     outputs, boxed = _shapes(model, example_of(task), mesh)
@@ -233,17 +199,12 @@ def create_state(
     """Make the state of step 0, each leaf on the devices where it will stay.
 
     Args:
-      model: the model.
-      task: gives the shapes of one example, and the objective.
-      settings: seed, optimizer and length of the run.
+      model, task, settings: as in `fit`.
       mesh: the mesh; None takes all devices as data.
-      **options: as in `state_shapes`, and `variables`, to start from.
-
-    Returns:
-      The state.
+      **options: `optimizer`, `frozen` and `variables`, as in `fit`.
 
     Raises:
-      TypeError, ValueError: as in `state_shapes` and `materialize`.
+      TypeError, ValueError: they do not fit each other.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     variables = options.pop("variables", None)
@@ -254,24 +215,12 @@ def create_state(
 def materialize(
     abstract: TrainState, task: Task, settings: TrainSettings, variables: Any = None
 ) -> TrainState:
-    """Make the state of step 0 that an abstract state describes.
+    """Make the state of step 0 that `state_shapes` describes.
 
-    Args:
-      abstract: from `state_shapes`.
-      task: the same task.
-      settings: the same settings.
-      variables: parameters and statistics to start from; what they lack is initialized.
-
-    Returns:
-      The state.
-
-    Raises:
-      ValueError: `variables` have leaves that the model lacks, or of other shapes, naming them.
+    Leaves that given `variables` lack are initialized; ValueError names those that the model lacks,
+    or has in another shape.
     """
-    leaves, structure = jax.tree.flatten(abstract)
-    initialize = _compiled_initializer(
-        structure, tuple(leaf.sharding for leaf in leaves), example_of(task)
-    )
+    initialize = _compile_initializer(abstract, example_of(task))
     state = initialize(*seed_keys(settings.seed)[:2], run_rates(settings))
     return state if variables is None else _start_from(state, variables)
 
@@ -281,10 +230,8 @@ def run_rates(settings: TrainSettings, scale: float = 1.0) -> Rates:
     return make_rates(settings.optimizer, settings.steps // settings.accumulate, scale)
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_initializer(structure: Any, shardings: tuple, example: Example) -> Callable:
-    abstract = structure.unflatten(shardings)
-
+@compiled_once
+def _compile_initializer(abstract: TrainState, example: Example) -> Callable:
     def initialize(init_key, train_key, rates):
         variables = nn.meta.unbox(_initialize(abstract.model, example, init_key)[1])
         return abstract.replace(
@@ -301,11 +248,9 @@ def _compiled_initializer(structure: Any, shardings: tuple, example: Example) ->
 
 def _start_from(state: TrainState, variables: Any) -> TrainState:
     """Put given leaves in the place of initial ones."""
-    given = {
-        path: leaf
-        for path, leaf in zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True)
-    }
-    here = dict(zip(leaf_paths(state.variables), jax.tree.leaves(state.variables), strict=True))
+    given = dict(zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True))
+    leaves, structure = jax.tree.flatten(state.variables)
+    here = dict(zip(leaf_paths(state.variables), leaves, strict=True))
     wrong = [
         f"{path} has shape {jnp.shape(leaf)}, expected "
         + (str(here[path].shape) if path in here else "no such variable")
@@ -317,12 +262,8 @@ def _start_from(state: TrainState, variables: Any) -> TrainState:
             "variables do not fit the model; leave out what it shall initialize:\n  "
             + "\n  ".join(wrong)
         )
-
-    def put(path, leaf):
-        name = "/".join(jax.tree_util.keystr((key,), simple=True) for key in path)
-        if name not in given:
-            return leaf
-        return jax.device_put(jnp.asarray(given[name], leaf.dtype), leaf.sharding)
-
-    placed = jax.tree.map_with_path(put, state.variables)
+    for path, leaf in given.items():
+        old = here[path]
+        here[path] = jax.device_put(jnp.asarray(leaf, old.dtype), old.sharding)
+    placed = structure.unflatten(list(here.values()))
     return state.replace(params=placed["params"], batch_stats=placed.get("batch_stats", {}))

@@ -140,33 +140,15 @@ def is_primary() -> bool:
 
 
 def broadcast(number: int) -> int:
-    """Return process 0's number in every process; all must call it.
-
-    Args:
-      number: read in process 0 alone; in the range of int32.
-
-    Returns:
-      That number.
-    """
+    """Return process 0's number, of the range of int32, in every process; all must call it."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def gather(tree: Any) -> Any:
-    """Return arrays that this process holds whole; all processes must call it.
-
-    Args:
-      tree: arrays, split over devices of any process.
-
-    Returns:
-      The same tree; NumPy arrays where there are several processes.
-    """
+    """Return arrays, split over devices of any process, whole; all processes must call it."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 def barrier(name: str) -> None:
-    """Wait until every process is here.
-
-    Args:
-      name: of this place in the program.
-    """
+    """Wait until every process is at the place of this name."""
     multihost_utils.sync_global_devices(name)

@@ -49,21 +49,11 @@ def eval_step(
     noise: float | None = None,
     gathered: tuple[NamedSharding, ...] | None = None,
 ) -> Any:
-    """Run a model on one batch without changing it.
+    """Run a model on one batch, of which "ids" key each example's noise, without changing it.
 
-    Args:
-      model: the model.
-      variables: its parameters and batch statistics.
-      batch: {"inputs", "lengths", "targets"}, and "ids", which key each example's noise.
-      key: of the noise; consumed.
-      objective: what to measure; None for the outputs themselves.
-      mesh: every device of it holds the results.
-      sampling: "spikes" or "mean".
-      noise: None to draw, or a number in place of the uniforms.
-      gathered: from `pass_shardings`.
-
-    Returns:
-      The metrics of the objective as sums and the model's aux; or its outputs.
+    Returns the metrics of the objective as sums, and the model's aux; or, without an objective, its
+    outputs. `sampling` and `noise` are those of the model's call, `gathered` is from
+    `pass_shardings`; the key is consumed.
     """
     leaves, structure = jax.tree.flatten(variables["params"])
     params = place_parameters(leaves, None if gathered is None else list(gathered))
@@ -83,11 +73,7 @@ def eval_step(
 
 
 def pass_shardings(variables: Any) -> tuple[NamedSharding, ...] | None:
-    """Return where parameters are during a pass, as a constant of `eval_step`.
-
-    Args:
-      variables: arrays or shapes.
-    """
+    """Return where parameters, or shapes, are during a pass, as a constant of `eval_step`."""
     shardings = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), variables["params"])
     found = gathered_shardings(shardings)
     return None if found is None else tuple(jax.tree.leaves(found))
@@ -108,18 +94,9 @@ def run_batches(
 ) -> None:
     """Run a model on every example of a split once, in order.
 
-    Args:
-      model: the model.
-      variables: its parameters and batch statistics.
-      split: the examples; noise is keyed by their row, so the result does not depend on B.
-      use: called with what `eval_step` returns for each batch, on the host, one batch late, so that
-        the device is busy meanwhile.
-      key: of the noise; consumed.
-      objective: what to measure, or None.
-      batch_size: B.
-      mesh: the mesh.
-      before_batch: called before each batch; what it raises ends the pass.
-      **mode: one of `MODES`.
+    `use` gets what `eval_step` returns, on the host, one batch late, so that the device is busy
+    meanwhile; noise is keyed by row, so that results do not depend on B. What `before_batch` raises
+    ends the pass. The key is consumed.
     """
     part, gathered = local_rows(batch_size, mesh), pass_shardings(variables)
     pending = None
@@ -149,19 +126,8 @@ def run_split(
 ) -> tuple[metrics.Metrics, dict[str, Any]]:
     """Measure a model on a split, in memory that does not grow with it.
 
-    Args:
-      model: the model.
-      variables: its parameters and batch statistics.
-      split: the examples.
-      objective: what to measure.
-      key: of the noise; consumed.
-      batch_size: B.
-      mesh: the mesh.
-      **options: `before_batch`, `sampling` and `noise`, as in `run_batches`.
-
-    Returns:
-      The objective's metrics as sums on the host, and {"sites", "macs"}, the activity and operation
-      counts of the whole split.
+    Takes what `run_batches` takes, and consumes the key. Returns the objective's metrics as sums on
+    the host, and {"sites", "macs"}, the activity and operation counts of the whole split.
     """
     measured, counts = None, None
 
@@ -251,24 +217,14 @@ def evaluate(
 
 
 def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
-    """Return a key for a mesh: the caller's may have been made under another one.
-
-    Args:
-      key: a typed key.
-      mesh: the mesh.
-    """
+    """Return a key for a mesh: the caller's may have been made under another one."""
     words, kind = jax.device_get(jax.random.key_data(key)), jax.random.key_impl(key)
     with jax.set_mesh(mesh):
         return jax.random.wrap_key_data(words, impl=kind)
 
 
 def choose_mesh(variables: Any, batch_size: int) -> Mesh:
-    """Return the mesh that variables are on; without one, all devices that can share a batch.
-
-    Args:
-      variables: arrays of JAX or NumPy.
-      batch_size: B; where all devices cannot share it evenly, one is taken.
-    """
+    """Return the mesh that variables are on; without one, all devices that can share a batch."""
     for leaf in jax.tree.leaves(variables):
         found = getattr(leaf, "sharding", None)
         if isinstance(found, NamedSharding) and set(AXES) <= set(found.mesh.axis_names):
@@ -281,28 +237,15 @@ def choose_mesh(variables: Any, batch_size: int) -> Mesh:
 def run_draws(
     run: Callable[..., tuple[metrics.Metrics, Any]], key: jax.Array, draws: int
 ) -> list[metrics.Metrics]:
-    """Run a split once for each noise draw.
-
-    Args:
-      run: `run_split` with all but its key given.
-      key: folded with the number of the draw; consumed.
-      draws: number of draws.
-
-    Returns:
-      The sums of each draw.
-    """
+    """Return the sums of each noise draw: `run`, which takes a key, is called once for each."""
     return [run(key=jax.random.fold_in(key, draw))[0] for draw in range(draws)]
 
 
 def average_draws(single: list[metrics.Metrics]) -> metrics.Metrics:
     """Average the sums of several draws of the same examples.
 
-    Args:
-      single: the sums of each draw.
-
-    Returns:
-      Sums that count each example once: more draws do not shrink the error that comes from the
-      number of examples.
+    Each example counts once: more draws do not shrink the error that comes from the number of
+    examples.
     """
     return jax.tree.map(lambda *values: np.mean(values, axis=0), *single)
 

@@ -25,13 +25,9 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def run_folder(path: str | os.PathLike) -> epath.Path:
-    """Return the folder of a run, absolute where it is local.
+    """Return the folder of a run, absolute where it is local; "~" is the user's home.
 
-    Args:
-      path: as the user gave it; "~" is their home.
-
-    Raises:
-      ValueError: an object storage that checkpoints cannot be written to.
+    Raises ValueError for an object storage that checkpoints cannot be written to.
     """
     if not is_remote(path):
         return epath.Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
@@ -67,12 +63,7 @@ def set_aside(path: epath.Path) -> None:
 
 
 def space_hint(error: BaseException, path: os.PathLike) -> str:
-    """Return a guess at why a write failed; "" unless it was for lack of space.
-
-    Args:
-      error: of the write.
-      path: of the file.
-    """
+    """Return a guess at why a write to a path failed; "" unless it was for lack of space."""
     number = getattr(error, "errno", None)
     told = str(error)  # TensorStore's errors have no number
     if number not in NO_SPACE and not any(os.strerror(known) in told for known in NO_SPACE):
@@ -86,15 +77,7 @@ def space_hint(error: BaseException, path: os.PathLike) -> str:
 
 
 def atomic_write(path: str | os.PathLike, text: str) -> None:
-    """Write a file so that it is either whole or as it was before.
-
-    Args:
-      path: where.
-      text: its content.
-
-    Raises:
-      OSError: it could not be written, naming it.
-    """
+    """Write a file so that it is whole or as it was before; OSError names it."""
     if is_remote(path):  # an object appears when it is whole
         epath.Path(path).write_text(text)
         return
@@ -120,13 +103,9 @@ def _named(error: OSError, path: os.PathLike) -> OSError:
 
 @contextlib.contextmanager
 def local_folder(folder: os.PathLike) -> Iterator[os.PathLike]:
-    """Give a local folder to write files to, which end up in a folder that may be remote.
+    """Give a local folder for files that end up in a folder which may be remote.
 
-    Args:
-      folder: where the files go.
-
-    Yields:
-      The folder itself, or a temporary one whose files, in folders too, are copied.
+    That is the folder itself, or a temporary one whose files, in folders too, are copied.
     """
     if not is_remote(folder):
         yield folder
@@ -141,16 +120,9 @@ def local_folder(folder: os.PathLike) -> Iterator[os.PathLike]:
 
 
 def read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics file; one that a kill tore is left out.
+    """Read the lines of a metrics file, if there is one, without a line that a kill tore.
 
-    Args:
-      path: the file; none is read as no lines.
-
-    Returns:
-      Dicts in the order of the file.
-
-    Raises:
-      ValueError: a line is not JSON with a step, naming it.
+    Raises ValueError for a line that is not JSON with a step, naming it.
     """
     lines = []
     for number, line in enumerate(_whole_lines(path).splitlines(), 1):
@@ -183,10 +155,8 @@ class MetricsLog:
     def __init__(self, path: epath.Path, begin: epath.Path | None, *, writes: bool = True):
         """Open a file and give it the lines that there are, whatever stood there.
 
-        Args:
-          path: the file.
-          begin: file of all lines up to the step that the run goes on from; None for a new run.
-          writes: whether this process writes the file.
+        `begin` has all lines up to the step that the run goes on from, None for a new run; `writes`
+        is whether this process writes.
         """
         self._path, self._writes = path, writes
         self._waiting: list[str] = []
@@ -201,14 +171,7 @@ class MetricsLog:
             self._file = open(os.fspath(path), "ab", buffering=0)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append a line and hand it to the disk.
-
-        Args:
-          line: "step", and floats by name.
-
-        Raises:
-          OSError: it could not be written, naming the file.
-        """
+        """Append a line and hand it to the disk; OSError names the file."""
         # repr of a Python float, which json uses, reads back as the same float.
         text = json.dumps(line, allow_nan=False) + "\n"
         if self._file is None:

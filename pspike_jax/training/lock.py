@@ -18,15 +18,10 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 @contextlib.contextmanager
 def owned(folder: os.PathLike) -> Iterator[None]:
-    """Own a folder as long as the block runs; owners who died own nothing.
+    """Own an existing folder as long as the block runs; owners who died own nothing.
 
-    An object storage has no locks: there, nothing keeps two runs apart.
-
-    Args:
-      folder: the folder; it must exist.
-
-    Raises:
-      RuntimeError: another run, here or on another machine, owns the folder; it is named.
+    RuntimeError names the run, here or on another machine, that owns it. An object storage has no
+    locks: there, nothing keeps two runs apart.
     """
     if is_remote(folder):
         yield

@@ -18,6 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 import tqdm
 from etils import epath
@@ -37,6 +38,7 @@ from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
 from pspike_jax.training.state import TrainState, compile_train_step
+from pspike_jax.training.statistics import compile_statistics
 from pspike_jax.training.workdir import Description, check_workdir, claim_workdir, describe
 
 
@@ -155,24 +157,11 @@ def load(
     optimizer: optax.GradientTransformation | None = None,
     frozen: Sequence[str] | None = None,
 ) -> FitResult:
-    """Read what a run of `fit` has left so far; nothing is written.
+    """Read what a run of `fit` with these arguments has left so far; nothing is written.
 
-    Args:
-      model: as given to `fit`.
-      task: as given to `fit`.
-      settings: as given to `fit`.
-      workdir: as given to `fit`.
-      config: as given to `fit`.
-      mesh: the devices; None takes all of them as data.
-      optimizer: as given to `fit`.
-      frozen: as given to `fit`.
-
-    Returns:
-      The newest state, the metrics up to it, and the best variables.
-
-    Raises:
-      FileNotFoundError: the folder holds no run, or no whole checkpoint.
-      ValueError: the folder belongs to another run.
+    Returns the newest state, the metrics up to it, and the best variables. Raises FileNotFoundError
+    where the folder holds no run, or no whole checkpoint, and ValueError where it belongs to
+    another run.
     """
     mesh = make_mesh() if mesh is None else mesh
     _check(task, settings, mesh)
@@ -247,6 +236,8 @@ def _rehearse(abstract: TrainState, task: Task, settings: TrainSettings, mesh: M
 def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tuple, mesh: Mesh):
     state = structure.unflatten(leaves)
     jax.eval_shape(compile_train_step(state, mesh), state, dict(train))
+    if state.batch_stats:
+        jax.eval_shape(compile_statistics(state, mesh), state, dict(train), np.int32(0))
     stochastic = getattr(state.model, "stochastic", True)
     for mode in MODES if stochastic else ("sampled",):
         eval_step.eval_shape(

@@ -19,14 +19,9 @@ _KINDS = {"step": int, "scores": dict, "sums": dict | None, "files": dict}
 
 
 def make_manifest(folder: epath.Path, contents: Mapping[str, Any]) -> str:
-    """Return the text of the manifest of a checkpoint whose other files are all written.
+    """Return the manifest of a checkpoint whose other files are all written.
 
-    Args:
-      folder: of the checkpoint.
-      contents: {"step", "scores", "sums"}.
-
-    Returns:
-      What belongs into the file MANIFEST of that folder.
+    `contents` are {"step", "scores", "sums"}.
     """
     files = {
         os.path.relpath(path, folder): _fingerprint(path)
@@ -39,14 +34,7 @@ def make_manifest(folder: epath.Path, contents: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: epath.Path) -> dict[str, Any] | None:
-    """Read a manifest; the files that it speaks of are not looked at.
-
-    Args:
-      folder: of a checkpoint.
-
-    Returns:
-      {"step", "scores", "sums", "files"}, or None where there is none, or it is damaged.
-    """
+    """Return {"step", "scores", "sums", "files"}, or None where there is none, or a damaged one."""
     if not is_file(folder / MANIFEST):
         return None
     try:
@@ -59,15 +47,9 @@ def read_manifest(folder: epath.Path) -> dict[str, Any] | None:
 
 
 def find_damage(folder: epath.Path, step: int, finished: bool) -> str | None:
-    """Compare a checkpoint with its manifest.
+    """Say what differs between a checkpoint and its manifest, or None if it is whole.
 
-    Args:
-      folder: of the checkpoint.
-      step: updates done, by the folder's name.
-      finished: whether the folder's name says that nothing of that step is to come.
-
-    Returns:
-      What is wrong with the checkpoint, or None if it is whole.
+    Step and `finished` are what the folder's name says.
     """
     if not is_folder(folder):
         return f"{folder} is not a folder"

@@ -25,15 +25,10 @@ Rates = dict[str, Any]
 
 
 def make_rates(settings: OptimizerSettings, updates: int, scale: float = 1.0) -> Rates:
-    """Make the numbers of the settings that a step is given.
+    """Make the numbers of the settings that a step is given, as NumPy scalars.
 
-    Args:
-      settings: rates, decay, schedule.
-      updates: length of the run in updates, where a cosine without `decay_steps` ends.
-      scale: of every rate; a plateau's.
-
-    Returns:
-      {"peak": {group: rate}, "decay", "warmup", "end", "clip", "scale"}, NumPy scalars.
+    {"peak": {group: rate}, "decay", "warmup", "end", "clip", "scale"}; `updates` is where a cosine
+    without `decay_steps` ends, `scale` multiplies every rate.
     """
     own = {
         "dynamics": settings.dynamics_rate,
@@ -67,13 +62,8 @@ class AdamState(NamedTuple):
 class GroupedAdam:
     """AdamW over groups, as a value: equal ones share compiled programs.
 
-    Attributes:
-      groups: group of each parameter, in the order of `jax.tree.leaves`; None for all "decay".
-      schedule: see `OptimizerSettings`.
-      rises_again: whether a cosine goes on beyond its end.
-      clips: whether gradients are clipped.
-      b1: see `OptimizerSettings`.
-      b2: see `OptimizerSettings`.
+    `groups` names that of each parameter in the order of `jax.tree.leaves`, None means "decay"; a
+    cosine that `rises_again` goes on beyond its end; the rest is as in `OptimizerSettings`.
     """
 
     groups: tuple[str, ...] | None
@@ -90,14 +80,7 @@ class GroupedAdam:
     def update(
         self, gradients: Any, state: AdamState, params: Any, *, rates: Rates
     ) -> tuple[Any, AdamState]:
-        """Return what to add to the parameters, and the next state.
-
-        Args:
-          gradients: tree of gradients.
-          state: of the update before.
-          params: the parameters.
-          rates: from `make_rates`.
-        """
+        """Return what to add to the parameters, and the next state; `rates` from `make_rates`."""
         # Optax multiplies integers by floats.
         with jax.numpy_dtype_promotion("standard"):
             if self.clips:
@@ -121,16 +104,9 @@ class GroupedAdam:
 
 
 def schedule_share(kind: str, rises_again: bool, count: jax.Array, rates: Rates) -> jax.Array:
-    """Return which share of its peak a rate has.
+    """Return which share of its peak, in [0, 1], a rate has after `count` updates.
 
-    Args:
-      kind: "cosine", "constant" or "plateau"; the last acts through `rates["scale"]`.
-      rises_again: whether a cosine goes on beyond its end.
-      count: updates done.
-      rates: from `make_rates`; "warmup" and "end" are read.
-
-    Returns:
-      Scalar float32 in [0, 1].
+    "plateau" acts through `rates["scale"]` alone.
     """
     warmup, end = jnp.asarray(rates["warmup"]), jnp.asarray(rates["end"])
     rising = count.astype(jnp.float32) / jnp.maximum(warmup, 1).astype(jnp.float32)
@@ -146,11 +122,7 @@ def schedule_share(kind: str, rises_again: bool, count: jax.Array, rates: Rates)
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """An optax transformation of the caller's, which has its own rates.
-
-    Attributes:
-      transformation: theirs.
-    """
+    """An optax transformation of the caller's, which has its own rates."""
 
     transformation: optax.GradientTransformation
 
@@ -183,12 +155,7 @@ class _Lost:
 
 @dataclasses.dataclass(frozen=True)
 class Accumulated:
-    """An optimizer that acts on the mean gradient of several batches, by `optax.MultiSteps`.
-
-    Attributes:
-      inner: the optimizer.
-      batches: how many make one update.
-    """
+    """An optimizer on the mean gradient of several batches, by `optax.MultiSteps`."""
 
     inner: GroupedAdam | Given
     batches: int
@@ -222,14 +189,7 @@ def static_optimizer(
 ) -> Optimizer:
     """Make what a compiled step holds of an optimizer: everything but its numbers.
 
-    Args:
-      settings: schedule, clipping, decays of the means.
-      groups: group of each parameter, in the order of `jax.tree.leaves`.
-      accumulate: batches of one update.
-      given: the caller's own in place of AdamW.
-
-    Returns:
-      The optimizer; its update takes `rates`.
+    `accumulate` batches make one update; `given` takes the place of AdamW.
     """
     optimizer = Given(given) if given is not None else GroupedAdam(
         groups=None if groups is None else tuple(groups),
@@ -248,13 +208,10 @@ def make_optimizer(
     """Make AdamW as an optax transformation, for a loop of one's own.
 
     Args:
-      settings: rates, decay, clipping, schedule.
+      settings: rates, decay, clipping, schedule; a "plateau" is constant in it.
       steps: length of the run, in updates.
       groups: tree of group names like the parameters, from `nn.roles.groups` of what `model.init`
         returns; None for "decay" everywhere.
-
-    Returns:
-      The transformation; a "plateau" is constant in it.
     """
     names = None if groups is None else jax.tree.leaves(groups)
     static, rates = static_optimizer(settings, names), make_rates(settings, steps)
@@ -266,27 +223,15 @@ def make_optimizer(
 
 
 def validations_since_best(merits: Sequence[float]) -> int:
-    """Count the validations since the best one.
-
-    Args:
-      merits: of all validations so far, in order; higher is better.
-
-    Returns:
-      0 where the newest is the best, or there is none.
-    """
+    """Count the validations since the best; merits are in order, and higher is better."""
     return len(merits) - 1 - int(np.argmax(merits)) if len(merits) else 0
 
 
 def plateau_scale(merits: Sequence[float], settings: OptimizerSettings) -> float:
     """Return the scale of a plateau's rates: a function of the validations alone.
 
-    Args:
-      merits: of all validations so far, in order; higher is better.
-      settings: factor and patience.
-
-    Returns:
-      `plateau_factor` to the power of how often `plateau_patience` validations in a row were no
-      better, the count beginning again each time; 1 under another schedule.
+    `plateau_factor` to the power of how often `plateau_patience` validations in a row were no
+    better, the count beginning again each time; 1 under another schedule.
     """
     best, since, falls = -np.inf, 0, 0
     for merit in merits if settings.schedule == "plateau" else ():

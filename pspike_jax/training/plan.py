@@ -75,15 +75,8 @@ def forward_macs(
 ) -> dict[str, float]:
     """Count the operations of a forward pass over a batch of examples of full length.
 
-    Args:
-      state: shapes of the run's state.
-      task: gives the shapes of a batch.
-      settings: of the run.
-      mesh: the devices.
-
-    Returns:
-      The model's `aux["macs"]`, and "synapses", the products that spikes are multiplied in: a
-      device computes them whether a neuron fires or not. Empty where the model counts nothing.
+    That is the model's `aux["macs"]`, and "synapses", the products that spikes are multiplied in: a
+    device computes them whether a neuron fires or not. Empty where the model counts nothing.
     """
     batch = abstract_batch(task, settings, mesh)
     length = batch["inputs"].shape[batch["lengths"].ndim]

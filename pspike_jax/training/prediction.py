@@ -6,19 +6,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from pspike_jax.data.arrays import is_ragged, pad_list, plain
-from pspike_jax.data.split import Split, check_split
+from pspike_jax.data.arrays import inputs_alone
 from pspike_jax.training.creation import check_model, threefry_key
 from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches
-
-
-class _NoTargets:
-    """Stands where a split is checked for an objective that needs no targets."""
-
-    needs_targets, per_step = False, False
-
-    def check(self, inputs, lengths, targets, where):
-        del inputs, lengths, targets, where
 
 
 def predict(
@@ -27,6 +17,7 @@ def predict(
     inputs: Any,
     *,
     lengths: Any = None,
+    dt: Any = None,
     key: jax.Array | None = None,
     draws: int = 1,
     batch_size: int = 128,
@@ -40,6 +31,7 @@ def predict(
       inputs: (n, L, F) numbers, (n, L) tokens, or (n, L) numbers of one feature; or a list of n
         arrays of any lengths.
       lengths: (n,) valid steps; None where all are, or follow from a list.
+      dt: (n, L) times since the step before, where steps are irregular; or None.
       key: of the noise; None for that of seed 0.
       draws: passes to average over; a deterministic model is run once.
       batch_size: examples at a time; results do not depend on it.
@@ -54,7 +46,7 @@ def predict(
     """
     check_model(model)
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
-    split = _read(inputs, lengths, vocab_size)
+    split = inputs_alone(inputs, lengths=lengths, dt=dt, vocab_size=vocab_size)
     if getattr(model, "stochastic", True):
         if draws < 1 + spread:
             raise ValueError(f"draws is {draws}, expected at least {1 + spread}")
@@ -69,7 +61,12 @@ def predict(
     with jax.set_mesh(mesh):  # whatever the caller's is
         for draw in range(draws):
             one = jax.random.fold_in(key, draw)
-            outputs = _pass(model, variables, split, one, batch_size, mesh)
+            found = []
+            run_batches(
+                model, variables, split, found.append, key=one, objective=None,
+                batch_size=batch_size, mesh=mesh,
+            )
+            outputs = np.concatenate(found)[: len(split.lengths)].astype(np.float64)
             if draw == 0:
                 mean, squares = outputs, np.zeros_like(outputs)
                 continue
@@ -78,32 +75,3 @@ def predict(
             squares = squares + change * (outputs - mean)
     mean = mean.astype(np.float32)
     return (mean, np.sqrt(squares / max(1, draws - 1)).astype(np.float32)) if spread else mean
-
-
-def _pass(model, variables, split, key, batch_size, mesh):
-    found = []
-    run_batches(
-        model, variables, split, found.append, key=key, objective=None, batch_size=batch_size,
-        mesh=mesh,
-    )
-    return np.concatenate(found)[: len(split.lengths)].astype(np.float64)
-
-
-def _read(inputs: Any, lengths: Any, vocab_size: int | None) -> Split:
-    """Return inputs as a split without targets, checked as a task checks its own."""
-    if is_ragged(inputs):
-        if lengths is not None:
-            raise ValueError("lengths follow from a list of arrays, expected None")
-        inputs, lengths = pad_list(inputs, "inputs", None, 0)
-    inputs = plain(inputs, "inputs")
-    if vocab_size is None:
-        if inputs.dtype.kind in "biu" or inputs.dtype == np.float64:
-            inputs = inputs.astype(np.float32)
-        inputs = inputs[..., None] if inputs.ndim == 2 else inputs
-    examples = inputs.shape[: 2 if vocab_size is not None and inputs.ndim == 3 else 1]
-    if lengths is None:
-        steps = inputs.shape[len(examples)] if inputs.ndim > len(examples) else 0
-        lengths = np.full(examples, steps, np.int32)
-    split = Split(inputs, plain(lengths, "lengths"), None)
-    check_split(split, where="predict", objective=_NoTargets(), vocab_size=vocab_size)
-    return split

@@ -20,11 +20,7 @@ class Preempted(SystemExit):
     """
 
     def __init__(self, step: int):
-        """Say where it stopped.
-
-        Args:
-          step: updates done.
-        """
+        """Say after how many updates it stopped."""
         super().__init__(EXIT_CODE)
         self.step = step
 

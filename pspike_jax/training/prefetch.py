@@ -15,20 +15,13 @@ AHEAD = 2  # batches that wait on the devices, or are being made
 
 
 class Prefetch:
-    """The batches of a run in order, made by a thread; each process reads the rows it holds.
+    """The batches of a run in order, made by a thread that ends with the context.
 
-    Used as a context: its thread ends with it.
+    Each process reads the rows it holds.
     """
 
     def __init__(self, split: Split, settings: TrainSettings, mesh: Mesh, *, done: int):
-        """Begin to make batches.
-
-        Args:
-          split: training examples.
-          settings: seed, batch size, and the number of steps, after which no batch is made.
-          mesh: the devices.
-          done: steps that the run has done before.
-        """
+        """Begin to make the batches that follow `done` steps."""
         self._split, self._settings, self._mesh = split, settings, mesh
         self._part = local_rows(settings.batch_size, mesh)
         self._asked = done
@@ -44,11 +37,7 @@ class Prefetch:
         self._thread.shutdown(cancel_futures=True)
 
     def next(self) -> dict[str, jax.Array]:
-        """Return the batch of the next step, on the devices.
-
-        Raises:
-          IndexError: the run has no more steps.
-        """
+        """Return the batch of the next step, on the devices; IndexError where there is none."""
         batch = self._coming.popleft().result()
         self._ask()
         return batch

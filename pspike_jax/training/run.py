@@ -24,6 +24,7 @@ from pspike_jax.training.preemption import Preempted, StopSignal
 from pspike_jax.training.prefetch import Prefetch
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.state import TrainState, compile_train_step
+from pspike_jax.training.statistics import measure_statistics
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -36,18 +37,8 @@ class _ToldToStop(Exception):
 class Run:
     """What the steps of one run use besides its state.
 
-    Attributes:
-      task: the data.
-      settings: of the run.
-      mesh: the devices.
-      batches: those that are left.
-      checkpoints: where states are kept.
-      log: where metrics are kept.
-      bar: shows progress.
-      profile: of chosen steps.
-      stop: whether the run was told to stop.
-      callbacks: called with each line of metrics, in process 0.
-      merits: of all validations so far, higher is better.
+    `batches` are those that are left, `callbacks` get each line of metrics in process 0, `merits`
+    are those of all validations so far, higher is better.
     """
 
     task: Task
@@ -64,18 +55,10 @@ class Run:
     clock: Clock = dataclasses.field(default_factory=Clock)
 
     def train(self, state: TrainState, sums: metrics.Metrics | None) -> TrainState:
-        """Do the steps that are left.
+        """Do the steps that are left; return the last state, with all checkpoints written.
 
-        Args:
-          state: to go on from; donated.
-          sums: since the last line where the state was saved between a step and what follows it,
-            else None.
-
-        Returns:
-          The state after the last step; all checkpoints are written.
-
-        Raises:
-          Preempted, KeyboardInterrupt, FloatingPointError, OSError: as `fit` says.
+        The state is donated; `sums` since the last line are those of a state saved between a step
+        and what follows it. Raises what `fit` says.
         """
         state = with_rates(state, self.settings, self.merits)
         advance = compile_train_step(state, self.mesh)
@@ -119,10 +102,13 @@ class Run:
         scores = None
         if validates:
             try:
-                scores = self._validate(state, step)
+                measured = measure_statistics(
+                    state, self.task.train, settings, self.mesh, self._watch
+                )
+                scores = self._validate(measured, step)
             except _ToldToStop:
                 self._save_and_stop(state, step, accumulator)
-            state = with_rates(state, settings, self.merits)
+            state = with_rates(measured, settings, self.merits)
         line = accumulator.close(step)
         for name, value in (scores or {}).items():
             line[f"validation/{name}"] = value
@@ -194,13 +180,7 @@ class Run:
 
 
 def with_rates(state: TrainState, settings: TrainSettings, merits: list[float]) -> TrainState:
-    """Return a state with the rates that settings and validations ask for.
-
-    Args:
-      state: a state; its rates may be shapes.
-      settings: of the run.
-      merits: of all validations so far, higher is better.
-    """
+    """Return a state, whose rates may be shapes, with those that settings and merits ask for."""
     rates = run_rates(settings, plateau_scale(merits, settings.optimizer))
     place = lambda rate, leaf: jax.device_put(rate, leaf.sharding)
     return state.replace(rates=jax.tree.map(place, rates, state.rates))

@@ -107,6 +107,8 @@ class TrainSettings:
       early_stopping: validations in a row without a better merit after which the run ends, or None.
       eval_batch_size: B of an evaluation batch.
       validation_draws: noise draws that a validation averages over.
+      statistics_batches: training batches over which batch statistics are measured afresh before a
+        validation, see `training.statistics`; 0 validates with the running averages.
       firing_rate_weight: factor of the firing-rate penalty in the loss; 0 for none.
       firing_rate_target: firing rate above which the penalty acts, in [0, 1].
     """
@@ -124,6 +126,7 @@ class TrainSettings:
     early_stopping: int | None = None
     eval_batch_size: int = 128
     validation_draws: int = 1
+    statistics_batches: int = 10
     firing_rate_weight: float = 0.0
     firing_rate_target: float = 0.0
 
@@ -131,7 +134,7 @@ class TrainSettings:
         _numbers(self, int, 1, "steps", "batch_size", "eval_batch_size", "validation_draws")
         _numbers(self, int, 1, "log_every", "eval_every", "checkpoint_every", "keep", "keep_best")
         _numbers(self, int, 1, "accumulate", "early_stopping")
-        _numbers(self, int, 0, "seed")
+        _numbers(self, int, 0, "seed", "statistics_batches")
         _numbers(self, float, 0, "firing_rate_weight", "firing_rate_target")
         if self.firing_rate_target > 1:
             raise ValueError(

@@ -87,29 +87,16 @@ def _proposal(sizes: tuple[int, ...], devices: int) -> str:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of labels and the like: examples are split over "data" and "fsdp".
-
-    Args:
-      mesh: the mesh.
-
-    Returns:
-      Sharding whose first axis is split.
-    """
+    """Return the sharding of targets and the like: "data" and "fsdp" split the first axis."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def partition(
     axes: Sequence[str | None], shape: Sequence[int], mesh_shape: Mapping[str, int]
 ) -> PartitionSpec:
-    """Choose the mesh axes that split each axis of a parameter.
+    """Choose the mesh axes that split each axis of a parameter, by `RULES`.
 
-    Args:
-      axes: its logical axes, as its role names them.
-      shape: its shape.
-      mesh_shape: sizes of the mesh axes by name.
-
-    Returns:
-      The specification; what no rule splits is on every device.
+    `axes` are its logical axes, as its role names them; what no rule splits is on every device.
     """
     split: list[tuple[str, ...]] = [()] * len(shape)
     left, used = list(shape), set()
@@ -122,39 +109,23 @@ def partition(
             split[axis] += (mesh_axis,)
             left[axis] //= size
             used.add(mesh_axis)
-    entries = [one[0] if len(one) == 1 else one or None for one in split]
-    while entries and entries[-1] is None:
-        entries.pop()
-    return PartitionSpec(*entries)
+    return _specification(split)
 
 
 def parameter_shardings(params: Any, axes: Any, mesh: Mesh) -> Any:
-    """Choose a sharding for each parameter.
+    """Choose a sharding for each parameter, by `RULES`.
 
-    Args:
-      params: tree of shapes and dtypes.
-      axes: tree of its logical axes, from `nn.roles.axes`.
-      mesh: the mesh.
-
-    Returns:
-      Tree of shardings, by `RULES`.
+    `params` is a tree of shapes, `axes` one of their logical axes, from `nn.roles.axes`.
     """
     choose = lambda leaf, names: NamedSharding(mesh, partition(names, leaf.shape, mesh.shape))
     return jax.tree.map(choose, params, axes)
 
 
 def like_parameters(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
-    """Choose shardings for what an optimizer keeps: that of a parameter for what mirrors it.
+    """Choose shardings for what an optimizer keeps.
 
-    Args:
-      tree: tree of shapes; parts of it have the structure of the parameters.
-      params: the parameters' shapes.
-      shardings: theirs.
-      mesh: the mesh.
-
-    Returns:
-      Tree of shardings; a leaf belongs to the parameter of its shape whose path its own path ends
-      with, and what belongs to none is on every device.
+    A leaf of `tree` lies like the parameter of its shape whose path its own path ends with; what
+    belongs to none is on every device.
     """
     known = {
         (_names(path), leaf.shape): sharding
@@ -174,15 +145,7 @@ def like_parameters(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
 
 
 def statistics_shardings(statistics: Any, mesh: Mesh) -> Any:
-    """Choose shardings for batch statistics, whose last axis is features.
-
-    Args:
-      statistics: tree of shapes.
-      mesh: the mesh.
-
-    Returns:
-      Tree of shardings.
-    """
+    """Choose shardings for batch statistics, whose last axis is features."""
     axes = lambda leaf: (None,) * (len(leaf.shape) - 1) + ("features",) * min(1, len(leaf.shape))
     return parameter_shardings(statistics, jax.tree.map(axes, statistics), mesh)
 
@@ -192,15 +155,10 @@ def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def gathered_shardings(shardings: Any) -> Any | None:
-    """Say where parameters are during a pass: the parts that "fsdp" splits are brought together.
+    """Say where parameters are during a pass: what "fsdp" splits is brought together.
 
-    Otherwise the compiler may send activations around instead, which are larger.
-
-    Args:
-      shardings: tree of the parameters' shardings.
-
-    Returns:
-      Tree of shardings, or None where nothing has to move.
+    Otherwise the compiler may send activations around, which are larger. None where nothing has to
+    move.
     """
     leaves, structure = jax.tree.flatten(shardings)
     if not all(isinstance(leaf, NamedSharding) for leaf in leaves):
@@ -210,66 +168,39 @@ def gathered_shardings(shardings: Any) -> Any | None:
 
 
 def _without_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    def without(entry):
-        axes = (entry,) if isinstance(entry, str) else entry or ()
-        kept = tuple(axis for axis in axes if axis != "fsdp")
-        return kept[0] if len(kept) == 1 else kept or None
+    axes = ((entry,) if isinstance(entry, str) else entry or () for entry in spec)
+    return _specification([tuple(axis for axis in one if axis != "fsdp") for one in axes])
 
-    entries = [without(entry) for entry in spec]
+
+def _specification(split: Sequence[tuple[str, ...]]) -> PartitionSpec:
+    """Return the shortest specification that splits each axis of an array over mesh axes."""
+    entries = [one[0] if len(one) == 1 else one or None for one in split]
     while entries and entries[-1] is None:
         entries.pop()
     return PartitionSpec(*entries)
 
 
 def place_parameters(params: Any, shardings: Any | None) -> Any:
-    """Bring parameters to where a pass needs them; their gradients are split again.
-
-    Args:
-      params: tree of parameters, traced.
-      shardings: from `gathered_shardings`; None leaves them where they are.
-
-    Returns:
-      The same parameters.
-    """
+    """Bring parameters to `gathered_shardings`; their gradients are split again."""
     return params if shardings is None else jax.lax.with_sharding_constraint(params, shardings)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole.
-
-    Args:
-      mesh: the mesh.
-
-    Returns:
-      Sharding that splits nothing.
-    """
+    """Return the sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
-    """Say which rows of a batch this process must read.
-
-    Args:
-      batch_size: B.
-      mesh: the mesh.
-
-    Returns:
-      (b,) row numbers in [0, B), ascending: those that a device of this process holds.
-    """
+    """Return the ascending numbers (b,) of the rows of a batch that this process must read."""
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     pieces = sorted({index.indices(batch_size)[:2] for (index,) in indices})
     return np.concatenate([np.arange(*piece) for piece in pieces])
 
 
 def array_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Return the sharding of each array of a batch.
+    """Return the sharding of each array of a batch, given arrays or shapes by name.
 
-    Args:
-      batch: arrays or shapes by name.
-      mesh: the mesh.
-
-    Returns:
-      `batch_sharding` for all; over "sequence" too for what has a step for each of the inputs.
+    All are split over examples; what has a step for each of the inputs, over "sequence" too.
     """
     examples = batch_sharding(mesh)
     if mesh.shape["sequence"] == 1 or "inputs" not in batch:
@@ -294,10 +225,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     Args:
       batch: arrays whose first axis is the `local_rows` of the batch; where there is one process,
         the whole batch.
-      mesh: the mesh.
-
-    Returns:
-      The whole batch, split over "data" and "fsdp", what has steps also over "sequence".
+      mesh: the mesh; "data" and "fsdp" split examples, "sequence" what has steps.
     """
     shardings = array_shardings(batch, mesh)
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -314,13 +242,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
-    """Refuse a batch that the mesh cannot split evenly.
-
-    Args:
-      batch_size: B.
-      mesh: the mesh.
-      name: what the message calls it.
-    """
+    """Refuse, by `name`, a batch that the mesh cannot split evenly, and propose one that it can."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % parts:
         raise ValueError(
@@ -330,15 +252,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
 
 
 def check_length(split: Split | PackedSplit, mesh: Mesh) -> None:
-    """Refuse sequences that the mesh cannot split evenly in time.
-
-    Args:
-      split: the examples.
-      mesh: the mesh.
-
-    Raises:
-      ValueError: the message proposes sizes that fit.
-    """
+    """Raise ValueError for sequences that the mesh cannot split evenly in time."""
     packed = isinstance(split, PackedSplit)
     # Time lies behind the examples, and behind the documents of an example.
     length = split.length if packed else split.inputs.shape[split.lengths.ndim]

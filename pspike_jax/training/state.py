@@ -101,16 +101,8 @@ def train_step(
 
 def _loss(state: TrainState, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
     """Return the loss of a batch, and its metrics and the new batch statistics."""
-    spikes_key, dropout_key = jax.random.split(key)
-    (outputs, aux), updated = state.model.apply(
-        state.variables | {"params": params},
-        batch["inputs"],
-        batch["lengths"],
-        train=True,
-        rngs={"spikes": spikes_key, "dropout": dropout_key},
-        mutable=["batch_stats"],
-        **call_options(batch),
-    )
+    variables = state.variables | {"params": params}
+    (outputs, aux), updated = apply_in_training(state.model, variables, batch, key)
     losses, weights, measured = state.objective(outputs, batch)
     tiny = jnp.finfo(jnp.float32).tiny
     loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), tiny)
@@ -126,6 +118,22 @@ def _loss(state: TrainState, params: Any, batch: Batch, key: jax.Array) -> tuple
         loss += jnp.float32(weight) * penalty
         measured["penalty"] = _once(penalty)
     return loss, (measured, updated.get("batch_stats", {}) if state.batch_stats else {})
+
+
+def apply_in_training(
+    model: nn.Module, variables: Any, batch: Batch, key: jax.Array
+) -> tuple[tuple[jax.Array, Any], Any]:
+    """Return outputs and aux of a training pass, and the updated statistics; consumes the key."""
+    spikes_key, dropout_key = jax.random.split(key)
+    return model.apply(
+        variables,
+        batch["inputs"],
+        batch["lengths"],
+        train=True,
+        rngs={"spikes": spikes_key, "dropout": dropout_key},
+        mutable=["batch_stats"],
+        **call_options(batch),
+    )
 
 
 def call_options(batch: Batch) -> dict[str, jax.Array]:
@@ -153,10 +161,27 @@ def _zero_frozen(updates: Any, frozen: tuple[bool, ...]) -> Any:
     ])
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
-    placed = structure.unflatten(shardings)
-    gathered = sharding.gathered_shardings(placed.params)
+def compiled_once(compile: Callable) -> Callable:
+    """Let a function of a state, or of its shapes, read shardings alone, and keep what it returns.
+
+    States that differ by their numbers alone then share a compiled program.
+    """
+    @functools.lru_cache(maxsize=16)
+    def of_shardings(structure, shardings, *others):
+        return compile(structure.unflatten(shardings), *others)
+
+    @functools.wraps(compile)
+    def of_state(state, *others):
+        leaves, structure = jax.tree.flatten(state)
+        return of_shardings(structure, tuple(leaf.sharding for leaf in leaves), *others)
+
+    return of_state
+
+
+@compiled_once
+def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
+    """Jit `train_step` for a mesh; the state that the step is given is donated."""
+    gathered = sharding.gathered_shardings(state.params)
 
     def advance(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `nn.placement` reads
@@ -164,35 +189,14 @@ def _compiled_step(structure: Any, shardings: tuple, mesh: Mesh) -> Callable:
 
     return jax.jit(
         advance,
-        in_shardings=(placed, None),
-        out_shardings=(placed, sharding.replicated(mesh)),
+        in_shardings=(state, None),
+        out_shardings=(state, sharding.replicated(mesh)),
         donate_argnums=0,
     )
 
 
-def compile_train_step(state: TrainState, mesh: Mesh) -> Callable:
-    """Jit `train_step` for the shardings of a state; the state it is given is donated.
-
-    Args:
-      state: a state, or its shapes.
-      mesh: the mesh.
-
-    Returns:
-      `train_step`, jitted; the same function for states that differ by their numbers alone.
-    """
-    leaves, structure = jax.tree.flatten(state)
-    return _compiled_step(structure, tuple(leaf.sharding for leaf in leaves), mesh)
-
-
 def leaf_paths(tree: Any) -> list[str]:
-    """Name the leaves of a tree, in the order of `jax.tree.leaves`.
-
-    Args:
-      tree: any tree.
-
-    Returns:
-      Paths such as "encoder/kernel".
-    """
+    """Name the leaves of a tree, such as "encoder/kernel", in the order of `jax.tree.leaves`."""
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree.leaves_with_path(tree)

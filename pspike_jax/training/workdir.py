@@ -28,9 +28,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 class Description(NamedTuple):
     """What decides a run, by dotted name, as JSON types.
 
-    Attributes:
-      tree: sections "model", "task", "training" and "config", of dicts, lists and numbers.
-      defaults: of the fields of "model" and "training" that have one, as in the tree.
+    `tree` has the sections "model", "task", "training" and "config"; `defaults` those of the fields
+    of "model" and "training" that have one.
     """
 
     tree: dict[str, Any]
@@ -46,18 +45,9 @@ def describe(
     frozen: Sequence[str] | str | None = None,
     own_optimizer: bool = False,
 ) -> Description:
-    """Write down everything that decides a run.
+    """Write down everything that decides a run, the same in every process.
 
-    Args:
-      model: its class and all its fields.
-      task: its name, objective and shapes.
-      settings: the run's settings.
-      config: what the run was started from, or None.
-      frozen: as given to `fit`.
-      own_optimizer: whether the optimizer is the caller's.
-
-    Returns:
-      The description, the same in every process.
+    The arguments are those of `fit`.
     """
     shapes = {
         name: getattr(split, "examples", split).inputs.shape
@@ -130,14 +120,9 @@ def _plain(value: Any) -> Any:
 
 
 def claim_workdir(workdir: epath.Path, description: Description) -> None:
-    """Make a folder this run's own, or see that it already is.
+    """Make a folder, new or not, this run's own, or see that it already is.
 
-    Args:
-      workdir: the folder; made if it does not exist.
-      description: of the run; more steps than before are written down.
-
-    Raises:
-      ValueError: the folder belongs to another run, naming what differs.
+    More steps than before are written down; ValueError names what differs in another run's.
     """
     path = workdir / CONFIG
     if is_file(path):
@@ -159,13 +144,8 @@ def claim_workdir(workdir: epath.Path, description: Description) -> None:
 def check_workdir(workdir: epath.Path, description: Description) -> None:
     """See that a folder is this run's, or that of the same run with fewer steps.
 
-    Args:
-      workdir: the folder.
-      description: of the run.
-
-    Raises:
-      FileNotFoundError: the folder holds no run.
-      ValueError: the folder belongs to another run, naming what differs.
+    Raises FileNotFoundError where there is no run, and ValueError, naming what differs, for another
+    one.
     """
     path = workdir / CONFIG
     if not is_file(path):

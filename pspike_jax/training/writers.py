@@ -8,24 +8,13 @@ class TensorBoardWriter:
     """Writes each line of metrics for TensorBoard, by the package tensorboardX."""
 
     def __init__(self, folder: str | os.PathLike):
-        """Open a folder of events.
-
-        Args:
-          folder: where TensorBoard will look.
-
-        Raises:
-          ImportError: tensorboardX is not installed.
-        """
+        """Open a folder of events, where TensorBoard will look; needs tensorboardX."""
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(os.fspath(folder))
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Write a line.
-
-        Args:
-          line: "step", and numbers by name.
-        """
+        """Write a line: "step", and numbers by name."""
         for name, value in line.items():
             if name != "step":
                 self._writer.add_scalar(name, value, line["step"])
@@ -36,23 +25,12 @@ class WandbWriter:
     """Sends each line of metrics to Weights & Biases, by the package wandb."""
 
     def __init__(self, **options: Any):
-        """Begin a run there.
-
-        Args:
-          **options: of `wandb.init`: project, name, config, ...
-
-        Raises:
-          ImportError: wandb is not installed.
-        """
+        """Begin a run with the options of `wandb.init`: project, name, config, ..."""
         import wandb
 
         self._run = wandb.init(**options)
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Send a line.
-
-        Args:
-          line: "step", and numbers by name.
-        """
+        """Send a line: "step", and numbers by name."""
         numbers = {name: value for name, value in line.items() if name != "step"}
         self._run.log(numbers, step=line["step"])

@@ -182,7 +182,7 @@ class DiagonalSSM(nn.Module):
     @property
     def fan_out(self) -> int:
         """Real numbers that one spike of an input adds to: its feature's states."""
-        return self.d_state * (2 if self.two_sided else 1)
+        return 2 * self.modes * (2 if self.two_sided else 1)
 
     @staticmethod
     def poles(params: dict[str, jax.Array]) -> jax.Array:

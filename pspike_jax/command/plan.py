@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.experiment import build
+from pspike_jax.command.experiment import build
 from pspike_jax.training.plan import plan
 
 
@@ -18,7 +18,7 @@ def plan_in_subprocess(config: Mapping[str, Any], devices: int | None) -> int:
     """Print the plan of a config.
 
     Args:
-      config: as `experiments.experiment.build` takes it.
+      config: as `pspike_jax.command.experiment.build` takes it.
       devices: how many there will be; None takes as many as the config's mesh names.
 
     Returns:
@@ -27,7 +27,7 @@ def plan_in_subprocess(config: Mapping[str, Any], devices: int | None) -> int:
     if devices is None:
         devices = math.prod(size or 1 for size in config["mesh"].values())
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    program = [sys.executable, "-m", "experiments.plan"]
+    program = [sys.executable, "-m", "pspike_jax.command.plan"]
     return subprocess.run(program, input=json.dumps(config), text=True, env=environment).returncode
 
 

@@ -6,13 +6,11 @@ what may be empty.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import config_dict
-
-from experiments.experiment import check_keys
-from experiments.runs import import_config
+from pspike_jax.command.experiment import check_keys
+from pspike_jax.command.files import make_config
 
 PREFIX = "--config."
 _WORDS = {"true": True, "false": False, "none": None}
@@ -26,15 +24,17 @@ def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
       changes: as on the command line.
 
     Returns:
-      The config, for `experiments.experiment.build`, which refuses keys that no section knows.
+      The config, for `pspike_jax.command.experiment.build`, which refuses keys that no section knows.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: no such variant, or a change cannot be read.
     """
     path, _, variant = config_file.partition(":")
-    config = import_config(path).get_config(variant or None)
-    plain = config.to_dict()
+    config = make_config(path, variant)
+    plain = config.to_dict() if hasattr(config, "to_dict") else {
+        section: dict(fields) for section, fields in config.items()
+    }
     for change in changes:
         key, equals, text = change.removeprefix(PREFIX).partition("=")
         section, dot, name = key.partition(".")
@@ -45,14 +45,23 @@ def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
     return plain
 
 
-def _value(section: config_dict.ConfigDict, name: str, text: str, key: str) -> Any:
+def _kind(section: Mapping[str, Any], name: str) -> tuple[type, bool]:
+    """Return the type of a key, and whether it may be empty.
+
+    A ConfigDict, which is not imported here, knows placeholders: empty keys of a type.
+    """
+    if not hasattr(section, "get_type"):
+        return type(section[name]), section[name] is None
+    field = dict(section.items(preserve_field_references=True))[name]
+    return section.get_type(name), field is None or hasattr(field, "get_type")
+
+
+def _value(section: Mapping[str, Any], name: str, text: str, key: str) -> Any:
     """Return what a text says, as the type that the config has there."""
     found = literal(text)
     if name not in section:
         return found
-    kind = section.get_type(name)
-    fields = dict(section.items(preserve_field_references=True))
-    optional = isinstance(fields[name], config_dict.FieldReference) or fields[name] is None
+    kind, optional = _kind(section, name)
     if optional and (found is None or kind is type(None)):
         return found
     if kind is str:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from experiments.experiment import Experiment, build
-from experiments.runs import read_json
+from pspike_jax.command.experiment import Experiment, build
+from pspike_jax.command.files import read_json
 from pspike_jax.analysis.report import report
 from pspike_jax.training import FitResult, evaluate, load
 from pspike_jax.training.distributed import barrier, explain_lost_process, gather, is_primary

@@ -1,0 +1,1 @@
+"""The program `pspike`: what a shell can ask of this package, from any folder."""
