@@ -20,8 +20,11 @@ from pspike_jax.functional.initializers import (
 )
 from pspike_jax.functional.linear_ssm import linear_ssm
 from pspike_jax.functional.noise import threefry_key, uniforms
+from pspike_jax.functional.prefix import tree_prefixes
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.functional.sampling import expected_firing, heaviside, sample_spikes
+from pspike_jax.functional.selective import selective_scan, ssd_scan
+from pspike_jax.functional.short_convolution import short_convolution
 from pspike_jax.functional.surrogates import (
     SURROGATES,
     arctan,
@@ -34,6 +37,7 @@ from pspike_jax.functional.surrogates import (
 )
 
 __all__ = [
+    "Counter",
     "Engine",
     "SURROGATES",
     "arctan",
@@ -60,10 +64,14 @@ __all__ = [
     "s4d_lin",
     "sample_spikes",
     "selective_recurrence",
+    "selective_scan",
+    "short_convolution",
     "sigmoid",
+    "ssd_scan",
     "ssm_kernel",
     "superspike",
     "threefry_key",
+    "tree_prefixes",
     "triangular",
     "uniforms",
 ]
