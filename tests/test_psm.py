@@ -3,11 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pspike_jax
+from pspike_jax.models.psm import PrefixScan
 
 LENGTH, CHUNK = 31, 2
 # Float32 through some Transformer blocks.
@@ -47,15 +47,13 @@ def test_prefixes_reach_outputs_far_away_and_nothing_reads_the_future(case):
 
 def test_what_stands_for_the_empty_prefix_is_not_read(case, monkeypatch):
     model, variables, x, _, whole = case
-    bound = model.bind(variables)
-    kind = type(bound.backbone)
-    prefixes = kind.prefixes
+    prefixes = PrefixScan.prefixes
 
     def spoiled(self, x, train=False):
         found, chunks = prefixes(self, x, train)
         return found.at[0].set(100.0), chunks
 
-    monkeypatch.setattr(kind, "prefixes", spoiled)
+    monkeypatch.setattr(PrefixScan, "prefixes", spoiled)
     outputs, _ = jax.jit(lambda: model.apply(variables, x[:, :5]))()
     np.testing.assert_allclose(outputs, whole[:, :5], **CLOSE)
 

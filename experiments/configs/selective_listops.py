@@ -1,7 +1,6 @@
 """Mamba, Mamba-2, gated linear attention or a prefix-scannable model on ListOps of reduced length.
 
   python -m experiments.main --config=experiments/configs/selective_listops.py --workdir=runs/mamba
-  python -m experiments.main --config=experiments/configs/selective_listops.py:gla --workdir=runs/gla
 
 The published rules with lengths of 50 to 200 in place of 500 to 2,000; the majority class has about
 17 %. Sizes and settings are chosen here, alike for all four; no paper has this experiment.
