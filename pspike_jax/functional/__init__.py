@@ -26,6 +26,8 @@ from pspike_jax.functional.oscillator import discretize_oscillators
 from pspike_jax.functional.prefix import tree_prefixes
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.functional.sampling import expected_firing, heaviside, sample_spikes
+from pspike_jax.functional.selective import selective_scan, ssd_scan
+from pspike_jax.functional.short_convolution import short_convolution
 from pspike_jax.functional.surrogates import (
     SURROGATES,
     arctan,
@@ -38,6 +40,7 @@ from pspike_jax.functional.surrogates import (
 )
 
 __all__ = [
+    "Counter",
     "Engine",
     "SURROGATES",
     "arctan",
@@ -67,7 +70,10 @@ __all__ = [
     "s4d_lin",
     "sample_spikes",
     "selective_recurrence",
+    "selective_scan",
+    "short_convolution",
     "sigmoid",
+    "ssd_scan",
     "ssm_kernel",
     "superspike",
     "threefry_key",

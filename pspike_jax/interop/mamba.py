@@ -2,8 +2,8 @@
 
 A mixer is "in_proj.weight" (out, in), "conv1d.weight" (E, 1, K) and so on; a language model has
 mixers "backbone.layers.0.mixer.", norms "backbone.layers.0.norm.weight" and
-"backbone.norm_f.weight", "backbone.embedding.weight" and "lm_head.weight", which that program ties to it; here the two are
-arrays of their own.
+"backbone.norm_f.weight", "backbone.embedding.weight" and "lm_head.weight", which that program ties
+to it; here the two are arrays of their own.
 """
 
 import re

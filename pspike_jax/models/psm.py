@@ -171,7 +171,7 @@ class PrefixScan(nn.Module):
             at = lambda index: jax.lax.dynamic_slice_in_dim(positions, index, 1)[None]
             leaf = wide(narrow(now)[:, None] + narrow(at(place)))
             chunk = jax.lax.dynamic_update_slice_in_dim(state["chunk"], leaf, place, 1)
-            key = jnp.arange(2 * c)
+            key = jnp.arange(2 * c, dtype=jnp.int32)
             seen = (key <= c + place) & ((key >= c) | (t >= c))
             caches = list(zip(state["keys"], state["values"]))
             row = narrow(now)[:, None] + narrow(at(t))
