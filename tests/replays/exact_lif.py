@@ -24,21 +24,18 @@ def replay(arrays):
     for key in (key for key in arrays if key.endswith("/currents")):
         case = key.removesuffix("/currents")
         tau = jnp.full((1,), float(case.split("/")[-1]), jnp.float32)
-        currents, membranes = jnp.asarray(arrays[key], jnp.float32)[..., None], []
+        currents = jnp.asarray(arrays[key], jnp.float32)[..., None]
         for kind, program in programs.items():
-            spikes, membrane = program(tau, currents)
+            spikes = program(tau, currents)
             results[f"{case}/{kind}"] = np.packbits(np.asarray(spikes[..., 0]) > 0, axis=-1)
-            membranes.append(membrane[:, 0])
-        results[f"{case}/last_membrane"] = np.stack(membranes)
     return results
 
 
 def run(neuron, tau, currents):
-    """Return spikes and last membranes of neurons with a given leak."""
+    """Return the spikes of neurons with a given leak."""
     state = neurons.initial_state(neuron, currents.shape[0], currents.shape[2])
     coefficients = (tau, *neuron.coefficients({})[1:])
-    found = neurons.evaluate(neuron, coefficients, currents, state, evaluation="parallel")
-    return found.spikes, found.state.membrane[0]
+    return neurons.evaluate(neuron, coefficients, currents, state, evaluation="parallel").spikes
 
 
 SYSTEMS = {"exact spikes": replay}
