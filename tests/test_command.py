@@ -68,9 +68,15 @@ def test_own_arrays_train_outside_a_clone_and_give_one_page(finished, capsys):
     assert str(finished / "report.html") in capsys.readouterr().out
 
 
-def test_finished_runs_are_exported_and_loaded(finished, tmp_path, monkeypatch):
+def test_a_run_is_evaluated_again_to_the_same_numbers(finished, capsys):
+    before = (finished / "report.json").read_bytes()
+    cli.main(["evaluate", str(finished)])
+    assert "sampled spikes" in capsys.readouterr().out
+    assert (finished / "report.json").read_bytes() == before
+
+
+def test_finished_runs_are_exported_and_loaded(finished, tmp_path):
     pytest.importorskip("safetensors")
-    monkeypatch.chdir(finished.parent)
     cli.main(["export", str(finished), "--format=safetensors", f"--output={tmp_path / 'model'}"])
     model, variables = pspike_jax.export.load(tmp_path / "model")
     outputs = pspike_jax.training.predict(model, variables, np.zeros((2, 9, 2), np.float32))
