@@ -66,10 +66,10 @@ def test_every_latent_model_has_a_task_here():
 def test_roles_and_types_are_those_of_every_model(name):
     model, task, batch = make(name)
 
-    def gradient(variables, inputs):
+    def gradient(variables, inputs, lengths):
         def loss(params):
             (outputs, aux), _ = model.apply(
-                variables | {"params": params}, inputs, batch["lengths"], train=True,
+                variables | {"params": params}, inputs, lengths, train=True,
                 rngs=RNGS, mutable=["batch_stats"],
             )
             return jnp.sum(outputs) + sum(aux["losses"].values(), jnp.float32(0))
@@ -84,7 +84,7 @@ def test_roles_and_types_are_those_of_every_model(name):
     variables = jax.tree.map(lambda b: b.unbox() if is_role(b) else b, boxed, is_leaf=is_role)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         again = jax.eval_shape(model.init, RNGS, batch["inputs"])
-        wide = jax.eval_shape(gradient, variables, batch["inputs"])
+        wide = jax.eval_shape(gradient, variables, batch["inputs"], batch["lengths"])
     types = lambda tree: {leaf.dtype for leaf in jax.tree.leaves(tree)}
     assert types(again) == types(wide) == {jnp.dtype("float32")}
     description = pspike_jax.describe_model(name)

@@ -1,11 +1,11 @@
 """LangevinFlow on spikes of neurons that the Lorenz system drives.
 
-  python -m experiments.main --config=experiments/configs/langevinflow_lorenz.py --workdir=runs/flow
+  python -m experiments.main --config=experiments/configs/langevinflow_lorenz.py --workdir=runs/lf
 
-65 conditions of 20 trials, 29 neurons, 50 bins. The variant `control` hides positions and
-velocities from the decoder, `spiking` has SiLIF neurons for an encoder; `smoke` is small. No
-training script for such data was published: the sizes are this project's. Gradients are not clipped
-by their norm, which the potential, starting at 0, would take over.
+65 conditions of 20 trials, 29 neurons, 50 bins. The variant `control` hides positions, velocities
+from the decoder, `spiking` has SiLIF neurons for an encoder; `smoke` is small. No training script
+for such data was published: the sizes are this project's. Gradients are not clipped by their norm,
+which the potential, starting at 0, would take over.
 """
 
 from ml_collections import config_dict

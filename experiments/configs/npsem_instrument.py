@@ -1,6 +1,6 @@
 """NPSEM on a synthetic instrument: f descends while u ascends. A reconstruction.
 
-  python -m experiments.main --config=experiments/configs/npsem_instrument.py --workdir=runs/npsem
+  python -m experiments.main --config=experiments/configs/npsem_instrument.py --workdir=runs/iv
 
 `experiments/instrument.py` plays the game of the paper itself, with plain gradients and the average
 over iterates; here the optimizer is the project's. `smoke` is small.

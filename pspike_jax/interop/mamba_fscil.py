@@ -98,8 +98,8 @@ def export_mamba_fscil(module: MambaFSCIL, params: Mapping[str, Any]) -> dict[st
       {name: array}.
     """
     flat = flax.traverse_util.flatten_dict(dict(params))
-    products = [path for path in flat if path[0] == "base" and path[1].startswith("product")]
-    channels = flat[min(products, key=lambda path: (path[1] == "product", path[1]))].shape[0]
+    first = "product_0" if ("base", "product_0", "kernel") in flat else "product"
+    channels = flat["base", first, "kernel"].shape[0]
     entries = _entries(module, channels)
     return {entry.name: entry.export(flat[entry.path]) for entry in entries}
 

@@ -7,7 +7,6 @@ the program, or a layer of spiking neurons of the zoo.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -96,7 +95,10 @@ class LangevinFlow(SequenceModel):
     """
 
     config: LangevinConfig
-    samplers: ClassVar[int] = 3
+    @property
+    def samplers(self) -> int:
+        """The first position and velocity, and the later velocities; none for the control."""
+        return 3 if self.config.latents == "langevin" else 0
 
     def setup(self):
         """Make the parts."""
@@ -170,7 +172,7 @@ class LangevinFlow(SequenceModel):
         if isinstance(ctx.arrays, Draws):
             return ctx.arrays
         length = inputs.shape[1] + config.ahead
-        if ctx.sampling == "mean":
+        if ctx.sampling == "mean" or not self.samplers:
             draws = Draws(*(jnp.zeros(s, jnp.float32) for s in self._noise_shapes(inputs)))
         else:
             one = ctx.replace(steps=jnp.zeros(1, jnp.int32))

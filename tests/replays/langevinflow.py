@@ -48,8 +48,8 @@ def replay(arrays):
 def potential(params, arrays):
     z, kernel = jnp.asarray(arrays["potential/z"]), params["latent"]["potential"]
     kernel = langevin.unit_kernels(kernel)
-    energy = langevin.potential(z, kernel)
-    return {"potential/energy": energy, "potential/force": langevin.force(z, kernel)}
+    energy, pull = jax.jit(lambda z, k: (langevin.potential(z, k), langevin.force(z, k)))(z, kernel)
+    return {"potential/energy": energy, "potential/force": pull}
 
 
 def poisson(outputs, counts):

@@ -23,7 +23,7 @@ def replay(arrays):
     )
     params = variables["params"]
     tokens = lambda x: x.reshape(*x.shape[:2], -1).swapaxes(1, 2)
-    run = lambda params, x: model.apply({"params": params}, tokens(x), capture=True)[1]
+    run = jax.jit(lambda params, x: model.apply({"params": params}, tokens(x), capture=True)[1])
 
     def weighted(params, x):
         aux = run(params, x)
@@ -33,10 +33,11 @@ def replay(arrays):
     (bar, x_bar), aux = gradient(params, x)
     losses = losses_of(arrays, meta)
     total = jax.jit(jax.value_and_grad(lambda params: losses(run(params, x))["total"]))
-    results = {"output": aux["features"], "grad_input": x_bar} | necks(aux)
+    results = {"output": aux["features"], "grad_input": x_bar}
+    results |= necks(aux) if meta["version"] == "ssm" else {}
     unit, base = directions(aux["features"]), meta["base_classes"]
     results |= {"normalised": unit, "scores": unit @ arrays["prototypes"][:, :base]}
-    results |= {f"losses/{name}": value for name, value in losses(aux).items()}
+    results |= {f"losses/{name}": value for name, value in jax.jit(losses)(aux).items()}
     results |= steps(model, total, params, meta, lambda params: run(params, x)["features"])
     named = {"grad": bar, "losses_grad": total(params)[1]}
     for part, tree in named.items():
