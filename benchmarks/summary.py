@@ -1,4 +1,4 @@
-"""Put what the benchmarks found into docs/performance.md: what was to be reached, and whether it was.
+"""Put what the benchmarks found into docs/performance.md: what was to be reached, and was it.
 
   python -m benchmarks.summary
 
@@ -260,7 +260,7 @@ def number(value: float, unit: str) -> str:
 
 
 def rows(records: Records) -> list[str]:
-    """Return the lines of the table of the page on performance, for the claims that the records speak of."""
+    """Return the lines of the table, for the claims that the records speak of."""
     lines = []
     for claim in CLAIMS:
         try:

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         )
     eigenvalues = models.poles(model, variables)
     if eigenvalues is None:
-        raise app.UsageError(f"hidden layers are {model.config.widths}; one picture needs one width")
+        raise app.UsageError(f"hidden layers are {model.config.widths}; a picture needs one width")
     plots.save_figure(plots.poles(eigenvalues), OUTPUT.value)
     largest = np.abs(eigenvalues).max(axis=(1, 2))
     print(f"{OUTPUT.value}: largest |eigenvalue| of each layer {largest.round(5).tolist()}")

@@ -153,7 +153,7 @@ def fill(text: str, marker: str, content: str) -> str:
 
 
 def summary(name: str, record: dict[str, Any]) -> str:
-    """Return the lines of docs/results.md about a record: the table of a run, a picture, the seeds."""
+    """Return the lines of docs/results.md about a record: table of a run, picture, seeds."""
     accuracies = ", ".join(
         f"{way.replace('_', ' ')} {100 * value['mean']:.1f} +- {100 * value['sem']:.1f} %"
         for way, value in record["over_seeds"].items()

@@ -3,9 +3,9 @@
   python -m experiments.train_sdn --tau=0.125 --output=tau_0.125.json
 
 Currents are drawn from N(0, 1); the network learns tau u_{t-1} of the hard-reset neuron with
-threshold 1 before each current comes in, by smooth L1, AdamW at 0.01 and a cosine that moves once an
-epoch. A tenth of the sequences is held out, and the epoch with the best loss on them is kept. The
-authors take 50,000 sequences of 1,024 steps and 100 epochs: --sequences=50000 --length=1024.
+threshold 1 before each current comes in, by smooth L1, AdamW at 0.01 and a cosine that moves once
+an epoch. A tenth of the sequences is held out, and the epoch with the best loss on them is kept.
+The authors take 100 epochs of batches of 64, of 50,000 sequences of 1,024 steps.
 
 The card holds the 153 numbers, how they were made, and on new currents what is wrong beside what is
 wrong without any membrane, m = 0, which alone makes 98.4 % of the spikes right at tau 0.125.

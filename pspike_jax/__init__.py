@@ -12,15 +12,19 @@ Complex parameters are stored as real pairs, with a last axis of size 2.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from pspike_jax import data, functional, interop, models, nn, objectives
 from pspike_jax.models import create_model, describe_model, list_models
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 
+if TYPE_CHECKING:  # imported late, see below; type checkers do not look through __getattr__
+    from pspike_jax import analysis, export, training
+
 __version__ = "0.1.0"
 
 # These bring optax, orbax or matplotlib, so they are imported when they are first asked for.
-_LATE = ("analysis", "training")
+_LATE = ("analysis", "export", "training")
 
 __all__ = [
     "__version__",
@@ -28,6 +32,7 @@ __all__ = [
     "create_model",
     "data",
     "describe_model",
+    "export",
     "functional",
     "interop",
     "list_models",

@@ -40,7 +40,7 @@ NEWER = {
     "test_processes", "test_s4d", "test_sampling", "test_sharding", "test_state", "test_surrogates",
     "test_zoo",
 }
-DOCS = {"test_notebook", "test_readme"}
+DOCS = {"test_docs", "test_notebook", "test_readme"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
 

@@ -66,7 +66,10 @@ def aux(sites, **macs):
 def test_merge_aux_equals_the_counts_of_one_batch(arrays):
     spikes, probability = arrays
     parts = [
-        aux({"input": site(spikes[:, i : i + 1], probability[:, i : i + 1])}, head=np.float32(i + 2))
+        aux(
+            {"input": site(spikes[:, i : i + 1], probability[:, i : i + 1])},
+            head=np.float32(i + 2),
+        )
         for i in (0, 1)
     ]
     merged = activity.merge_aux(parts)

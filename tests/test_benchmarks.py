@@ -1,4 +1,4 @@
-"""Benchmarks: contenders agree, records keep their format, and docs/performance.md says what they say."""
+"""Benchmarks: contenders agree, records keep their format, and the page says what they say."""
 
 import json
 import pathlib

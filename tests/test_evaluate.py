@@ -190,7 +190,8 @@ def test_a_cut_leak_leaves_each_step_to_itself(rng):
         total = lambda c, options=options: jnp.sum(
             neurons.evaluate(neuron, neuron.coefficients({}), c, state, **options).spikes
         )
-        np.testing.assert_allclose(jax.jit(jax.grad(total))(currents), expected, rtol=1e-5, atol=1e-6)
+        found = jax.jit(jax.grad(total))(currents)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluate_refuses_what_it_cannot_do():

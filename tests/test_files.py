@@ -104,7 +104,8 @@ def test_metrics_log_of_another_process_writes_nothing(tmp_path):
 def test_metrics_log_says_that_the_disk_is_full(tmp_path, full_disk):
     log = MetricsLog(tmp_path / "metrics.jsonl", None)
     full_disk()
-    with pytest.raises(OSError, match="could not write .*metrics.jsonl, is the disk full.: No space left"):
+    message = "could not write .*metrics.jsonl, is the disk full.: No space left"
+    with pytest.raises(OSError, match=message):
         log.write({"step": 1})
     log.close()
 

@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "pretrained": BELOW_MODELS | {"models", "interop", "data"},
     "training": BELOW_MODELS | {"models", "data", "analysis", "objectives"},
 }
+MAY_IMPORT["export"] = BELOW_MODELS | {"models", "data"}
+MAY_IMPORT["command"] = set(MAY_IMPORT)
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"))
 LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch")
 

@@ -128,26 +128,3 @@ def test_other_kinds_ignore_padding_and_stream_where_they_can(fields, rng, key):
         state, _ = apply(variables, model.initial_state(BATCH), x[:, :3], method="prefill")
         _, (streamed, _) = apply(variables, state, x[:, 3:], method="prefill")
         np.testing.assert_allclose(streamed, whole, rtol=2e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("neuron", ["prf", "ternary"])
-@pytest.mark.parametrize("mixer", ["diagonal", "dplr"])
-def test_sites_stand_on_any_mixer(neuron, mixer, rng, key):
-    fields = {"surrogate": "arctan", "parametrization": mixer, "l_max": 8, "neuron": neuron}
-    model = pspike_jax.create_model("pspikessm", "tiny", **fields)
-    x = jnp.asarray(rng.normal(0.5, 1, (BATCH, 8, 2)), jnp.float32)
-    variables = nn.meta.unbox(jax.jit(model.init)(key(), x))
-
-    @jax.jit
-    def gradient(params):
-        loss = lambda params: jnp.sum(jnp.sin(model.apply({"params": params}, x, train=True)[0]))
-        return jax.grad(loss)(params)
-
-    for found in jax.tree.leaves(gradient(variables["params"])):
-        assert np.isfinite(found).all() and found.any()
-    whole, aux = jax.jit(model.apply)(variables, x)
-    assert all(record["spikes"].sum() > 0 for record in aux["sites"].values())
-    apply = jax.jit(lambda state, x: model.apply(variables, state, x, method="prefill"))
-    state, _ = apply(model.initial_state(BATCH), x[:, :4])
-    _, (streamed, _) = apply(state, x[:, 4:])
-    np.testing.assert_allclose(streamed, whole, rtol=2e-5, atol=2e-5)

@@ -108,7 +108,7 @@ def waves() -> Task:
 @pytest.mark.parametrize(("name", "sizes"), [
     ("silif", {"widths": (64, 64)}),
     ("radlif", {"widths": (64, 64)}),
-    ("pspikessm", {"d_model": 32, "n_layers": 2}),
+    ("pspikessm", {"d_model": 32, "n_layers": 2, "norm": "batch"}),
     ("lif_ssm", {"d_model": 32, "n_layers": 2}),
 ])
 def test_default_settings_train_models_of_every_kind_and_validation_does_not_swing(name, sizes):

@@ -63,6 +63,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "keep_best": 1,
             "eval_batch_size": 120,
             "validation_draws": 4,
+            "statistics_batches": 10,
             "firing_rate_weight": 0.0,
             "firing_rate_target": 0.0,
         },

@@ -3,8 +3,8 @@
   python -m experiments.main --config=experiments/configs/seqboat_listops.py --workdir=runs/seqboat
 
 The published rules with lengths of 50 to 200 in place of 500 to 2,000, so the paper's figures are
-not comparable; the majority class has about 17 %. The variants `always` and `never` are the controls:
-every step attends, or none does. `smoke` runs every part in seconds.
+not comparable; the majority class has about 17 %. The variants `always` and `never` are the
+controls: every step attends, or none does. `smoke` runs every part in seconds.
 """
 
 from ml_collections import config_dict

@@ -10,6 +10,7 @@ docs/pods.md tells how to run it on many machines.
 import argparse
 import json
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,8 @@ def main(
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
     try:
         config = overrides.read(asked.config, changes)
+        if config["task"].get("path"):  # the run is looked at from other folders, too
+            config["task"]["path"] = os.path.abspath(os.path.expanduser(config["task"]["path"]))
         if asked.mode == "plan":
             sys.exit(plan_in_subprocess(config, asked.plan_devices))
         processes.start(asked)
@@ -116,4 +119,3 @@ def run(config: Mapping[str, Any], workdir: epath.Path, asked: argparse.Namespac
         evaluation = judge(experiment, result, workdir)
         if is_primary():  # written last: a run that is killed before is not finished
             atomic_write(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")
-

@@ -24,7 +24,7 @@ def read(config_file: str, changes: Sequence[str]) -> dict[str, Any]:
       changes: as on the command line.
 
     Returns:
-      The config, for `pspike_jax.command.experiment.build`, which refuses keys that no section knows.
+      The config, for `experiment.build`, which refuses keys that no section knows.
 
     Raises:
       FileNotFoundError: there is no such file.

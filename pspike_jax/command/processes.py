@@ -9,7 +9,7 @@ from pspike_jax.training.distributed import start_processes
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a job of several processes, of its start and of its profile."""
-    job = parser.add_argument_group("many machines (PODS.md)")
+    job = parser.add_argument_group("many machines (docs/pods.md)")
     job.add_argument(
         "--coordinator", metavar="HOST:PORT", help="of process 0, where JAX cannot find it"
     )

@@ -7,10 +7,10 @@ from pspike_jax.data.digits import load_digits
 from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.instrument import load_instrument
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
+from pspike_jax.data.lorenz import load_lorenz_spikes, load_lorenz_states
 from pspike_jax.data.own_files import load_arrays, load_events, load_wav_folder
 from pspike_jax.data.own_tables import load_csv
 from pspike_jax.data.oscillations import generate_oscillations
-from pspike_jax.data.lorenz import load_lorenz_spikes
 from pspike_jax.data.packing import PackedSplit, pack
 from pspike_jax.data.ppg_dalia import load_ppg_dalia
 from pspike_jax.data.split import Split, check_split, take
@@ -26,6 +26,7 @@ TASKS = {
     "spoken_digits": load_spoken_digits,
     "prepared": load_prepared,
     "lorenz_spikes": load_lorenz_spikes,
+    "lorenz_states": load_lorenz_states,
     "listops": generate_listops,
     "pathfinder": generate_pathfinder,
     "stand_in": load_stand_in,
@@ -59,6 +60,7 @@ __all__ = [
     "load_ppg_dalia",
     "load_instrument",
     "load_lorenz_spikes",
+    "load_lorenz_states",
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",

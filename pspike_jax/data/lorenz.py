@@ -12,7 +12,7 @@ import numpy as np
 
 from pspike_jax.data.batches import Task
 from pspike_jax.data.split import Split
-from pspike_jax.objectives import SpikeRates
+from pspike_jax.objectives import Forecast, SpikeRates
 
 SPREAD = 0.7  # standard deviation of a neuron's log rate over time
 WARM_UP = 400  # steps before the first bin: from anywhere to the attractor
@@ -165,6 +165,31 @@ def load_lorenz_spikes(
         settings.neurons, held_in=shown, forward_steps=settings.forward_steps or 0
     )
     return Task(name="lorenz", **splits, objective=objective)
+
+
+def load_lorenz_states(*, seed: int, trials: int = 128, steps: int = 100) -> Task:
+    """Generate paths to forecast: Euler's steps, from anywhere near the attractor.
+
+    States are divided by 10, not centred: Euler's steps then stay two operators, mixed by 1 and by
+    10 times the first state.
+
+    Args:
+      seed: not negative.
+      trials: of training; validation and test have half as many each.
+      steps: L.
+
+    Returns:
+      Task of inputs (n, L, 3), whose objective is a `Forecast` of the next state.
+    """
+    rng, few = np.random.default_rng(seed), max(1, trials // 2)
+
+    def split(number):
+        start = rng.normal(size=(number, 3)) * 8 + np.array([0, 0, 25])
+        path = lorenz_path(start, WARM_UP + steps, euler=True)[WARM_UP:].swapaxes(0, 1)
+        inputs = (path / 10).astype(np.float32)
+        return Split(inputs, np.full(number, steps, np.int32), None)
+
+    return Task("lorenz_states", split(trials), split(few), split(few), Forecast(1, 3))
 
 
 def rates_explained(rates: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""States behind observations when the dynamics are linear and change with time: a ridge smoother."""
+"""States behind observations, where dynamics are linear and change with time: a smoother."""
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,9 @@ def smooth_states(
     w, eye = dynamics_weight, jnp.eye(readout.shape[1], dtype=observed.dtype)
     none = jnp.zeros((1, p, p), dtype)
     leaving = jnp.einsum("tji,tjk->tik", transitions, transitions)
-    inside = jnp.full((len(observed) - 1,), w, dtype)[:, None, None] * eye
-    diagonal = (
-        readout.T @ readout + ridge * eye
-        + w * jnp.concatenate([leaving, none]) + jnp.concatenate([none, inside])
-    )
+    entering = jnp.broadcast_to(eye[None], transitions.shape)
+    around = jnp.concatenate([leaving, none]) + jnp.concatenate([none, entering])
+    diagonal = (readout.T @ readout + ridge * eye)[None] + w * around
     # Block (t, t + 1); the block below the diagonal is its transpose.
     upper = -w * jnp.swapaxes(jnp.concatenate([transitions, none]), 1, 2)
     right = observed @ readout

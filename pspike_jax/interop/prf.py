@@ -45,7 +45,11 @@ def load_prf(state_dict: Mapping[str, Any], **fields) -> tuple[PRF, dict[str, An
 
 
 def export_prf(
-    module: PRF, params: Mapping[str, Any], batch_stats: Mapping[str, Any] | None = None
+    module: PRF,
+    params: Mapping[str, Any],
+    batch_stats: Mapping[str, Any] | None = None,
+    *,
+    like: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Name parameters, or their gradients, as the authors do: renames and transposes only.
 
@@ -53,12 +57,13 @@ def export_prf(
       module: the network.
       params: its parameters, or anything of their structure.
       batch_stats: its running statistics, or None to leave them out.
+      like: a state dict whose names of norms are taken; those of the program's wrapper if None.
 
     Returns:
       {name: array}.
     """
     trees = {"params": params} | ({} if batch_stats is None else {"batch_stats": batch_stats})
-    return export_entries(trees, _entries(module, {}))
+    return export_entries(trees, _entries(module, like or {}))
 
 
 def _read_fields(arrays) -> dict[str, Any]:
@@ -92,7 +97,9 @@ def _read_fields(arrays) -> dict[str, Any]:
 
 def _final_norm(arrays) -> str:
     """Return what the norm behind the last layer is called."""
-    return "norm" if "norm.weight" in arrays else "norm.norm"
+    known = ("layers.", "encoder.", "decoder.")
+    names = [n for n in arrays if n.endswith(".weight") and not n.startswith(known)]
+    return names[0].removesuffix(".weight") if names else "norm.norm"
 
 
 def _entries(module: PRF, arrays: Mapping[str, Any]) -> Iterator[Entry]:

@@ -34,7 +34,10 @@ _FORMS = {
     "number": (lambda a: a[0], lambda a: a[None]),
 }
 _SDN_FORMS = {
-    "taps": "taps", "channels": "channels", "decoder": "decoder", "decoder_bias": "number"
+    "taps": "taps",
+    "channels": "channels",
+    "decoder": "decoder",
+    "decoder_bias": "number",
 }
 _FAMILIES = {"s4_layers": "spikingssm", "loongspike_layers": "longspike"}
 _LAYER = re.compile(rf"(.*?)({'|'.join(_FAMILIES)})\.(\d+)\.")
@@ -146,8 +149,9 @@ def _module(arrays, neuron, prenorm):
         "causal": C.shape[0] == 1,
         "train_B": f"{first}kernel.B" in arrays,
         "neuron": neuron or ("sdn" if has_network else "bptt"),
-        "threshold": "fixed" if threshold is None else "shared" if threshold.size == 1
-        else "per_neuron",
+        "threshold": (
+            "fixed" if threshold is None else "shared" if threshold.size == 1 else "per_neuron"
+        ),
         "mask_padding": False,
     }
     if _FAMILIES[family] == "longspike":

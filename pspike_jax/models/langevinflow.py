@@ -39,7 +39,7 @@ class LangevinConfig(Config):
     pool: str = option("none", "log rates of every step", choices=("none",))
     precision: str = option("float32", "of everything", choices=("float32",))
     remat: str = option("none", "what the backward pass computes again", choices=("none",))
-    d_model: int = option(280, "states of the encoder, positions, velocities, each; a multiple of 4")
+    d_model: int = option(280, "encoder states, positions, velocities, each; a multiple of 4")
     latents: str = option(
         "langevin",
         "positions and velocities; 'none' hides them from the decoder, the control",
@@ -160,7 +160,8 @@ class LangevinFlow(SequenceModel):
         if ctx.train and config.dropout:
             kept = 1 - config.dropout
             shape = (*x.shape[:2], config.d_model)
-            scale = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / jnp.float32(kept)
+            scale = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(kept), shape)
+            scale = scale.astype(jnp.float32) / kept
         return self.cell(x, scale), {}
 
     def _draws(self, inputs, ctx):

@@ -9,7 +9,6 @@ import dataclasses
 
 from pspike_jax.models.config import option
 from pspike_jax.models.spikingssm import TASKS, SpikingSSM, SpikingSSMConfig, presets
-from pspike_jax.nn.fields import check_whole
 from pspike_jax.nn.mixers import ExponentialSumSSM
 
 

@@ -8,6 +8,7 @@ by leaky integrate-and-fire neurons.
 
 import dataclasses
 import functools
+from collections import Counter
 
 import flax.linen as nn
 import jax
@@ -22,7 +23,7 @@ from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS
 from pspike_jax.nn.fields import check_choice, check_state_size, check_step_sizes
-from pspike_jax.nn.mixers import MIXERS
+from pspike_jax.nn.mixers import MIXERS, ONE_SIDED, macs_of
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
@@ -89,6 +90,8 @@ class PSpikeConfig(Config):
             check_choice("initializer", self.initializer, ("legs",))
             if self.l_max is None:
                 raise ValueError("l_max is None; 'dplr' needs it, the longest input in steps")
+        if self.parametrization in ONE_SIDED and self.two_sided:
+            raise ValueError(f"parametrization={self.parametrization!r} looks one way: causal=True")
         if self.block == "paper" and self.bidirectional and self.causal:
             raise ValueError("bidirectional=True reads the future; it needs causal=False")
         if self.block == "official" and self.neuron != "probabilistic":
@@ -132,7 +135,7 @@ class PaperBlock(Block):
         drive = x
         if config.prenorm:
             drive = Normalization(config.norm, name="norm")(x, ctx.mask, ctx.train)
-        before, final, sites, spikes, macs = state or {}, {}, {}, [], 0
+        before, final, sites, spikes, macs = state or {}, {}, {}, [], Counter()
         spiking = ctx.sampling == "spikes" or config.neuron != "probabilistic"
         spiking = spiking and config.neuron not in GRADED_SITES
 
@@ -147,13 +150,13 @@ class PaperBlock(Block):
             name = "ssm" + branch
             mixer = config.make_mixer(spiking, name=name)
             y, final[name] = mixer(s, before.get(name), ctx, reverse=bool(branch))
-            macs += mixer.macs_per_step
+            macs.update(macs_of(mixer))
             spikes.append(fire("output" + branch, y))
         mix = SpikeMixer(config.d_model, config.mixer, config.activation, spiking, name="mixer")
         norm = None if config.prenorm else config.norm
         fuse = ClampFuse(config.residual, config.dropout, norm, name="fuse")
         x = fuse(x, mix(tuple(spikes)), ctx.mask, ctx.train)
-        return x, final, {"sites": sites, "macs": {"state": macs}}
+        return x, final, {"sites": sites, "macs": dict(macs)}
 
     @nn.nowrap
     def _site(self, name, **kwargs):
@@ -210,12 +213,12 @@ class PSpikeSSM(SequenceModel):
         )
 
     @nn.nowrap
-    def poles(self, params) -> jax.Array:
+    def poles(self, params) -> jax.Array | None:
         """Return the poles of all layers, of second branches behind those of first ones."""
         blocks, names = params["backbone"]["blocks"], ("ssm", "ssm_reverse")
         mixer = self.config.make_mixer(False, parent=None)
         found = [mixer.poles(blocks[name]) for name in names if name in blocks]
-        return jnp.concatenate(found, axis=1)
+        return None if found[0] is None else jnp.concatenate(found, axis=1)
 
 
 TINY = {"num_outputs": 3, "d_model": 8, "d_state": 4, "n_layers": 2, "dt_min": 0.05, "dt_max": 0.5}

@@ -7,6 +7,7 @@ output where there is one branch only.
 """
 
 import functools
+from collections import Counter
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from pspike_jax.nn.block import Block, Pass
 from pspike_jax.nn.dense import ACTIVATIONS
-from pspike_jax.nn.mixers import MIXERS
+from pspike_jax.nn.mixers import MIXERS, macs_of
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
 from pspike_jax.nn.sites import SpikeSampler
@@ -78,8 +79,10 @@ class OfficialBlock(Block):
         after = None if config.prenorm else config.norm
         fuse = ClampFuse(config.residual, config.dropout, after, name="fuse")
         x = fuse(x, mix(tuple(s.astype(x.dtype) for s in spikes)), None, ctx.train)
-        macs = sum(self._mixer(name, spiking, parent=None).macs_per_step for name in final)
-        return x, final, {"sites": sites, "macs": {"state": macs}}
+        macs = Counter()
+        for branch in final:
+            macs.update(macs_of(self._mixer(None, spiking, parent=None)))
+        return x, final, {"sites": sites, "macs": dict(macs)}
 
     def _branch(self, name, spikes, state, ctx):
         """Return dropout(dropout(GELU(SSM(spikes)))), and the SSM's final state."""

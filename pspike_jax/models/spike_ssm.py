@@ -4,19 +4,21 @@ No program of the authors exists, and of the paper only its abstract was read: n
 and a refractory period, whose thresholds and refractory magnitudes are trained, on the outputs of
 S4D layers, evaluated in parallel. Everything else here is SpikingSSM's block. The neuron
 
-    u_t = tau (u_{t-1} - V s_{t-1}) + y_t,  a_t = rho a_{t-1} + s_{t-1},  s_t = 1[u_t - kappa a_t >= V]
+    u_t = tau (u_{t-1} - V s_{t-1}) + y_t
+    a_t = rho a_{t-1} + s_{t-1},    s_t = 1[u_t - kappa a_t >= V]
 
-trains V and kappa, one of each a neuron, in their logarithms. Where the paper evaluates it by bounds
-that are drawn together a few times, here it is exact: by a scan, or in parallel with a proof, see
-`functional.neurons.parallel`.
+trains V and kappa, one of each a neuron, in their logarithms. Where the paper evaluates it by
+bounds that are drawn together a few times, here it is exact: by a scan, or in parallel with a
+proof, see `functional.neurons.parallel`.
 """
 
 import dataclasses
 
 from pspike_jax.functional.neurons import RefractoryLIF
 from pspike_jax.models.config import option
-from pspike_jax.models.spikingssm import TASKS, TINY, SpikingBlockConfig, SpikingSSM
-from pspike_jax.nn.sites import NeuronSite
+from pspike_jax.models.spiking_block import SpikingBlockConfig, SpikingStack
+from pspike_jax.models.spikingssm import TASKS, TINY
+from pspike_jax.nn.neuron_site import NeuronSite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class SPikESSMConfig(SpikingBlockConfig):
         )
 
 
-class SPikESSM(SpikingSSM):
+class SPikESSM(SpikingStack):
     """SPikE-SSM, a reconstruction from its abstract: S4D and refractory neurons."""
 
     config: SPikESSMConfig

@@ -28,11 +28,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
 }
 
-# U(-1, 1) / sqrt(fan_in), PyTorch's default; Xavier's uniform distribution; Flax's default.
+# U(-1, 1) / sqrt(fan_in), PyTorch's default; Xavier's uniform distribution; Flax's default; GPT-2.
 KERNELS = {
     "linear": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     "xavier": nn.initializers.xavier_uniform(),
     "lecun": nn.initializers.lecun_normal(),
+    "gpt2": nn.initializers.normal(0.02),
 }
 
 
@@ -43,15 +44,17 @@ def linear(
     dtype: jnp.dtype = jnp.float32,
     spiking: bool = False,
     kernel: str = "linear",
+    bias: bool = True,
 ) -> nn.Dense:
     """Return a dense layer computed in dtype, weight and bias from U(-1, 1) / sqrt(fan_in).
 
     Inputs that are spikes are kept as bits for the backward pass. Kernels of another kind, a name
-    in `KERNELS`, come with a bias of 0.
+    in `KERNELS`, come with a bias of 0; with bias=False there is none.
     """
     bound = fan_in**-0.5 if kernel == "linear" else 0.0
     return nn.Dense(
         features,
+        use_bias=bias,
         dtype=dtype,
         kernel_init=role(KERNELS[kernel], ("inputs", "features"), "decay"),
         bias_init=role(

@@ -16,18 +16,20 @@ class Encoder(nn.Module):
       vocab_size: number of tokens; None for real inputs.
       dtype: of the result, and of the product.
       kernel: how the linear map starts, a name in `dense.KERNELS`.
+      scale: standard deviation of a new table.
     """
 
     d_model: int
     vocab_size: int | None
     dtype: jnp.dtype = jnp.float32
     kernel: str = "linear"
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Encode (B, L) int or (B, L, F) float inputs as (B, L, H)."""
         if self.vocab_size is not None:
-            normal = role(nn.initializers.normal(1.0), ("tokens", "features"), "decay")
+            normal = role(nn.initializers.normal(self.scale), ("tokens", "features"), "decay")
             embed = nn.Embed(
                 self.vocab_size, self.d_model, self.dtype, embedding_init=normal, name="embed"
             )

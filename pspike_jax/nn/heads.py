@@ -45,12 +45,14 @@ class PooledHead(nn.Module):
       pool: "mean" or "last" over valid steps, or "none" for outputs at every step.
       activation: of the outputs, a name in `dense.ACTIVATIONS`.
       kernel: how the linear map starts, a name in `dense.KERNELS`.
+      bias: of the linear map.
     """
 
     num_outputs: int | None
     pool: str
     activation: str = "identity"
     kernel: str = "linear"
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, state: dict | None, ctx: Pass) -> tuple[jax.Array, dict]:
@@ -59,7 +61,8 @@ class PooledHead(nn.Module):
         pooled, state = pool_steps(x, self.pool, state, ctx)
         if self.num_outputs is None:
             return pooled, state
-        dense = linear(self.num_outputs, x.shape[-1], name="linear", kernel=self.kernel)
+        how = {"kernel": self.kernel, "bias": self.bias}
+        dense = linear(self.num_outputs, x.shape[-1], name="linear", **how)
         return ACTIVATIONS[self.activation](dense(pooled)), state
 
     @nn.nowrap

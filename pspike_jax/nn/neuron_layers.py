@@ -14,9 +14,9 @@ from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.block import Block, Pass
 from pspike_jax.nn.dense import KERNELS
 from pspike_jax.nn.heads import last_valid
+from pspike_jax.nn.neuron_site import Affine, NeuronSite
 from pspike_jax.nn.norm import BatchAffine, layer_norm
 from pspike_jax.nn.roles import role
-from pspike_jax.nn.sites import Affine, NeuronSite
 
 NORMS = ("batch", "layer", "none")
 MOMENTUM = 0.95  # of running statistics, 1 - 0.05 in the authors' program

@@ -26,14 +26,22 @@ def layer_norm(name: str | None = None, epsilon: float = EPSILON) -> nn.LayerNor
     )
 
 
+def rms_norm(name: str | None = None, epsilon: float = EPSILON) -> nn.RMSNorm:
+    """Return x / sqrt(mean(x^2) + epsilon) with a gain, over H, computed in float32."""
+    return nn.RMSNorm(
+        epsilon, jnp.float32, scale_init=ONES, use_fast_variance=False, name=name
+    )
+
+
 class Normalization(nn.Module):
-    """Layer norm over H, or batch norm over B and L for each feature, chosen by name.
+    """Layer or root-mean-square norm over H, or batch norm over B and L of each feature, by name.
 
     Attributes:
-      kind: "layer", or how training and evaluation find a batch norm's statistics: one of
+      kind: "layer", "rms", or how training and evaluation find a batch norm's statistics: one of
         `STATISTICS`.
       momentum: weight of the old running statistics, for batch norms.
-      affine: a trained gain and shift follow; a layer norm always has them.
+      affine: a trained gain and shift follow; a layer norm always has them,
+        an "rms" norm the gain.
       unbiased: the running variance is that of a sample, as PyTorch's; else that of the batch.
       epsilon: added to variances.
     """
@@ -58,6 +66,8 @@ class Normalization(nn.Module):
         """
         if self.kind == "layer":
             return layer_norm("layer", self.epsilon)(x)
+        if self.kind == "rms":
+            return rms_norm("rms", self.epsilon)(x)
         batch = BatchAffine(
             self.momentum, self.kind, self.affine, self.unbiased, self.epsilon, name="batch"
         )

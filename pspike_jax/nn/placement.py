@@ -39,14 +39,14 @@ def place(x: jax.Array) -> jax.Array:
 
 
 def over_time(
-    run: Run, u: jax.Array, system: Any, state: jax.Array | None, mixes: bool = False
+    run: Run, u: Any, system: Any, state: jax.Array | None, mixes: bool = False
 ):
     """Run a state space model, in `shard_map` where the mesh splits time.
 
     Args:
       run: maps u (b, l, h), a system of h features, a state, and the keyword axis_name, the mesh
         axis that splits time or None, to an output (b, l, h) and a final state.
-      u: (B, L, H).
+      u: (B, L, H), or a pytree of arrays (B, L, H, ...).
       system: pytree of arrays that lead with features.
       state: (B, H, ...), or None.
       mixes: features meet in the system, whose arrays need not lead with them: each device then
@@ -60,8 +60,9 @@ def over_time(
     """
     if time_parts() == 1:
         return run(u, system, state, axis_name=None)
-    check_steps(u.shape[1], time_parts())
-    batch, features = _split(u, _mesh_shape())
+    first = jax.tree.leaves(u)[0]
+    check_steps(first.shape[1], time_parts())
+    batch, features = _split(first, _mesh_shape())
     features = None if mixes else features
     x, of_state = PartitionSpec(batch, TIME_AXIS, features), PartitionSpec(batch, features)
     split = jax.shard_map(

@@ -18,6 +18,7 @@ from pspike_jax.functional.neurons.neuron import Params
 from pspike_jax.functional.neurons.sdn import SHAPES, TAPS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.nn.activity import activity
+from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.placement import refuse_split_time
 
@@ -75,12 +76,14 @@ class SurrogateSite(nn.Module):
       surrogate: name in `functional.SURROGATES`.
       fan_out: operations that one spike triggers, for the activity record.
       network: which network, see `load_surrogate_network`; variables may hold another.
+      affine: own scale and shift of the drive.
     """
 
     features: int
     surrogate: str
     fan_out: int
     network: str = DEFAULT
+    affine: bool = False
 
     @nn.compact
     def __call__(
@@ -97,6 +100,7 @@ class SurrogateSite(nn.Module):
           spikes (B, L, H), the state after the last step, and counts over valid steps.
         """
         refuse_split_time("surrogate networks, which read the eight steps before each")
+        drive = scale_and_shift(self, drive) if self.affine else drive
         weights = self.variable("batch_stats", "network", self._load)
         state = self.zero_state(drive.shape[0]) if state is None else state
         spikes, excess = sdn_spikes(

@@ -7,6 +7,7 @@ from pspike_jax.objectives.moments import ConditionalMoment
 from pspike_jax.objectives.next_token import NextToken
 from pspike_jax.objectives.objective import Objective
 from pspike_jax.objectives.regression import Forecast, Regression, StepRegression
+from pspike_jax.objectives.simplex import SimplexRegression
 from pspike_jax.objectives.spike_rates import SpikeRates
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NextToken",
     "Objective",
     "Regression",
+    "SimplexRegression",
     "SpikeRates",
     "StepClassification",
     "StepRegression",

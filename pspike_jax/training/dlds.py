@@ -1,6 +1,6 @@
 """Fit decomposed linear dynamics to observed states: coefficients, then operators, in turn.
 
-Functions of `functional.dlds` do the arithmetic. Operators take a gradient step whose size is halved
+Functions of `functional.dlds` do the arithmetic. Operators take a gradient step that is halved
 until the error no longer grows, as in the authors' program (dLDS-Discrete-Python-Model), or, with
 `update="exact"`, the least-squares solution for the coefficients at hand.
 """

@@ -18,7 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 import tqdm
 from etils import epath
@@ -237,7 +237,7 @@ def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tupl
     state = structure.unflatten(leaves)
     jax.eval_shape(compile_train_step(state, mesh), state, dict(train))
     if state.batch_stats:
-        jax.eval_shape(compile_statistics(state, mesh), state, dict(train), jnp.int32(0))
+        jax.eval_shape(compile_statistics(state, mesh), state, dict(train), np.int32(0))
     stochastic = getattr(state.model, "stochastic", True)
     for mode in MODES if stochastic else ("sampled",):
         eval_step.eval_shape(

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from pspike_jax.data.batches import Split, train_batch
@@ -71,9 +72,9 @@ def measure_statistics(
         batch = train_batch(
             split, seed=settings.seed, step=number, batch_size=settings.batch_size, part=part
         )
-        found = measure(state, shard_batch(batch, mesh), jnp.int32(number))
+        found = measure(state, shard_batch(batch, mesh), np.int32(number))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
-    count = jnp.float32(len(numbers))
+    count = np.float32(len(numbers))
     return state.replace(batch_stats=jax.tree.map(lambda leaf: leaf / count, total))
 
 

@@ -1,4 +1,4 @@
-"""NPSEM: the game of an independent reference, in float64; a reconstruction, there is no program."""
+"""NPSEM: the game of an independent reference, in float64; there is no program."""
 
 import jax
 import jax.numpy as jnp

@@ -102,9 +102,8 @@ def replay_block(arrays):
 
 def replay_network(arrays):
     meta, x = meta_of(arrays), jnp.asarray(arrays["input"])
-    module, variables = load_prf(
-        under(arrays, "param/"), prenorm=meta["prenorm"], **model_fields(meta)
-    )
+    given = under(arrays, "param/")
+    module, variables = load_prf(given, prenorm=meta["prenorm"], **model_fields(meta))
     real = jnp.issubdtype(x.dtype, jnp.floating)
 
     def loss(params, x):
@@ -119,9 +118,10 @@ def replay_network(arrays):
     results = {"output": y} | ({"grad_input": bars[1]} if real else {})
     layers = [recorded_spikes(sites, i) for i in range(module.config.n_layers)]
     results |= {f"spikes/{i}": s for i, s in enumerate(s for layer in layers for s in layer)}
-    results |= {f"grad/{name}": value for name, value in export_prf(module, bars[0]).items()}
+    exported = export_prf(module, bars[0], like=given)
+    results |= {f"grad/{name}": value for name, value in exported.items()}
     if meta["train"]:
-        stats = export_prf(module, {}, updated["batch_stats"]) if updated else {}
+        stats = export_prf(module, {}, updated["batch_stats"], like=given) if updated else {}
         results |= {f"param_after/{name}": value for name, value in stats.items()}
     return results
 

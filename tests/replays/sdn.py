@@ -89,4 +89,8 @@ def read(arrays, prefix):
     )
 
 
-SYSTEMS = {"sdn": replay_fused, "shipped fused SDN": replay_published, "SDN training": replay_training}
+SYSTEMS = {
+    "sdn": replay_fused,
+    "shipped fused SDN": replay_published,
+    "SDN training": replay_training,
+}

@@ -18,7 +18,9 @@ def replay_network(arrays):
     meta = meta_of(arrays)
     meta = meta | meta.get("layer", {})
     given = under(arrays, "param/")
-    module, variables = load_spikingssm(given, neuron=meta["neuron"], prenorm=meta["prenorm"])
+    module, variables = load_spikingssm(
+        given, neuron=meta.get("neuron"), prenorm=meta.get("prenorm", True)
+    )
     if meta.get("encoder") == "embedding":
         assert module.config.vocab_size == meta["vocab"]
     x = jnp.asarray(arrays["input"])

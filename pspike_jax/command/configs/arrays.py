@@ -2,7 +2,7 @@
 
   pspike train arrays --config.task.path=FILE.npz --workdir=RUN
 
-`pspike_jax.data.load_arrays` says what the file holds, and what else the task takes. A variant names the
+`pspike_jax.data.load_arrays` says what is read, and what else the task takes. A variant names the
 model, `arrays:silif`; `arrays:smoke` runs every part in seconds and learns nothing.
 """
 

@@ -2,7 +2,7 @@
 
   pspike train csv --config.task.path=FILE.csv --config.task.target=label --workdir=RUN
 
-`pspike_jax.data.load_csv` says what the file holds, and what else the task takes. A variant names the
+`pspike_jax.data.load_csv` says what is read, and what else the task takes. A variant names the
 model, `csv:silif`; `csv:smoke` runs every part in seconds and learns nothing.
 """
 

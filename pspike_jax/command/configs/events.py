@@ -2,7 +2,7 @@
 
   pspike train events --config.task.path=FILE.h5 --config.task.unit=s --workdir=RUN
 
-`pspike_jax.data.load_events` says what the file holds, and what else the task takes. A variant names the
+`pspike_jax.data.load_events` says what is read, and what else the task takes. A variant names the
 model, `events:silif`; `events:smoke` runs every part in seconds and learns nothing.
 """
 

@@ -2,8 +2,8 @@
 
   pspike train wav_folder --config.task.path=FOLDER --config.task.frame=160 --workdir=RUN
 
-`pspike_jax.data.load_wav_folder` says what the file holds, and what else the task takes. A variant names the
-model, `wav_folder:silif`; `wav_folder:smoke` runs every part in seconds and learns nothing.
+`pspike_jax.data.load_wav_folder` says what is read, and what else the task takes. A variant names
+the model, `wav_folder:silif`; `wav_folder:smoke` runs every part in seconds and learns nothing.
 """
 
 from typing import Any

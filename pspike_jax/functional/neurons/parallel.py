@@ -195,4 +195,3 @@ def _margin(neuron, rows, spikes):
         bound = (6 * levels + 4) * sums + 4 * scanned + 2 * jnp.abs(u)
         margin = margin + jnp.abs(slope) * bound
     return drive, 0.5 * jnp.finfo(jnp.float32).eps * margin
-

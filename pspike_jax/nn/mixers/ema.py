@@ -20,7 +20,7 @@ from pspike_jax.nn.roles import role
 
 
 def narrow_normal(scale: float, axes: tuple, group: str, alternating: bool = False) -> Callable:
-    """Return an initializer: N(0, scale^2) cut at two deviations, about (1, -1, 1, ...) if asked."""
+    """Return an initializer: N(0, scale^2) cut at two deviations, about 0 or (1, -1, 1, ...)."""
 
     def init(key, shape, dtype=jnp.float32):
         drawn = scale * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)

@@ -1,7 +1,7 @@
 """What the site makes from the code while it is built, and the README's table of models.
 
   mkdocs build --strict     runs the functions that begin with on_
-  python docs/site.py       fills the table of models in README.md
+  python docs/pages.py       fills the table of models in README.md
 
 A page of models is docs/models/FILE.md for the models of pspike_jax/models/FILE.py. Its tables of
 fields and presets come from `describe_model`; a family without a page gets one of these alone.
@@ -39,12 +39,12 @@ def title(page: str) -> str:
     return heading[1] if heading else page
 
 
-def models_table(links: str) -> str:
-    """Return a table of all models; `links` is where their pages are."""
+def models_table(links: str | None) -> str:
+    """Return a table of all models; `links` is where their pages are, None for no links."""
     lines = ["| family | models |", "| --- | --- |"]
     for page, names in families().items():
         words = title(page)
-        if (DOCS / "models" / f"{page}.md").exists():
+        if links is not None:
             words = f"[{words}]({links}{page}.md)"
         lines.append(f"| {words} | {', '.join(f'`{name}`' for name in names)} |")
     return "\n".join(lines) + "\n"
@@ -89,7 +89,11 @@ def field_tables(names: list[str]) -> Iterator[str]:
 
 
 def on_config(config):
-    """Name every page of models in the navigation."""
+    """Name every page of models in the navigation, and pages that no line of it names."""
+    named = re.findall(r"[\w/]+\.md", str(config.nav))
+    for path in sorted(DOCS.glob("*.md")):
+        if path.name not in named:
+            config.nav.append(path.name)
     for entry in config.nav:
         if isinstance(entry, dict) and "Models" in entry:
             written = {path.stem for path in (DOCS / "models").glob("*.md")} - {"index"}
@@ -162,7 +166,7 @@ def fill_readme() -> None:
     """Write the README's table of models."""
     path = ROOT / "README.md"
     pattern = re.compile(r"(<!-- models -->\n).*?(<!-- end of models -->)", re.S)
-    table = models_table("docs/models/")
+    table = models_table(None)
     path.write_text(pattern.sub(lambda match: match[1] + table + match[2], path.read_text()))
 
 

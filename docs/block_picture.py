@@ -1,4 +1,4 @@
-"""Draw one block of P-SpikeSSM: `python docs/pictures/block.py` writes block.svg beside itself.
+"""Draw one block of P-SpikeSSM: `python docs/block_picture.py` writes pictures/block.svg.
 
 Spikes in the picture are those of the equations: drawn from the probabilities of a small, seeded
 state space, so that the picture shows what the block computes.
@@ -57,7 +57,8 @@ def curves(values: np.ndarray, x: float, y: float, width: float) -> list[str]:
 def text(x: float, y: float, words: str, size: int = 13, **style: str) -> str:
     """Write centred words."""
     more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
-    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" text-anchor="middle"{more}>{words}</text>'
+    place = f'x="{x:.0f}" y="{y:.0f}" font-size="{size}" text-anchor="middle"'
+    return f"<text {place}{more}>{words}</text>"
 
 
 def picture() -> str:
@@ -96,7 +97,7 @@ def picture() -> str:
         f'<path d="M{GAP - 40} {middle}V34H{end - BOX / 2}V{TOP - 3}" {arrow}/>',
         text(width / 2, 26, "x, one real number for each neuron and step, goes past the block", 12,
              fill=INK),
-        text(14, middle - 9, "x", 13, font_style="italic", fill=INK),
+        text(8, middle - 9, "x", 13, font_style="italic", fill=INK),
         text(GAP + BOX / 2, 232, "s, drawn with p", 12, fill=RED),
         text(GAP * 2 + BOX * 1.5, 232, "y, remembered spikes", 12, fill=BLUE),
         text(GAP * 3 + BOX * 2.5, 232, "s, drawn with p", 12, fill=RED),
@@ -109,4 +110,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    (pathlib.Path(__file__).parent / "block.svg").write_text(picture())
+    (pathlib.Path(__file__).parent / "pictures" / "block.svg").write_text(picture())

@@ -1,0 +1,69 @@
+"""LangevinFlow on spikes of neurons that the Lorenz system drives.
+
+  python -m experiments.main --config=experiments/configs/langevinflow_lorenz.py --workdir=runs/flow
+
+65 conditions of 20 trials, 29 neurons, 50 bins. The variant `control` hides positions and
+velocities from the decoder, `spiking` has SiLIF neurons for an encoder; `smoke` is small. No
+training script for such data was published: the sizes are this project's. Gradients are not clipped
+by their norm, which the potential, starting at 0, would take over.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config(variant: str | None = None) -> config_dict.ConfigDict:
+    """Return the config; variant None, "control", "spiking" or "smoke"."""
+    config = config_dict.create(
+        task={"name": "lorenz_spikes", "seed": 0, "conditions": 65, "bins": 50, "neurons": 29},
+        model={
+            "name": "langevinflow",
+            "preset": "lorenz",
+            "latents": "langevin",
+            "encoder": "gru",
+            "threshold": 1.0,
+            "kl_ramp": 1200,  # 80 epochs of 15 batches
+        },
+        optimizer={
+            "learning_rate": 3e-3,
+            "dynamics_rate": 3e-3,
+            "step_size_rate": 3e-3,
+            "readout_rate": config_dict.placeholder(float),
+            "weight_decay": 2e-5,
+            "b1": 0.9,
+            "b2": 0.999,
+            "clip_norm": config_dict.placeholder(float),
+            "schedule": "cosine",
+            "warmup_steps": 0,
+            "decay_steps": config_dict.placeholder(int),
+            "plateau_factor": 0.95,
+            "plateau_patience": 10,
+        },
+        training={
+            "steps": 1200,
+            "batch_size": 64,
+            "seed": 0,
+            "log_every": 15,
+            "eval_every": 120,
+            "checkpoint_every": 120,
+            "keep": 2,
+            "keep_best": 1,
+            "eval_batch_size": 130,
+            "validation_draws": 1,
+            "firing_rate_weight": 0.0,
+            "firing_rate_target": 0.0,
+        },
+        mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
+        evaluation={"draws": 8, "seed": 0},
+    )
+    if variant == "control":
+        config.model.latents = "none"
+    elif variant == "spiking":
+        config.model.update(encoder="silif", threshold=0.3)
+    if variant == "smoke":
+        config.task.update(conditions=8, bins=10, neurons=6)
+        config.model.update(d_model=8)
+        config.training.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
+        config.evaluation.draws = 1
+    elif variant not in ("control", "spiking", None):
+        raise ValueError(f"variant is {variant!r}, expected 'control', 'spiking', 'smoke' or none")
+    return config

@@ -1,0 +1,172 @@
+"""`pspike report RUN`: what a run has left, on one page that needs no network.
+
+Numbers come from the files of the run, pictures are put into the page; nothing is computed again.
+"""
+
+import base64
+import html
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pspike_jax.command.files import read_json
+from pspike_jax.training.files import atomic_write
+
+# Pictures in the order of the page, and what to look at in each.
+CAPTIONS = {
+    "raster": "Spikes of one example, layer by layer. Neurons that stay white are dead for it.",
+    "confusion": "Classes that are there against classes that the model answered.",
+    "predictions": "Numbers that are there against numbers that the model answered.",
+    "learning_curve": "Loss and merit. Validation draws noise, too: it jumps by about the standard "
+    "error of draws from one point to the next, which is no sign of overfitting by itself.",
+    "active_ratio": "Share of neurons that fired at least once, by layer.",
+    "probabilities": "How often which firing probability occurs; mass at 0 and 1 passes no "
+    "gradient.",
+    "poles": "Poles of the state spaces after training. The nearer to the circle, the longer the "
+    "memory; the angle is how fast a state turns.",
+}
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+ color:#24292f;background:#fff}
+table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}
+td,th{border:1px solid #d0d7de;padding:.3rem .6rem;text-align:right}
+td:first-child,th:first-child{text-align:left}
+img{max-width:100%;height:auto} figure{margin:1.5rem 0} figcaption{color:#57606a}
+pre{overflow-x:auto;background:#f6f8fa;padding:1rem;font-size:13px}
+summary{cursor:pointer}
+"""
+
+
+def write_page(run: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
+    """Write the page of a finished run.
+
+    Args:
+      run: its workdir.
+      output: the file.
+
+    Returns:
+      The file.
+
+    Raises:
+      FileNotFoundError: there is no such run, or it is not finished.
+    """
+    description, evaluation, report = (
+        read_json(run / f"{name}.json") for name in ("config", "evaluation", "report")
+    )
+    config = description.get("config") or {}
+    task = config.get("task", {}).get("name", run.name)
+    model = config.get("model", {}).get("name", "")
+    parts = [
+        f"<h1>{_text(model)} on {_text(task)}</h1>",
+        f"<p>Run <code>{_text(run.resolve())}</code></p>",
+        "<h2>Test split</h2>", _scores(evaluation, report.get("merit", "")),
+        "<h2>Pictures</h2>", *_pictures(run),
+        "<h2>Activity</h2>", _activity(report.get("activity", {})),
+        "<h2>Operations and energy</h2>", *_energy(report),
+        "<h2>Learning</h2>", _history(run / "metrics.jsonl"),
+        _folded("The table at the end of the run", _read(run / "report.txt")),
+        _folded("Config", json.dumps(config, indent=1)),
+        _folded("Settings, versions and machine", json.dumps(
+            {key: value for key, value in description.items() if key != "config"}, indent=1
+        )),
+    ]
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{_text(model)} on {_text(task)}</title><style>{STYLE}</style>"
+        + "\n".join(part for part in parts if part) + "</html>\n"
+    )
+    atomic_write(output, page)
+    return output
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["<table><tr>" + "".join(f"<th>{_text(cell)}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{_text(c)}</td>" for c in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table>"])
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
+
+
+def _scores(evaluation: Mapping[str, Mapping[str, Any]], merit: str) -> str:
+    rows = [
+        (
+            way.replace("_", " "),
+            *(_number(score.get(key)) for key in ("mean", "sem", "sem_examples", "examples")),
+            _number(score.get("draws", 1)),
+        )
+        for way, score in evaluation.items()
+    ]
+    head = ("", merit, "s.e. of draws", "s.e. of examples", "examples", "draws")
+    return _table(head, rows)
+
+
+def _pictures(run: pathlib.Path) -> list[str]:
+    found = {path.stem: path for path in sorted(run.glob("*.png"))}
+    ordered = [name for name in CAPTIONS if name in found]
+    figures = []
+    for name in [*ordered, *(name for name in found if name not in CAPTIONS)]:
+        words = CAPTIONS.get(name, name.replace("_", " "))
+        data = base64.b64encode(found[name].read_bytes()).decode()
+        figures.append(
+            f'<figure><img alt="{_text(name.replace("_", " "))}" '
+            f'src="data:image/png;base64,{data}"><figcaption>{_text(words)}</figcaption></figure>'
+        )
+    return figures
+
+
+def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """A row for each site and layer; shares in percent."""
+    if not activity:
+        return "<p>Nothing spikes in this model.</p>"
+    names = list(next(iter(activity.values())))
+    rows = [
+        (f"{layer + 1}, {site.replace('_', ' ')}",
+         *(f"{100 * shares[name][layer]:.2f} %" if shares[name][layer] is not None else "-"
+           for name in names))
+        for site, shares in activity.items() for layer in range(len(shares[names[0]]))
+    ]
+    return _table(("layer, site", *(name.replace("_", " ") for name in names)), rows)
+
+
+def _energy(report: Mapping[str, Any]) -> list[str]:
+    if "operations" not in report:
+        return ["<p>Operations of this model are not counted.</p>"]
+    operations = [(name.replace("_", " "), _number(n)) for name, n in report["operations"].items()]
+    energy = [
+        (name.replace("_", " "), _number(one["spiking_picojoules"]),
+         _number(one["dense_picojoules"]), _number(one["ratio"]))
+        for name, one in report.get("energy", {}).items()
+    ]
+    head = ("energy per example", "spiking, pJ", "dense twin, pJ", "dense / spiking")
+    words = "<p>A count of operations at 45 nm, not a measurement of any hardware.</p>"
+    return [_table(("operations per example", "number"), operations), _table(head, energy), words]
+
+
+def _history(path: pathlib.Path) -> str:
+    lines = [json.loads(line) for line in _read(path).splitlines()]
+    validated = [x for x in lines if any(key.startswith("validation/") for key in x)] or lines
+    keys = list(dict.fromkeys(k for x in validated for k in x if not k.startswith("time/")))
+    shown = validated[:: max(1, len(validated) // 12)]
+    return _table(keys, [[_number(line.get(key)) for key in keys] for line in shown])
+
+
+def _read(path: pathlib.Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _folded(title: str, content: str) -> str:
+    if not content:
+        return ""
+    return f"<details><summary>{_text(title)}</summary><pre>{_text(content)}</pre></details>"

@@ -1,0 +1,131 @@
+"""The program `pspike`, in a folder that is no clone: own data by configs alone, a page a run."""
+
+import html.parser
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import pspike_jax
+from pspike_jax.command import cli
+from pspike_jax.command.files import config_names, import_config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = ("arrays", "csv", "events", "wav_folder")
+
+
+def pspike(folder, *words):
+    """Run the program as a user does, away from the clone."""
+    return subprocess.run(
+        [sys.executable, "-m", "pspike_jax", *words], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run on a file of arrays."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "mine.npz", inputs=rng.normal(size=(80, 9, 2)).astype(np.float32),
+        targets=np.array(["<left>", "right"])[np.arange(80) % 2],
+    )
+    done = pspike(
+        folder, "train", "arrays:smoke", "--config.task.path=mine.npz", "--workdir=run"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+class Page(html.parser.HTMLParser):
+    """Counts tags of a page, and keeps what they load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loaded += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_own_arrays_train_outside_a_clone_and_give_one_page(finished, capsys):
+    cli.main(["report", str(finished)])
+    text = (finished / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    pictures = len(list(finished.glob("*.png")))
+    assert pictures >= 4 and page.tags.count("img") == pictures
+    assert all(one.startswith("data:image/png;base64,") for one in page.loaded)
+    score = json.loads((finished / "evaluation.json").read_text())["sampled"]["mean"]
+    assert f"<td>{score:.4g}</td>" in text or f"<td>{score:.0f}</td>" in text
+    assert "pspikessm on arrays" in text and "dense twin" in text
+    assert str(finished / "report.html") in capsys.readouterr().out
+
+
+def test_a_run_is_evaluated_again_to_the_same_numbers(finished, capsys):
+    before = (finished / "report.json").read_bytes()
+    cli.main(["evaluate", str(finished)])
+    assert "sampled spikes" in capsys.readouterr().out
+    assert (finished / "report.json").read_bytes() == before
+
+
+def test_finished_runs_are_exported_and_loaded(finished, tmp_path):
+    pytest.importorskip("safetensors")
+    cli.main(["export", str(finished), "--format=safetensors", f"--output={tmp_path / 'model'}"])
+    model, variables = pspike_jax.export.load(tmp_path / "model")
+    outputs = pspike_jax.training.predict(model, variables, np.zeros((2, 9, 2), np.float32))
+    assert outputs.shape == (2, 2)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["models", "pspikesm"], "did you mean 'pspikessm'"),
+    (["report", "nowhere"], "nowhere is no run"),
+    (["train", "arays", "--workdir=x"], "no config 'arays': expected a file, or one of arrays"),
+    (["train", "arrays", "--workdir=x"], "task.path is '', and nothing is there"),
+    (["evaluate", "nowhere"], "nowhere is no run"),
+    (["export", "nowhere", "--format=nir", "--output=x"], "nowhere is no run"),
+])
+def test_errors_are_one_line_that_says_what_to_change(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    said = str(caught.value.code)
+    assert said.startswith("error: ") and message in said and "\n" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_lists_all_and_describes_one(capsys):
+    cli.main(["models"])
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(pspike_jax.list_models())
+    cli.main(["models", "silif"])
+    said = capsys.readouterr().out
+    assert all(f.name in said for f in pspike_jax.describe_model("silif").fields)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0 and f"usage: {'python' if command == 'check' else 'pspike'}" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_of_own_data_know_what_their_task_takes(name):
+    from pspike_jax.command.experiment import call
+    from pspike_jax.data import TASKS
+
+    assert tuple(config_names()) == CONFIGS
+    for variant in (None, "smoke", "silif"):
+        config = import_config(name).get_config(variant)
+        task = dict(config["task"])
+        with pytest.raises(FileNotFoundError, match="nothing is there"):
+            call(TASKS[task.pop("name")], task, "config.task")

@@ -1,0 +1,58 @@
+"""The pages of docs/: their Python runs, and what they say of the zoo is what the code says."""
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+import pspike_jax
+from pspike_jax.models.pspikessm import PRESETS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import block_picture  # noqa: E402
+import pages  # noqa: E402
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+EXCERPTS = {"add_a_family.md"}  # quotes files of the package, which tests of their own run
+WITH_PYTHON = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob("docs/**/*.md")
+    if path.name not in EXCERPTS and BLOCK.search(path.read_text())
+)
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    if page == "docs/export.md":
+        for module in ("flatbuffers", "nir", "safetensors"):
+            pytest.importorskip(module)
+    code = "\n".join(BLOCK.findall((ROOT / page).read_text()))
+    exec(compile(code, page, "exec"), {})
+
+
+def test_every_model_is_on_a_page_with_its_fields():
+    for page, names in pages.families().items():
+        text = "".join(pages.field_tables(names))
+        for name in names:
+            found = pspike_jax.describe_model(name)
+            assert f"## Fields of `{name}`" in text
+            assert all(f"- preset `{preset}`" in text for preset in found.presets)
+        assert all(f"| `{field.name}` |" in text for field in found.fields)
+
+
+def test_table_of_the_two_presets_has_every_field_in_which_they_differ():
+    text = (ROOT / "docs" / "models" / "pspikessm.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \|", text, re.M)
+    official = pspike_jax.describe_model("pspikessm").presets["official"]
+    assert rows == [
+        (field, repr(getattr(PRESETS["paper"], field)), repr(value))
+        for field, value in official.items()
+    ]
+
+
+def test_committed_picture_is_what_its_script_draws():
+    assert (ROOT / "docs" / "pictures" / "block.svg").read_text() == block_picture.picture()

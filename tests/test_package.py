@@ -1,0 +1,43 @@
+"""What is installed is what there is: data files in the wheel, all that tests read in the sdist."""
+
+import configparser
+import fnmatch
+import importlib
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+
+def test_every_file_of_the_package_is_in_the_wheel():
+    listed = {
+        package: [pattern.strip() for pattern in patterns.split(",")]
+        for package, patterns in SETUP["options.package_data"].items()
+    }
+    missing = [
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "pspike_jax").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+        and not any(
+            fnmatch.fnmatch(path.name, pattern)
+            for pattern in listed.get(".".join(path.parent.relative_to(ROOT).parts), ())
+        )
+    ]
+    assert missing == []
+    modules = {path.parent for path in (ROOT / "pspike_jax").rglob("*.py")}
+    assert [folder for folder in modules if not (folder / "__init__.py").exists()] == []
+
+
+def test_sdist_has_all_that_the_tests_read():
+    grafted = {
+        line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines()
+        if line.startswith("graft")
+    }
+    assert {"benchmarks", "docs", "experiments", "tests"} <= grafted
+
+
+def test_the_program_is_the_function_that_setup_names():
+    (line,) = SETUP["options.entry_points"]["console_scripts"].strip().splitlines()
+    name, _, place = line.partition(" = ")
+    module, _, function = place.partition(":")
+    assert name == "pspike" and callable(getattr(importlib.import_module(module), function))
