@@ -113,7 +113,7 @@ class EventBlock(Block):
         refuse_split_time("events of any times")
         if x.shape[1] < self.stride:
             raise ValueError(f"{x.shape[1]} events are given, expected {self.stride} at least")
-        dt, seen = times(x, ctx), self.after(ctx)
+        dt, seen = times(ctx), self.after(ctx)
         normalize = Normalization(
             config.norm,
             config.momentum,
@@ -179,15 +179,15 @@ class EventBlock(Block):
         steps = ctx.steps[..., : ctx.steps.shape[-1] // self.stride]
         lengths = None if ctx.lengths is None else ctx.lengths // self.stride
         mask = None if lengths is None else steps[None, :] < lengths[:, None]
-        dt = None if ctx.dt is None else pool_times(ctx.dt, self.stride)
+        dt = pool_times(times(ctx), self.stride)
         return ctx.replace(steps=steps, lengths=lengths, mask=mask, dt=dt)
 
 
-def times(x: jax.Array, ctx: Pass) -> jax.Array:
+def times(ctx: Pass) -> jax.Array:
     """Return the time since the event before, (B, L) float32; 1 where none is given."""
     if ctx.dt is not None:
         return ctx.dt.astype(jnp.float32)
-    return jnp.ones_like(x[..., 0], jnp.float32)
+    return jnp.ones((ctx.example_ids.shape[0], ctx.steps.shape[-1]), jnp.float32)
 
 
 class EventHead(PooledHead):
@@ -209,7 +209,7 @@ class EventHead(PooledHead):
         if lengths is None:
             lengths = jnp.full_like(x[:, 0, 0], x.shape[1], jnp.int32)
         if self.pool == "mean" and self.by_time:
-            x = mean_over_time(x, times(x, ctx), lengths, self.whole)
+            x = mean_over_time(x, times(ctx), lengths, self.whole)
         elif self.pool == "mean":
             # A row without a full window has the mean of nothing.
             counts = ctx.mask if ctx.mask is not None else jnp.ones_like(x[..., 0], bool)
