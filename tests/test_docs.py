@@ -16,7 +16,8 @@ import block_picture  # noqa: E402
 import pages  # noqa: E402
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-EXCERPTS = {"add_a_family.md"}  # quotes files of the package, which tests of their own run
+# Quotes files of the package, which tests of their own run; a model of full size takes minutes.
+EXCERPTS = {"add_a_family.md", "stc.md"}
 WITH_PYTHON = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.glob("docs/**/*.md")

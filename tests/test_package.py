@@ -1,7 +1,6 @@
 """What is installed is what there is: data files in the wheel, all that tests read in the sdist."""
 
 import configparser
-import fnmatch
 import importlib
 import pathlib
 
@@ -15,13 +14,15 @@ def test_every_file_of_the_package_is_in_the_wheel():
         package: [pattern.strip() for pattern in patterns.split(",")]
         for package, patterns in SETUP["options.package_data"].items()
     }
+    shipped = {
+        path
+        for package, patterns in listed.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
     missing = [
         path.relative_to(ROOT).as_posix() for path in (ROOT / "pspike_jax").rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
-        and not any(
-            fnmatch.fnmatch(path.name, pattern)
-            for pattern in listed.get(".".join(path.parent.relative_to(ROOT).parts), ())
-        )
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path not in shipped
     ]
     assert missing == []
     modules = {path.parent for path in (ROOT / "pspike_jax").rglob("*.py")}

@@ -38,6 +38,15 @@ class Role(flax.struct.PyTreeNode, nn.meta.AxisMetadata):
         """Return the same role of another array."""
         return self.replace(value=val)
 
+    def to_nnx_metadata(self) -> dict[str, Any]:
+        """Return what `flax.nnx.bridge` keeps beside the array of an NNX variable."""
+        return {"value": self.value, "axes": self.axes, "group": self.group}
+
+    @classmethod
+    def from_nnx_metadata(cls, metadata: dict[str, Any]) -> "Role":
+        """Return the role of an NNX variable; what NNX keeps there for itself is left out."""
+        return cls(**{name: metadata[name] for name in ("value", "axes", "group")})
+
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Role":
         """Return the role of arrays stacked along a new axis, as `nn.scan` stacks layers."""
         axes = list(self.axes)
