@@ -179,6 +179,8 @@ def test_language_models_go_out_and_in(key, name, load):
     weights["more"] = np.zeros(1)
     with pytest.raises(ValueError, match="more is unknown"):
         load(weights)
+    with pytest.raises(ValueError, match="does not tell sizes"):
+        load({"A_log": np.zeros((2, 2))})
 
 
 @pytest.mark.parametrize("name, fields, match", [

@@ -94,10 +94,14 @@ export_mamba2 = export_mamba
 def _load(state_dict, name, sizes: Callable, fields):
     alone = "A_log" in state_dict
     prefix = "" if alone else "backbone.layers.0.mixer."
-    shape = lambda key: np.shape(state_dict.get(prefix + key, ()))
-    if not shape("in_proj.weight"):
-        raise ValueError(f"the state dict has no {prefix}in_proj.weight")
+    shape = lambda key: np.shape(state_dict[prefix + key])
+    needed = {"A_log": 1, "conv1d.weight": 3, "out_proj.weight": 2}
+    if any(prefix + key not in state_dict or len(shape(key)) < n for key, n in needed.items()):
+        wanted = ", ".join(prefix + key for key in needed)
+        raise ValueError(f"the state dict does not tell sizes, for which it needs {wanted}")
     found = sizes(shape)
+    if name == "mamba2":
+        found["learned_start"] = prefix + "init_states" in state_dict
     if alone:
         if fields:
             raise ValueError(f"{', '.join(fields)}: fields of a model, but this is a mixer")
@@ -138,7 +142,6 @@ def _ssd_sizes(shape, groups):
         "expand": channels // features,
         "head_features": channels // shape("A_log")[0],
         "groups": groups,
-        "learned_start": bool(shape("init_states")),
     }
 
 
