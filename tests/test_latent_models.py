@@ -1,7 +1,5 @@
 """What models with an objective of their own keep: roles, types, and a training step by `fit`'s."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +9,7 @@ import pspike_jax
 from pspike_jax import objectives
 from pspike_jax.data import Split, Task
 from pspike_jax.nn.roles import GROUPS, is_role
-from pspike_jax.training import TrainSettings, make_mesh, train_step
-from pspike_jax.training.creation import state_shapes
+from pspike_jax.training import TrainSettings, create_state, make_mesh, train_step
 
 ROWS = 4
 RNG = np.random.default_rng(0)
@@ -97,15 +94,7 @@ def test_roles_and_types_are_those_of_every_model(name):
 def test_a_training_step_is_finite_and_moves_every_parameter(name):
     model, task, batch = make(name)
     settings = TrainSettings(steps=4, batch_size=ROWS)
-    shapes = state_shapes(model, task, settings, make_mesh(devices=jax.devices()[:1]))
-    variables = jax.jit(model.init)(RNGS, batch["inputs"])
-    variables = jax.tree.map(lambda b: b.unbox() if is_role(b) else b, variables, is_leaf=is_role)
-    zeros = functools.partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype))
-    state = shapes.replace(
-        step=jnp.int32(0), params=variables["params"], key=KEY,
-        batch_stats=zeros(shapes.batch_stats), opt_state=zeros(shapes.opt_state),
-        rates=jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), shapes.rates),
-    )
+    state = create_state(model, task, settings, make_mesh(devices=jax.devices()[:1]))
     new, measured = jax.jit(train_step)(state, batch)
     assert {"loss", task.objective.merit[0]} <= set(measured)
     for (path, old), leaf in zip(

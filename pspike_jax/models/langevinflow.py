@@ -95,6 +95,7 @@ class LangevinFlow(SequenceModel):
     """
 
     config: LangevinConfig
+
     @property
     def samplers(self) -> int:
         """The first position and velocity, and the later velocities; none for the control."""
