@@ -39,7 +39,7 @@ MODELS = {
 def make_config(
     dataset: str, data_dir: str, model: str, rate: float, seed: int, epochs: int
 ) -> dict[str, Any]:
-    """Return the config of one run, as `experiments.experiment.build` takes it."""
+    """Return the config of one run, as `command.experiment.build` takes it."""
     steps = EXAMPLES[dataset] // BATCH  # of an epoch
     validation = steps * max(1, epochs // 10)
     return {
