@@ -44,13 +44,13 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "firing_rate_target": 0.0,
         },
         mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
-        evaluation={"draws": 1, "seed": 0},
+        evaluation={"draws": 2, "seed": 0},
     )
     if variant == "smoke":
         config.task.update(trials=8, steps=10)
         config.model.update(penalty=1e-2)
         config.training.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
-        config.evaluation.draws = 1
+        config.evaluation.draws = 2
     elif variant not in (None,):
         raise ValueError(f"variant is {variant!r}, expected 'smoke' or none")
     return config

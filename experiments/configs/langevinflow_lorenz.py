@@ -63,7 +63,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
         config.task.update(conditions=8, bins=10, neurons=6)
         config.model.update(d_model=8)
         config.training.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
-        config.evaluation.draws = 1
+        config.evaluation.draws = 2
     elif variant not in ("control", "spiking", None):
         raise ValueError(f"variant is {variant!r}, expected 'control', 'spiking', 'smoke' or none")
     return config
