@@ -81,7 +81,7 @@ def build_full(monkeypatch, name, variant=None):
 
 
 def count_parameters(built):
-    inputs, lengths, _ = built.task.train
+    inputs, lengths = built.task.train[:2]
     rngs = {name: jax.random.key(0) for name in ("params", "spikes", "dropout")}
     tokens = built.task.vocab_size is not None
     one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.int32 if tokens else jnp.float32)
@@ -159,7 +159,7 @@ def test_docstring_says_command_figure_and_hardware(name):
 def test_neuron_configs_take_every_reset_neuron(monkeypatch, name, model):
     built, config = build_full(monkeypatch, name, model)
     assert config["model"]["name"] == model
-    assert built.model.neuron == NEURONS[model][0] or (name, model) == ("ssc", "csilif")
+    assert built.model.config.neuron == NEURONS[model][0] or (name, model) == ("ssc", "csilif")
 
 
 def test_neuron_configs_use_the_published_settings_of_their_model():

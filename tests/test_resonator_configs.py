@@ -13,7 +13,7 @@ import pspike_jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from experiments import experiment  # noqa: E402
+from pspike_jax.command import experiment  # noqa: E402
 
 # {config: variants and, as "gsu" has one, that of its smoke run}
 VARIANTS = {

@@ -30,7 +30,7 @@ PRESETS = {
     # Semi-implicit Euler, damping, frequency and step of the author's script.
     "author": NetworkConfig(neuron=Pendulum(accurate=False), kernel="xavier", threshold=PI),
     "tiny": NetworkConfig(
-        neuron=Pendulum(gamma=0.1, omega0=0.4, dt=1.0, parts=1),
+        neuron=Pendulum(gamma=0.1, omega0=0.4, dt=1.0, accurate=False),
         num_outputs=3,
         widths=(6, 6),
         norm="layer",

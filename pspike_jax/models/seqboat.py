@@ -317,6 +317,7 @@ PRESETS = {
         d_state=3,
         n_layers=2,
         window=3,
+        score="relu2",
         max_positions=8,
         causal=True,
         share_weight=0.01,
