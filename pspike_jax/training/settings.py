@@ -85,7 +85,9 @@ class OptimizerSettings:
             if not getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
         if self.clip_norm == 0:
-            raise ValueError("clip_norm is 0, expected a positive number or None")
+            raise ValueError(
+                f"clip_norm is {self.clip_norm}, expected a positive number or None"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
