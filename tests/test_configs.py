@@ -171,7 +171,7 @@ def test_neuron_configs_use_the_published_settings_of_their_model():
 
 
 def test_the_ssc_config_of_csilif_has_its_longer_steps(monkeypatch):
-    assert build_full(monkeypatch, "ssc", "csilif")[0].model.neuron.dt_max == 5
+    assert build_full(monkeypatch, "ssc", "csilif")[0].model.config.neuron.dt_max == 5
 
 
 @pytest.mark.parametrize("name", ["shd", "ssc", "gsc"])
