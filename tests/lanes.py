@@ -40,6 +40,12 @@ NEWER = {
     "test_processes", "test_s4d", "test_sampling", "test_sharding", "test_state", "test_surrogates",
     "test_zoo",
 }
+# Of files whose other clauses no library could break alone: what every model traces and compiles.
+NEWER_TESTS = {
+    "test_outputs_and_counts_are_those_of_the_valid_steps",
+    "test_each_parameter_learns",
+    "test_export_takes_any_batch",
+}
 DOCS = {"test_docs", "test_notebook", "test_readme"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
@@ -63,7 +69,7 @@ def mark(items: list[pytest.Item]) -> None:
         if is_docs(module, test):
             item.add_marker("docs")
             continue
-        if module in NEWER:
+        if module in NEWER or test in NEWER_TESTS:
             item.add_marker("newer")
         if test in chosen.setdefault(module, (test,)) and (module, test) not in marked:
             marked.add((module, test))
