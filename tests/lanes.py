@@ -4,11 +4,16 @@
          or the one named below where the first is slow. Under two minutes on two cores.
   newer  what newer versions of jax, flax, optax and orbax could break: .ci/run runs it on the
          newest Python of the machine.
+  slow   what takes long and no other lane runs: by hand, `python -m pytest -m slow`.
   docs   what compares committed prose, records and pictures with each other. The README's command
          leaves it out; .ci/run runs it by itself.
 """
 
+import functools
+
 import pytest
+
+from pspike_jax.models.zoo import MODELS
 
 # {file: tests}, in place of the first: for another module, or because the first is slow.
 QUICK = {
@@ -46,6 +51,10 @@ NEWER_TESTS = {
     "test_each_parameter_learns",
     "test_export_takes_any_batch",
 }
+# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the common
+# contract of models whose class another model has, too.
+SLOW = {"test_jax_modes", "test_sites_on_mixers"}
+CONTRACT = {"test_contract", "test_contract_training"}
 DOCS = {"test_docs", "test_notebook", "test_readme"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
@@ -54,6 +63,24 @@ DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_c
 def is_docs(module: str, test: str) -> bool:
     """Whether a test is of committed prose and records."""
     return module in DOCS or test.startswith(DOCS_TESTS)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is left to the slow lane."""
+    module = item.module.__name__
+    name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+    return module in SLOW or (module in CONTRACT and name in of_a_class_that_another_has())
+
+
+@functools.cache
+def of_a_class_that_another_has() -> frozenset[str]:
+    """Return the models whose class has a model before them in the zoo."""
+    seen, repeated = set(), set()
+    for name, family in MODELS.items():
+        (repeated if family.model in seen else seen).add(
+            name if family.model in seen else family.model
+        )
+    return frozenset(repeated)
 
 
 def mark(items: list[pytest.Item]) -> None:
@@ -68,6 +95,9 @@ def mark(items: list[pytest.Item]) -> None:
         module, test = item.module.__name__, getattr(item, "originalname", item.name)
         if is_docs(module, test):
             item.add_marker("docs")
+            continue
+        if is_slow(item):
+            item.add_marker("slow")
             continue
         if module in NEWER or test in NEWER_TESTS:
             item.add_marker("newer")
