@@ -51,8 +51,8 @@ NEWER_TESTS = {
     "test_each_parameter_learns",
     "test_export_takes_any_batch",
 }
-# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the common
-# contract of models whose class another model has, too.
+# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
+# common contract of models whose class another model has, too.
 SLOW = {"test_jax_modes", "test_sites_on_mixers"}
 CONTRACT = {"test_contract", "test_contract_training"}
 DOCS = {"test_docs", "test_notebook", "test_readme"}
