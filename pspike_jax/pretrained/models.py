@@ -146,4 +146,5 @@ def abstract_variables(module: nn.Module, shape: Sequence[int]) -> dict[str, Any
     """
     dtype = "float32" if module.config.vocab_size is None else "int32"
     inputs = jax.ShapeDtypeStruct((1, *shape), dtype)
-    return jax.eval_shape(lambda inputs: module.init(jax.random.key(0), inputs), inputs)
+    boxed = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), inputs), inputs)
+    return nn.meta.unbox(boxed)

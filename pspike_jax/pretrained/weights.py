@@ -85,7 +85,7 @@ def most_bytes(like: Mapping[str, Any]) -> int:
 
 def name_leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves of a tree of dicts by their paths, in the order of jax.tree.leaves."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(nn.meta.unbox(tree))
     return {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
 
 
