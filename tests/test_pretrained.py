@@ -162,9 +162,13 @@ def test_files_beside_modules_are_part_of_a_wheel():
     setup.read(ROOT / "setup.cfg")
     for path in (ROOT / "pspike_jax").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
-            package = ".".join(path.parent.relative_to(ROOT).parts)
+            # The nearest folder above that is a package names what lies below it.
+            above = (part for part in path.parents if (part / "__init__.py").exists())
+            folder = next(above)
+            package = ".".join(folder.relative_to(ROOT).parts)
             patterns = setup["options.package_data"][package].split(", ")
-            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
+            name = str(path.relative_to(folder))
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), path
 
 
 def test_make_module_does_not_depend_on_presets_that_change(monkeypatch):
