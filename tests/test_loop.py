@@ -218,7 +218,7 @@ def test_fit_goes_on_on_other_meshes_with_the_same_batches_and_noise(tmp_path, w
     with monkeypatch.context() as patch:
         for mesh in (make_mesh(data=2, fsdp=4), two, one_device()):
             calls = itertools.count(1)
-            patch.setattr(StopSignal, "requested", lambda _: next(calls) == 9)
+            patch.setattr(StopSignal, "requested", lambda _: next(calls) == 20)
             with pytest.raises(Preempted) as told:
                 again(mesh)
             stopped.append(told.value.step)

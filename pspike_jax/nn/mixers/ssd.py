@@ -89,7 +89,7 @@ class SSDMixer(nn.Module):
         y, ssm = ssd_scan(
             x.reshape(*x.shape[:2], self.heads, self.head_features), steps.times(dt),
             -jnp.exp(self._rates()), by_group(B), by_group(C), D=skip(self, self.heads),
-            initial_state=self._start(len(u), state), recurrence=placed_gated,
+            initial_state=self._start(u.shape[0], state), recurrence=placed_gated,
             resets=steps.resets, engine=self.engine,
         )
         y = y.reshape(x.shape) * jax.nn.silu(z.astype(jnp.float32))
@@ -97,7 +97,7 @@ class SSDMixer(nn.Module):
         y = linear(self.features, E, "out_proj", u.dtype, bias=False)(y).astype(jnp.float32)
         final = {"conv": conv, "ssm": ssm}
         if self.learned_start:
-            final["started"] = jnp.ones((len(u),), bool)
+            final["started"] = jnp.ones((u.shape[0],), bool)
         return y[:, ::-1] if reverse else y, final
 
     def _rates(self):
