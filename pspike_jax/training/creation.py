@@ -264,6 +264,7 @@ def _start_from(state: TrainState, variables: Any) -> TrainState:
         )
     for path, leaf in given.items():
         old = here[path]
-        here[path] = jax.device_put(jnp.asarray(leaf, old.dtype), old.sharding)
+        # A copy: steps donate the state, and the caller keeps what was given.
+        here[path] = jax.device_put(jnp.array(leaf, old.dtype, copy=True), old.sharding)
     placed = structure.unflatten(list(here.values()))
     return state.replace(params=placed["params"], batch_stats=placed.get("batch_stats", {}))
