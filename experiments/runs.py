@@ -101,8 +101,9 @@ def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
       ValueError: the run was not started from this config: its keys are others.
     """
     written, found = read_config(config_file), _flatten(config)
-    if written.keys() != found.keys():
-        differing = sorted(written.keys() ^ found.keys())
+    # A record may be older than a setting; what it lacks had no effect then.
+    if not written.keys() >= found.keys():
+        differing = sorted(found.keys() - written.keys())
         raise ValueError(f"the run is not of {config_file}: they differ in the keys {differing}")
     name = name_in_repository(config_file)
     words = ["python", "-m", "experiments.main", f"--config={name}", f"--workdir={workdir}"]
