@@ -55,7 +55,8 @@ def test_surrogate_is_finite_far_from_the_threshold(name, dtype):
     value = surrogates.SURROGATES[name](drive)
     assert value.dtype == dtype
     value = np.asarray(value, np.float64)
-    assert np.all(np.isfinite(value)) and np.all(value >= 0) and np.all(value <= 1)
+    least = -0.3 if name == "multi_gaussian" else 0  # two wide bells of 0.15 are taken off
+    assert np.all(np.isfinite(value)) and np.all(value >= least) and np.all(value <= 1)
     assert np.all(value[[0, -1]] < 1e-4)
 
 
