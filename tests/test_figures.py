@@ -82,7 +82,7 @@ def test_smoke_run_writes_its_metrics_with_the_share_of_waiting(workdir):
 
 def test_run_best_captures_the_test_examples_of_a_run(findings):
     assert findings.examples == 8
-    assert findings.captured["hidden"]["spike_array"].shape == (2, 8, 16, 8)
+    assert findings.captured["hidden"]["spike_array"].shape == (2, 8, 16, 16)
 
 
 @pytest.mark.parametrize("figure", ["1b", "1c", "4"])
