@@ -54,8 +54,8 @@ NEWER_TESTS = {
 # Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
 # common contract of models whose class another model has, too.
 SLOW = {"test_jax_modes", "test_sites_on_mixers"}
-# These two do not pass: a second evaluation differs in a digit, and operations of a dense twin are
-# of mean lengths where the test counts whole ones. They stay out of the lanes until they are mended.
+# These do not pass: a second evaluation differs in a digit; operations of a dense twin are of mean
+# lengths where the test counts whole ones. They stay out of the lanes until they are mended.
 SLOW_TESTS = {
     "test_a_run_is_evaluated_again_to_the_same_numbers",
     "test_operations_of_the_dense_twin_are_products_and_states",
