@@ -54,15 +54,6 @@ NEWER_TESTS = {
 # Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
 # common contract of models whose class another model has, too.
 SLOW = {"test_jax_modes", "test_sites_on_mixers"}
-# These do not pass: a second evaluation differs in a digit; operations of a dense twin are of mean
-# lengths where the test counts whole ones; SeqBoat's tiny router is always active; NPSEM's first
-# step moves not all of f. They stay out of the lanes until they are mended.
-SLOW_TESTS = {
-    "test_a_run_is_evaluated_again_to_the_same_numbers",
-    "test_operations_of_the_dense_twin_are_products_and_states",
-    "test_controls_attend_always_and_never",
-    "test_a_training_step_is_finite_and_moves_every_parameter",
-}
 CONTRACT = {"test_contract", "test_contract_training"}
 DOCS = {"test_docs", "test_notebook", "test_readme"}
 # Of files whose other tests are of code.
@@ -78,8 +69,6 @@ def is_slow(item: pytest.Item) -> bool:
     """Whether a test is left to the slow lane."""
     module = item.module.__name__
     name = getattr(item, "callspec", None) and item.callspec.params.get("name")
-    if getattr(item, "originalname", item.name) in SLOW_TESTS:
-        return True
     return module in SLOW or (module in CONTRACT and name in of_a_class_that_another_has())
 
 

@@ -95,7 +95,8 @@ def test_a_training_step_is_finite_and_moves_every_parameter(name):
     model, task, batch = make(name)
     settings = TrainSettings(steps=4, batch_size=ROWS)
     state = create_state(model, task, settings, make_mesh(devices=jax.devices()[:1]))
-    new, measured = jax.jit(train_step)(state, batch)
+    step = jax.jit(train_step)
+    new, measured = step(step(state, batch)[0], batch)  # NPSEM's f moves once u is not 0
     assert {"loss", task.objective.merit[0]} <= set(measured)
     for (path, old), leaf in zip(
         jax.tree.leaves_with_path(state.params), jax.tree.leaves(new.params)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from pspike_jax.functional.noise import threefry_key
 from pspike_jax.models.config import Config
 from pspike_jax.models.inputs import check_ids, check_inputs, check_steps_apart
-from pspike_jax.nn.activity import valid_steps
+from pspike_jax.nn.activity import valid_rows, valid_steps
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.encoders import Encoder, InputFeatures
 from pspike_jax.nn.fields import check_choice
@@ -249,7 +249,8 @@ class SequenceModel(nn.Module):
         macs = {name: steps * each for name, each in aux.get("macs", {}).items()}
         macs["encoder"] = macs.get("encoder", 0.0) + steps * self.encoder.macs_per_step(inputs)
         each = self.head.macs_per_output(x.shape[-1])
-        count = valid_steps(x, seen.mask) if every_step else jnp.float32(outputs.shape[0])
+        examples = valid_rows(x, seen.mask) / self.config.documents
+        count = valid_steps(x, seen.mask) if every_step else examples
         macs["head"] = count * each
         aux = {"sites": {}, "losses": {}} | aux | {"macs": macs}
         t = ctx.steps.shape[-1] + (0 if state is None else state["t"])

@@ -47,3 +47,10 @@ def valid_steps(x: jax.Array, mask: jax.Array | None) -> jax.Array:
         # Not a product of sizes: under export they may be symbols.
         return jnp.asarray(x.shape[0], jnp.float32) * jnp.asarray(x.shape[1], jnp.float32)
     return jnp.sum(mask.astype(jnp.float32))
+
+
+def valid_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Return the number of rows of x (B, L, ...) that have a valid step, float32."""
+    if mask is None:
+        return jnp.asarray(x.shape[0], jnp.float32)
+    return jnp.sum(jnp.any(mask, axis=1).astype(jnp.float32))
