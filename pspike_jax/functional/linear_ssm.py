@@ -1,7 +1,7 @@
 """The time-invariant state space model, one function over several engines.
 
-    x_t = Lambda_bar x_{t-1} + B_bar u_t        z_t = Lambda_bar z_{t+1} + B_bar u_t
-    y_t = Re(sum_n C_n x_t,n) + D u_t           + Re(sum_n C[1]_n z_{t+1},n) where C is two-sided
+x_t = Lambda_bar x_{t-1} + B_bar u_t        z_t = Lambda_bar z_{t+1} + B_bar u_t
+y_t = Re(sum_n C_n x_t,n) + D u_t           + Re(sum_n C[1]_n z_{t+1},n) where C is two-sided
 """
 
 import functools
@@ -98,6 +98,7 @@ def _auto(shared, u, Lambda_bar, B_bar, C, initial_state, resets):
     return jax.lax.platform_dependent(*arguments, default=unknown, **runs)
 
 
+@functools.partial(jax.jit, static_argnames="engine")  # traced once, wherever it is used
 def _run(engine, u, Lambda_bar, B_bar, C, initial_state, resets):
     if engine is not Engine.SEQUENTIAL and is_symbolic_dim(u.shape[-2]):
         raise ValueError(

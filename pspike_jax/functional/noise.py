@@ -25,6 +25,7 @@ _KEY_PARITY = np.uint32(0x1BD11BDA)
 Words = tuple[jax.Array, jax.Array]
 
 
+@jax.jit  # traced once for each shape, wherever it is used
 def threefry_2x32(key: Words, block: Words) -> Words:
     """Encrypt a block of two uint32 words under a key of two; shapes broadcast.
 

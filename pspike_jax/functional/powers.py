@@ -50,6 +50,8 @@ def _square(re: Pair, im: Pair) -> tuple[Pair, Pair]:
     return _add(_multiply(re, re), minus_im_squared), _add(cross, cross)
 
 
+# Compiled functions are traced once for each shape, however often and wherever they are used.
+@functools.partial(jax.jit, static_argnames="count")
 def binary_powers(Lambda: jax.Array, count: int) -> jax.Array:
     """Return Lambda^(2^k) for k < count.
 
@@ -91,7 +93,7 @@ def _as_pairs(Lambda: jax.Array) -> tuple[Pair, Pair]:
     return (re, jnp.zeros_like(re)), (im, jnp.zeros_like(im))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
     """Return Lambda^(stride j) for j = 0 .. length - 1, with stride = 2^log2_stride.
 
@@ -103,6 +105,11 @@ def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
     Returns:
       (length, ...) complex64.
     """
+    return _powers(Lambda, length, log2_stride)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _powers(Lambda, length, log2_stride):
     binary = binary_powers(Lambda, log2_stride + max(length - 1, 0).bit_length())
     table = jnp.ones_like(Lambda)[None]
     for factor in binary[log2_stride:]:
@@ -110,7 +117,7 @@ def powers(Lambda: jax.Array, length: int, log2_stride: int = 0) -> jax.Array:
     return table[:length]
 
 
-@powers.defjvp
+@_powers.defjvp
 def _powers_jvp(length, log2_stride, primals, tangents):
     # d Lambda^(sj) = sj Lambda^(sj - 1), and Lambda^(sj - 1) = Lambda^(s - 1) Lambda^(s(j - 1)):
     # no division, so a pole at 0 keeps finite gradients.
@@ -123,9 +130,14 @@ def _powers_jvp(length, log2_stride, primals, tangents):
     return table, jnp.concatenate([jnp.zeros_like(moved)[None], later])
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+@functools.partial(jax.jit, static_argnums=1)
 def power(Lambda: jax.Array, exponent: int) -> jax.Array:
     """Return Lambda^exponent for one exponent >= 0, (...) complex64."""
+    return _power(Lambda, exponent)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _power(Lambda, exponent):
     # A power of two is one entry of the squaring chain, rounded once: see binary_power_error.
     if exponent == 0:
         return jnp.ones_like(Lambda)
@@ -134,7 +146,7 @@ def power(Lambda: jax.Array, exponent: int) -> jax.Array:
     return math.prod(used, start=jnp.ones_like(Lambda))
 
 
-@power.defjvp
+@_power.defjvp
 def _power_jvp(exponent, primals, tangents):
     (Lambda,), (moved,) = primals, tangents
     if exponent == 0:

@@ -85,7 +85,7 @@ def linear_recurrence(
         if initial_state is not None:
             start = apply_decay(decay[0], initial_state.astype(dtype))
             drive = drive.at[0].add(start if keep is None else keep[0] * start)
-        states = _states(engine, decay, keep, drive)
+        states = _traced_states(engine, decay, keep, drive)
     return jnp.moveaxis(states, 0, time_axis)
 
 
@@ -144,6 +144,10 @@ def _states_jvp(engine, primals, tangents):
         return _states(engine, decay, keep, drive_moved + passed)
 
     return states, moved(decay, keep, states, tangents[0], tangents[2])
+
+
+# Traced once for each shape, wherever it is used.
+_traced_states = jax.jit(_states, static_argnums=0)
 
 
 def _steps(decay, keep, drive):

@@ -42,6 +42,7 @@ def segment_steps(length: int) -> int:
     return min(most, 2 ** (length - 1).bit_length())
 
 
+@functools.partial(jax.jit, static_argnames="form")  # traced once for each shape
 def evaluate(
     form: Form, inputs: Any, shared: Any, start: State, resets: jax.Array | None
 ) -> tuple[jax.Array, State]:

@@ -80,6 +80,7 @@ def check_effort(effort: Effort) -> None:
         raise ValueError(f"{effort}: expected rounds >= 1, more_rounds >= 0 and room in (0, 1]")
 
 
+@functools.partial(jax.jit, static_argnames=("neuron", "effort"))  # traced once for each shape
 def solve(
     neuron: Neuron,
     coefficients: tuple[jax.Array, ...],

@@ -167,6 +167,8 @@ def alike(*trees: Any) -> Any:
     return jax.tree.map(spread, trees)
 
 
+# Traced once for each shape, wherever it is used.
+@functools.partial(jax.jit, static_argnames=("neuron", "firing", "scan_unroll", "section"))
 def _run(neuron, firing, scan_unroll, maps, section, currents, state):
     return _sections(_Settings(neuron, firing, section, scan_unroll), maps, currents, state)
 
