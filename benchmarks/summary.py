@@ -15,7 +15,7 @@ import numpy as np
 from absl import app
 
 from benchmarks import timing
-from experiments.record import fill
+from experiments.results_page import fill
 from pspike_jax.functional import explain_engine
 from pspike_jax.training.files import atomic_write
 
