@@ -54,6 +54,15 @@ NEWER_TESTS = {
 # Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
 # common contract of models whose class another model has, too.
 SLOW = {"test_jax_modes", "test_sites_on_mixers"}
+# Of what runs long, the cases that stay in the other lanes, by their ids.
+STAY = {
+    "test_default_settings_train_every_model_and_validation_does_not_swing": {"silif"},
+    "test_a_killed_process_stops_the_others_and_the_job_resumes": {"2-0-1"},
+    "test_ssm_engines_agree_with_plain_programs": set(),
+    "test_plain_training_step_has_the_loss_and_gradient_of_the_model": {"paper"},
+    "test_feed_trains_at_the_shape_of_the_config": set(),
+    "test_parallel_evaluation_gives_the_scan_and_says_what_it_took": {"spikingssm-fields0"},
+}
 CONTRACT = {"test_contract", "test_contract_training"}
 DOCS = {"test_docs", "test_notebook", "test_readme"}
 # Of files whose other tests are of code.
@@ -68,7 +77,11 @@ def is_docs(module: str, test: str) -> bool:
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test is left to the slow lane."""
     module = item.module.__name__
-    name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+    case = getattr(item, "callspec", None)
+    name = case and case.params.get("name")
+    stay = STAY.get(getattr(item, "originalname", item.name))
+    if stay is not None and (case is None or case.id not in stay):
+        return True
     return module in SLOW or (module in CONTRACT and name in of_a_class_that_another_has())
 
 

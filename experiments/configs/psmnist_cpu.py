@@ -36,7 +36,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dropout": 0.0,
             "dt_min": 2e-3,
             "dt_max": 0.2,
-            "remat": "none",  # 2 GB, and a tenth faster
         },
         optimizer={
             "learning_rate": 6e-3,

@@ -33,7 +33,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     name, preset = MODELS[variant]
     config = complete(
         task=prepared("listops"),
-        model={"name": name, "preset": preset, "remat": "block"},
+        model={"name": name, "preset": preset},
         optimizer={
             "learning_rate": 0.01,
             # Poles, step sizes, B and, where B is trained, C.

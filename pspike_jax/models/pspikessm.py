@@ -71,11 +71,6 @@ class PSpikeConfig(Config):
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
     )
-    remat: str = option(
-        "block",
-        "what the backward pass computes again: nothing, or blocks",
-        choices=("none", "block"),
-    )
 
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""

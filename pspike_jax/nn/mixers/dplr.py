@@ -10,7 +10,7 @@ from pspike_jax.functional.convolution import convolve
 from pspike_jax.functional.discretization import discretize_bilinear_dplr
 from pspike_jax.functional.dplr import dplr_kernel, length_attuned
 from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr, unattuned
-from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.engine import Engine, parse_engine
 from pspike_jax.functional.initializers import hippo_legs_nplr, log_uniform_dt
 from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr
 from pspike_jax.nn.block import Pass
@@ -41,8 +41,8 @@ class DPLRSSM(nn.Module):
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       length: kernel length L that C~ belongs to; inputs are at most as long.
-      engine: "chunked" (what "auto" takes, and all that can be where the mesh splits time), or
-        "fft" for a convolution with the kernel.
+      engine: "chunked", which streams and which a mesh that splits time needs, "fft" for a
+        convolution with the kernel, or "auto", see `choose_dplr_engine`.
       spiking: inputs are spikes, kept as bits for the backward pass.
     """
 
@@ -128,7 +128,8 @@ class DPLRSSM(nn.Module):
                 f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
             )
         D = self.D if self.skip else None
-        if self.engine == Engine.FFT and state is None and time_parts() == 1:
+        whole = state is None and time_parts() == 1
+        if whole and choose_dplr_engine(self.engine) is Engine.FFT:
             run, system = self._convolve, self.kernel()[..., :steps]
         else:
             Lambda, P, B, dt = self._continuous()
@@ -186,6 +187,19 @@ class DPLRSSM(nn.Module):
 
         y, final_state = over_time(run, u, system, start)
         return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
+
+
+def choose_dplr_engine(engine: Engine | str) -> Engine:
+    """Return the engine of a whole sequence that one device holds.
+
+    On CPUs a convolution is never slower: chunks need powers of dense transitions, however short
+    the sequence (`python -m benchmarks.dplr_engines`). Accelerators multiply matrices well, and
+    there "auto" takes the chunked engine, which nobody measured on one yet.
+    """
+    engine = parse_engine(engine)
+    if engine is not Engine.AUTO:
+        return engine
+    return Engine.FFT if jax.default_backend() == "cpu" else Engine.CHUNKED
 
 
 def continuous_dplr(A_real, A_imag, P, B, inv_dt):
