@@ -55,7 +55,7 @@ def note(frame: FrameType, event: str, result: Any) -> None:
         values = [frame.f_locals.get(one) for one in names if one != "self"]
         if of_batch(values if event == "call" else result):
             found.setdefault(name, set()).add(code.co_qualname)
-    if event == "return" and name.endswith("training/prefetch.py") and code.co_name == "next":
+    if event == "return" and name.endswith("training/run.py") and code.co_name == "next":
         while frame is not None:
             if (name := place(frame)) is not None:
                 found.setdefault(name, set()).add(frame.f_code.co_qualname)

@@ -38,8 +38,7 @@ from pspike_jax.training.evaluation import MODES, eval_step, pass_shardings
 from pspike_jax.training.files import MetricsLog, is_remote, read_lines, run_folder
 from pspike_jax.training.lock import owned
 from pspike_jax.training.preemption import Preempted, StopSignal
-from pspike_jax.training.prefetch import Prefetch
-from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
+from pspike_jax.training.run import Callback, Prefetch, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import (
     check_batch_size,
