@@ -12,7 +12,7 @@ import jax
 
 from experiments.record import hardware
 from experiments.results_page import RESULTS, read_records
-from pspike_jax.training.files import atomic_write
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.training.workdir import source_commit
 
 CHECKS = RESULTS / "checks"

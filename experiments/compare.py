@@ -42,11 +42,11 @@ from experiments.sweep import train_once
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.activity import merge_aux
 from pspike_jax.analysis.energy import estimate_energy
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.data import train_batch
 from pspike_jax.objectives import metrics
 from pspike_jax.training import FitResult, create_state, run_split
-from pspike_jax.training.files import atomic_write
 from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import compile_train_step
 

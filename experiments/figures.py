@@ -28,10 +28,10 @@ import numpy as np
 from absl import logging
 
 from pspike_jax.analysis import activity, plots, report
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.analysis.measure import Findings, measure
 from pspike_jax.command.files import read_json
 from pspike_jax.command.outcome import load_best
-from pspike_jax.training.files import atomic_write
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

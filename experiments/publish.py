@@ -34,13 +34,13 @@ import numpy as np
 
 from experiments.record import command, hardware, read_run
 from experiments.results_page import ROOT
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.command.outcome import load_best, test
 from pspike_jax.data import Split, take
 from pspike_jax.data.mnist import SIDE, bit_reversal_order
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 from pspike_jax.pretrained.weights import write_weights
-from pspike_jax.training.files import atomic_write
 
 WEIGHTS = ROOT / "pspike_jax" / "pretrained"
 SAMPLES = ROOT / "tests" / "data"

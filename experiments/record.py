@@ -27,9 +27,8 @@ from typing import Any
 from experiments.figures import gather_accuracies
 from experiments.results_page import PICTURES, RESULTS, ROOT, workdirs, write_page
 from pspike_jax.analysis import plots
-from pspike_jax.analysis.files import whole_file
+from pspike_jax.analysis.files import atomic_write, whole_file
 from pspike_jax.command.files import make_config, read_json
-from pspike_jax.training.files import atomic_write
 
 # Where the data are is no part of a run: records name the folders that the documents use.
 PLACES = {"data_dir": "data", "source_dir": "FILES"}

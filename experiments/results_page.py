@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.data.catalog import CATALOG
 from pspike_jax.pretrained import list_pretrained
-from pspike_jax.training.files import atomic_write
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"

@@ -27,11 +27,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.record import RESULTS, hardware
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command import overrides
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.command.files import import_config
 from pspike_jax.training import FitResult, fit
-from pspike_jax.training.files import atomic_write
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
