@@ -19,6 +19,7 @@ import importlib.metadata
 import json
 import logging
 import pathlib
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +38,7 @@ from experiments.comparison import (
     make_config,
     page,
 )
-from experiments.record import RESULTS, hardware, over_seeds
+from experiments.record import RESULTS, hardware
 from experiments.sweep import train_once
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.activity import merge_aux
@@ -151,6 +152,12 @@ def compare(dataset: str, data_dir: str, workdir: str, epochs: int) -> dict[str,
             "learning_rate": rate, "tuning": scores, "seeds": seeds, "config": settings
         }
     return rows
+
+
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """Return the mean of one number of each seed, and its standard error; NaN for one seed."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return {"mean": statistics.fmean(values), "sem": error, "seeds": len(values)}
 
 
 def make_record(dataset: str, rows: dict[str, Any]) -> dict[str, Any]:

@@ -158,13 +158,16 @@ def gather_accuracies(
     for label, sizes in points.items():
         if sorted(sizes) != neurons:
             raise ValueError(f"{label!r} has {sorted(sizes)} neurons, others {neurons}")
-        values = [_over_seeds(sizes[size]) for size in neurons]
+        values = [over_seeds(sizes[size]) for size in neurons]
         accuracies[label] = tuple(np.array(values).T)
     return neurons, accuracies
 
 
-def _over_seeds(results: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """Return the mean accuracy of runs of one size, and its standard error."""
+def over_seeds(results: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return the mean merit of evaluations, and its standard error over seeds.
+
+    Of one, the error of noise draws and test examples.
+    """
     means = [result["mean"] for result in results]
     if len(means) > 1:
         return statistics.fmean(means), statistics.stdev(means) / len(means) ** 0.5

@@ -14,7 +14,6 @@ the first run.
 
 import argparse
 import json
-import math
 import os
 import pathlib
 import platform
@@ -24,7 +23,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.figures import gather_accuracies
+from experiments.figures import gather_accuracies, over_seeds
 from experiments.results_page import PICTURES, RESULTS, ROOT, workdirs, write_page
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.files import atomic_write, whole_file
@@ -163,21 +162,9 @@ def make_record(name: str, config_file: str, runs: Sequence[dict[str, Any]]) -> 
 
 
 def spread(runs: Sequence[dict[str, Any]], way: str) -> dict[str, float]:
-    """Return mean test accuracy and its standard error over runs that differ in their seed alone.
-
-    {"mean", "sem", "seeds"} of one of `WAYS`; of one run, the error of noise draws and examples.
-    """
-    results = [run["evaluation"][way] for run in runs]
-    if len(results) == 1:
-        error = math.hypot(results[0]["sem"], results[0]["sem_examples"])
-        return {"mean": results[0]["mean"], "sem": error, "seeds": 1}
-    return over_seeds([result["mean"] for result in results])
-
-
-def over_seeds(values: list[float]) -> dict[str, float]:
-    """Return the mean of one number of each seed, and its standard error; NaN for one seed."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return {"mean": statistics.fmean(values), "sem": error, "seeds": len(values)}
+    """Return {"mean", "sem", "seeds"} of one of `WAYS` over runs that differ in their seed."""
+    mean, error = over_seeds([run["evaluation"][way] for run in runs])
+    return {"mean": mean, "sem": error, "seeds": len(runs)}
 
 
 def hardware() -> dict[str, Any]:
