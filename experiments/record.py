@@ -25,6 +25,7 @@ from typing import Any
 
 from experiments.figures import gather_accuracies, over_seeds
 from experiments.results_page import PICTURES, RESULTS, ROOT, workdirs, write_page
+from pspike_jax import describe_model
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.files import atomic_write, whole_file
 from pspike_jax.command.files import make_config, read_json
@@ -96,15 +97,16 @@ def command(config_file: str, config: Mapping[str, Any], workdir: str) -> str:
     not started from it: its keys are others.
     """
     written, found = read_config(config_file), _flatten(config)
-    # A record may be older than a setting; what it lacks had no effect then.
-    if not written.keys() >= found.keys():
-        differing = sorted(found.keys() - written.keys())
+    # A record may be older than a setting; what it lacks had no effect then. And a file may have
+    # come to leave a field of the model to its default.
+    fields = {f"model.{field.name}" for field in describe_model(config["model"]["name"]).fields}
+    if differing := sorted(found.keys() - written.keys() - fields):
         raise ValueError(f"the run is not of {config_file}: they differ in the keys {differing}")
     name = name_in_repository(config_file)
     words = ["python", "-m", "experiments.main", f"--config={name}", f"--workdir={workdir}"]
     words += [
         f"--config.{key}={value}" for key, value in found.items()
-        if value != written[key] and not key.startswith("mesh.")
+        if value != written.get(key) and not key.startswith("mesh.")
     ]
     return shlex.join(words)
 
