@@ -24,6 +24,7 @@ import tqdm
 from etils import epath
 from jax.sharding import Mesh
 
+from pspike_jax.analysis.files import is_remote
 from pspike_jax.data.batches import Task, num_rows
 from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
@@ -35,11 +36,10 @@ from pspike_jax.training.distributed import (
     use_every_core,
 )
 from pspike_jax.training.evaluation import MODES, eval_step, pass_shardings
-from pspike_jax.training.files import MetricsLog, is_remote, read_lines, run_folder
+from pspike_jax.training.files import MetricsLog, read_lines, run_folder
 from pspike_jax.training.lock import owned
 from pspike_jax.training.preemption import Preempted, StopSignal
-from pspike_jax.training.prefetch import Prefetch
-from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
+from pspike_jax.training.run import Callback, Prefetch, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.sharding import (
     check_batch_size,

@@ -28,8 +28,7 @@ from pspike_jax.nn.mixers.diagonal import (
     skip_parameter,
     state_macs,
 )
-from pspike_jax.nn.mixers.placed import of_spikes, turned
-from pspike_jax.nn.placement import over_time, time_parts
+from pspike_jax.nn.placement import of_spikes, over_time, time_parts, turned
 from pspike_jax.nn.roles import Role, role
 
 
