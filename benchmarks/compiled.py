@@ -1,0 +1,197 @@
+"""Programs compiled for accelerators that this machine does not have: what they move and compute.
+
+  JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=v5e          # also v6e, h200
+  JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=h200 --only="step .* official"
+  python -m benchmarks.compiled --table                                 # what `auto` decides by
+
+Every engine, forward and backward, and a training step of each family, for one chip and, batch
+divided, for a mesh of four. Nothing is run: a record says whether a program compiles, what memory
+XLA gives it, and what it moves, computes and sends, counted from its text with loops as often as
+they turn (`benchmarks.traffic`). XLA's own counts, which take the body of a loop once, stand beside
+it. `least_s` is what memory, products or links alone take at the rates of the chip's data sheet; no
+program is faster, and one of many small operations is much slower.
+
+The records are in benchmarks/results/compiled_TARGET.jsonl. With --only the others are kept, but
+for the commit they were made at, which each has. The last command puts rows that are marked as
+compiled, not measured, in the place of those platforms' rows in
+pspike_jax/functional/engine_table.json.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from absl import app, flags, logging  # noqa: E402
+
+import pspike_jax  # noqa: E402
+from benchmarks import chips, compiled_programs, traffic  # noqa: E402
+from pspike_jax.functional import engine_choice  # noqa: E402
+from pspike_jax.functional.engine import Engine  # noqa: E402
+from pspike_jax.training.files import atomic_write  # noqa: E402
+from pspike_jax.training.workdir import source_commit  # noqa: E402
+
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+TABLE_PATH = pathlib.Path(engine_choice.__file__).parent / "engine_table.json"
+NOTE = "compiled, not measured"
+# What decides the rows of a platform, and what an operation costs to start: an assumption, without
+# which thousands of tiny operations would count as none.
+DECIDES = {"tpu": "v5e", "gpu": "h200"}
+START_S = 1e-6
+
+TARGET = flags.DEFINE_enum("target", None, list(chips.CHIPS), "The chip to compile for.")
+ONLY = flags.DEFINE_string("only", "", "Only programs whose name this pattern is found in.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/results if not set.")
+DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
+TABLE = flags.DEFINE_bool("table", False, "Write the rows of the table from the records.")
+
+Record = dict[str, Any]
+
+
+def compile_case(case: compiled_programs.Case, chip: chips.Chip, devices: int) -> Record:
+    """Compile a program for a chip; say what it moves, or why it does not compile."""
+    record = {"program": case.name, "devices": devices, **case.setting}
+    record |= {"commit": source_commit(), "note": NOTE}
+    start = time.perf_counter()
+    try:
+        compiled = case.trace(chips.mesh_of(chip, devices)).lower().compile()
+    except Exception as error:  # a record of what does not compile is what this is for
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return record | {"compiles": False, "error": reason}
+    found = traffic.count(compiled.as_text())
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    kinds = {kind: int(number) for kind, number in sorted(found.flops.items())}
+    return record | {
+        "compiles": True,
+        "compile_s": round(time.perf_counter() - start, 1),
+        "temp_bytes": memory.temp_size_in_bytes,
+        "flops": sum(kinds.values()),
+        "flops_by_kind": kinds,
+        "bytes": int(found.bytes),
+        "collective_bytes": int(found.collective_bytes),
+        "operations": found.operations,
+        "unknown_loops": found.unknown_loops,
+        "least_s": chip.least_seconds(found.bytes, found.flops, found.collective_bytes),
+        # None where this compiler does not count.
+        "xla_flops": _positive(cost.get("flops")),
+        "xla_bytes": _positive(cost.get("bytes accessed")),
+    }
+
+
+def _positive(number):
+    return int(number) if number and number > 0 else None
+
+
+def identity(record: Record) -> tuple:
+    """Return what a record is of: its program, sizes and devices."""
+    names = ("program", "devices", "batch", "length", "features", "state", "fields")
+    return tuple(json.dumps(record.get(name)) for name in names)
+
+
+def compile_all(target: str, only: str, devices: int, folder: pathlib.Path) -> None:
+    """Compile programs and put them into the record of a target, one after the other."""
+    chip, path = chips.CHIPS[target], folder / f"compiled_{target}.jsonl"
+    lacking = chips.missing(chip)
+    if lacking is not None:
+        raise app.UsageError(lacking)
+    records = read(path)[1] if path.exists() else []
+    for case in (*compiled_programs.engines(), *compiled_programs.steps()):
+        for count in case.devices:
+            if devices not in (0, count) or not re.search(only, case.name):
+                continue
+            record = compile_case(case, chip, count)
+            records = [r for r in records if identity(r) != identity(record)] + [record]
+            write(path, target, records)
+            print(line(record), flush=True)
+
+
+def line(record: Record) -> str:
+    """Return what a record says as a line of text."""
+    sizes = ("batch", "length", "features", "state")
+    name = f"{record['program']:32s} x{record['devices']} " + " ".join(
+        f"{key[0].upper()} {record[key]}" for key in sizes if key in record
+    )
+    if not record["compiles"]:
+        return f"{name} does not compile: {record['error']}"
+    return (
+        f"{name} temporary {record['temp_bytes'] / 2**20:.1f} MiB, {record['flops'] / 1e9:.2f} GFLOP, "
+        f"{record['bytes'] / 1e9:.3f} GB, sent {record['collective_bytes'] / 1e6:.2f} MB, "
+        f"at least {1e3 * record['least_s']:.3g} ms, {record['operations']} operations "
+        f"({record['compile_s']} s)"
+    )
+
+
+def write(path: pathlib.Path, target: str, records: Sequence[Record]) -> None:
+    """Write a line about the target, then a line for each program."""
+    chip = chips.CHIPS[target]
+    header = {
+        "target": target,
+        "device": chip.name,
+        "note": NOTE,
+        "bandwidth": chip.bandwidth,
+        "link": chip.link,
+        "peak": dict(chip.peak),
+        "versions": chips.versions() | {"pspike_jax": pspike_jax.__version__},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(records, key=identity)
+    atomic_write(path, "".join(json.dumps(one) + "\n" for one in (header, *ordered)))
+
+
+def read(path: pathlib.Path) -> tuple[Record, list[Record]]:
+    """Return what `write` wrote: the target, and the programs."""
+    header, *records = map(json.loads, path.read_text().splitlines())
+    return header, records
+
+
+def table_rows(platform: str, records: Sequence[Record]) -> list[Record]:
+    """Return the rows of a platform for engine_table.json, from programs of `linear_ssm`."""
+    by_shape = collections.defaultdict(dict)
+    sizes = ("batch", "length", "features", "state")
+    for one in records:
+        if one.get("recurrence") == "linear_ssm" and one["devices"] == 1 and one["compiles"]:
+            seconds = one["least_s"] + START_S * one["operations"]
+            by_shape[tuple(one[name] for name in sizes)][one["engine"]] = round(seconds, 9)
+    rows = []
+    for shape, seconds in sorted(by_shape.items()):
+        flags_ = {"shared": False, "two_sided": False, "state_wanted": False}
+        row = {"platform": platform, **dict(zip(sizes, shape)), **flags_}
+        engine = engine_choice.fastest(seconds)
+        row |= {"engine": engine.value, "estimated_seconds": seconds}
+        rows.append(row | {"measured": False, "note": f"{NOTE}, for {DECIDES[platform]}"})
+    return rows
+
+
+def write_table(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Put rows into a table of engines, in the place of those of their platforms."""
+    rows = []
+    for platform, target in DECIDES.items():
+        rows += table_rows(platform, read(folder / f"compiled_{target}.jsonl")[1])
+    known = {engine.value for engine in Engine}
+    assert all(row["engine"] in known for row in rows)
+    platforms = {row["platform"] for row in rows}
+    kept = [row for row in json.loads(path.read_text()) if row["platform"] not in platforms]
+    lines = ",\n".join(f" {json.dumps(row)}" for row in (*kept, *rows))
+    atomic_write(path, f"[\n{lines}\n]\n")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compile, or write the table."""
+    if argv[1:] or bool(TARGET.value) == TABLE.value:
+        raise app.UsageError("give --target or --table")
+    logging.set_verbosity(logging.WARNING)
+    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else RESULTS
+    if TABLE.value:
+        write_table(folder, TABLE_PATH)
+    else:
+        compile_all(TARGET.value, ONLY.value, DEVICES.value, folder)
+
+
+if __name__ == "__main__":
+    app.run(main)
