@@ -49,15 +49,18 @@ TARGET = flags.DEFINE_enum("target", None, list(chips.CHIPS), "The chip to compi
 ONLY = flags.DEFINE_string("only", "", "Only programs whose name this pattern is found in.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/results if not set.")
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
+MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks: goes on with a run.")
 TABLE = flags.DEFINE_bool("table", False, "Write the rows of the table from the records.")
 
 Record = dict[str, Any]
 
 
-def compile_case(case: compiled_programs.Case, chip: chips.Chip, devices: int) -> Record:
+def compile_case(
+    case: compiled_programs.Case, chip: chips.Chip, devices: int, commit: str | None = None
+) -> Record:
     """Compile a program for a chip; say what it moves, or why it does not compile."""
     record = {"program": case.name, "devices": devices, **case.setting}
-    record |= {"commit": source_commit(), "note": NOTE}
+    record |= {"commit": commit, "note": NOTE}
     start = time.perf_counter()
     try:
         compiled = case.trace(chips.mesh_of(chip, devices)).lower().compile()
@@ -94,18 +97,31 @@ def identity(record: Record) -> tuple:
     return tuple(json.dumps(record.get(name)) for name in names)
 
 
-def compile_all(target: str, only: str, devices: int, folder: pathlib.Path) -> None:
-    """Compile programs and put them into the record of a target, one after the other."""
+def compile_all(
+    target: str, folder: pathlib.Path, only: str = "", devices: int = 0, missing: bool = False
+) -> None:
+    """Compile programs and put them into the record of a target, one after the other.
+
+    Args:
+      target: in `chips.CHIPS`.
+      folder: of the record.
+      only: a pattern that is found in the names of the programs.
+      devices: number of devices, or 0 for all that a program is compiled for.
+      missing: leave out what the record has.
+    """
     chip, path = chips.CHIPS[target], folder / f"compiled_{target}.jsonl"
     lacking = chips.missing(chip)
     if lacking is not None:
         raise app.UsageError(lacking)
-    records = read(path)[1] if path.exists() else []
+    records, commit = read(path)[1] if path.exists() else [], source_commit()
     for case in (*compiled_programs.engines(), *compiled_programs.steps()):
         for count in case.devices:
             if devices not in (0, count) or not re.search(only, case.name):
                 continue
-            record = compile_case(case, chip, count)
+            wanted = identity({"program": case.name, "devices": count, **case.setting})
+            if missing and wanted in map(identity, records):
+                continue
+            record = compile_case(case, chip, count, commit)
             records = [r for r in records if identity(r) != identity(record)] + [record]
             write(path, target, records)
             print(line(record), flush=True)
@@ -190,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     if TABLE.value:
         write_table(folder, TABLE_PATH)
     else:
-        compile_all(TARGET.value, ONLY.value, DEVICES.value, folder)
+        compile_all(TARGET.value, folder, ONLY.value, DEVICES.value, MISSING.value)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SHAPES = (
     (8, 1, 128, 8),
 )
 USUAL = SHAPES[0]
-MOST_SCANNED = 2e8  # B L H N beyond which scans would keep gigabytes
+MOST_SCANNED = 4e7  # B L H N beyond which scans would keep gigabytes
 ENGINES = ("chunked", "fft", "associative", "sequential")
 SCANS = ("associative", "sequential")
 
