@@ -2,7 +2,7 @@
 
   JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=v5e          # also v6e, h200
   JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=h200 --only="step .* official"
-  python -m benchmarks.compiled --table                                 # what `auto` decides by
+  python -m benchmarks.compiled_table      # what `auto` decides by, and docs/performance.md
 
 Every engine, forward and backward, and a training step of each family, for one chip and, batch
 divided, for a mesh of four. Nothing is run: a record says whether a program compiles, what memory
@@ -11,13 +11,10 @@ they turn (`benchmarks.traffic`). XLA's own counts, which take the body of a loo
 it. `least_s` is what memory, products or links alone take at the rates of the chip's data sheet; no
 program is faster, and one of many small operations is much slower.
 
-The records are in benchmarks/results/compiled_TARGET.jsonl. With --only the others are kept, but
-for the commit they were made at, which each has. The last command puts rows that are marked as
-compiled, not measured, in the place of those platforms' rows in
-pspike_jax/functional/engine_table.json.
+The records are in benchmarks/results/compiled_TARGET.jsonl, each with the commit that it was made
+at; those that a command does not make again are kept.
 """
 
-import collections
 import json
 import os
 import pathlib
@@ -32,25 +29,17 @@ from absl import app, flags, logging  # noqa: E402
 
 import pspike_jax  # noqa: E402
 from benchmarks import chips, compiled_programs, traffic  # noqa: E402
-from pspike_jax.functional import engine_choice  # noqa: E402
-from pspike_jax.functional.engine import Engine  # noqa: E402
 from pspike_jax.training.files import atomic_write  # noqa: E402
 from pspike_jax.training.workdir import source_commit  # noqa: E402
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
-TABLE_PATH = pathlib.Path(engine_choice.__file__).parent / "engine_table.json"
 NOTE = "compiled, not measured"
-# What decides the rows of a platform, and what an operation costs to start: an assumption, without
-# which thousands of tiny operations would count as none.
-DECIDES = {"tpu": "v5e", "gpu": "h200"}
-START_S = 1e-6
 
 TARGET = flags.DEFINE_enum("target", None, list(chips.CHIPS), "The chip to compile for.")
 ONLY = flags.DEFINE_string("only", "", "Only programs whose name this pattern is found in.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/results if not set.")
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
 MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks: goes on with a run.")
-TABLE = flags.DEFINE_bool("table", False, "Write the rows of the table from the records.")
 
 Record = dict[str, Any]
 
@@ -136,7 +125,8 @@ def line(record: Record) -> str:
     if not record["compiles"]:
         return f"{name} does not compile: {record['error']}"
     return (
-        f"{name} temporary {record['temp_bytes'] / 2**20:.1f} MiB, {record['flops'] / 1e9:.2f} GFLOP, "
+        f"{name} temporary {record['temp_bytes'] / 2**20:.1f} MiB, "
+        f"{record['flops'] / 1e9:.2f} GFLOP, "
         f"{record['bytes'] / 1e9:.3f} GB, sent {record['collective_bytes'] / 1e6:.2f} MB, "
         f"at least {1e3 * record['least_s']:.3g} ms, {record['operations']} operations "
         f"({record['compile_s']} s)"
@@ -166,47 +156,13 @@ def read(path: pathlib.Path) -> tuple[Record, list[Record]]:
     return header, records
 
 
-def table_rows(platform: str, records: Sequence[Record]) -> list[Record]:
-    """Return the rows of a platform for engine_table.json, from programs of `linear_ssm`."""
-    by_shape = collections.defaultdict(dict)
-    sizes = ("batch", "length", "features", "state")
-    for one in records:
-        if one.get("recurrence") == "linear_ssm" and one["devices"] == 1 and one["compiles"]:
-            seconds = one["least_s"] + START_S * one["operations"]
-            by_shape[tuple(one[name] for name in sizes)][one["engine"]] = round(seconds, 9)
-    rows = []
-    for shape, seconds in sorted(by_shape.items()):
-        flags_ = {"shared": False, "two_sided": False, "state_wanted": False}
-        row = {"platform": platform, **dict(zip(sizes, shape)), **flags_}
-        engine = engine_choice.fastest(seconds)
-        row |= {"engine": engine.value, "estimated_seconds": seconds}
-        rows.append(row | {"measured": False, "note": f"{NOTE}, for {DECIDES[platform]}"})
-    return rows
-
-
-def write_table(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Put rows into a table of engines, in the place of those of their platforms."""
-    rows = []
-    for platform, target in DECIDES.items():
-        rows += table_rows(platform, read(folder / f"compiled_{target}.jsonl")[1])
-    known = {engine.value for engine in Engine}
-    assert all(row["engine"] in known for row in rows)
-    platforms = {row["platform"] for row in rows}
-    kept = [row for row in json.loads(path.read_text()) if row["platform"] not in platforms]
-    lines = ",\n".join(f" {json.dumps(row)}" for row in (*kept, *rows))
-    atomic_write(path, f"[\n{lines}\n]\n")
-
-
 def main(argv: Sequence[str]) -> None:
-    """Compile, or write the table."""
-    if argv[1:] or bool(TARGET.value) == TABLE.value:
-        raise app.UsageError("give --target or --table")
+    """Compile."""
+    if argv[1:] or TARGET.value is None:
+        raise app.UsageError(f"give --target, one of {', '.join(chips.CHIPS)}, and nothing else")
     logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else RESULTS
-    if TABLE.value:
-        write_table(folder, TABLE_PATH)
-    else:
-        compile_all(TARGET.value, folder, ONLY.value, DEVICES.value, MISSING.value)
+    compile_all(TARGET.value, folder, ONLY.value, DEVICES.value, MISSING.value)
 
 
 if __name__ == "__main__":

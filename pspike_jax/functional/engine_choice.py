@@ -159,4 +159,5 @@ def explain_engine(
             f"table, {shape}: {row.get('note', 'a guess')}; on such a machine run "
             "python -m pspike_jax.check"
         )
-    return f"{engine}: the fastest (within 8 %) on {platform} at the nearest measured shape, {shape}"
+    rank = f"the fastest (within 8 %) on {platform} at the nearest measured shape"
+    return f"{engine}: {rank}, {shape}"
