@@ -1,7 +1,7 @@
 """Programs compiled for accelerators that this machine does not have: what they move and compute.
 
-  JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=v5e          # also v6e, h200
-  JAX_PLATFORMS=cpu python -m benchmarks.compiled --target=h200 --only="step .* official"
+  python -m benchmarks.compiled --target=v5e      # also v6e, h200
+  python -m benchmarks.compiled --target=h200 --only="step .* official"
   python -m benchmarks.compiled_table      # what `auto` decides by, and docs/performance.md
 
 Every engine, forward and backward, and a training step of each family, for one chip and, batch
@@ -16,28 +16,24 @@ at; those that a command does not make again are kept.
 """
 
 import json
-import os
 import pathlib
 import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import jax
+from absl import app, flags, logging
 
-from absl import app, flags, logging  # noqa: E402
+import pspike_jax
+from benchmarks import chips, compiled_programs, timing, traffic
+from pspike_jax.training.files import atomic_write
+from pspike_jax.training.workdir import source_commit
 
-import pspike_jax  # noqa: E402
-from benchmarks import chips, compiled_programs, traffic  # noqa: E402
-from pspike_jax.training.files import atomic_write  # noqa: E402
-from pspike_jax.training.workdir import source_commit  # noqa: E402
-
-RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 NOTE = "compiled, not measured"
 
 TARGET = flags.DEFINE_enum("target", None, list(chips.CHIPS), "The chip to compile for.")
 ONLY = flags.DEFINE_string("only", "", "Only programs whose name this pattern is found in.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the record; benchmarks/results if not set.")
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
 MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks: goes on with a run.")
 
@@ -161,7 +157,8 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:] or TARGET.value is None:
         raise app.UsageError(f"give --target, one of {', '.join(chips.CHIPS)}, and nothing else")
     logging.set_verbosity(logging.WARNING)
-    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else RESULTS
+    jax.config.update("jax_platforms", "cpu")  # no device is looked for
+    folder = pathlib.Path(timing.OUTPUT.value) if timing.OUTPUT.value else timing.RESULTS
     compile_all(TARGET.value, folder, ONLY.value, DEVICES.value, MISSING.value)
 
 

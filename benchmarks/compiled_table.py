@@ -16,7 +16,8 @@ from typing import Any
 
 from absl import app
 
-from benchmarks.compiled import NOTE, RESULTS, Record, read
+from benchmarks.compiled import NOTE, Record, read
+from benchmarks.timing import RESULTS
 from experiments.record import fill
 from pspike_jax.functional import engine_choice
 from pspike_jax.training.files import atomic_write
