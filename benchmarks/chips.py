@@ -5,6 +5,7 @@ jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12`, of jax's own version, 
 """
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -124,12 +125,10 @@ def mesh_of(chip: Chip, devices: int) -> Mesh:
 
 def versions() -> dict[str, str]:
     """Return the versions of jax and of the compilers that are installed."""
-    import importlib.metadata as metadata
-
     found = {"jax": jax.__version__}
     for name in ("libtpu", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"):
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
     return found
