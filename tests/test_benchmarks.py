@@ -181,7 +181,7 @@ def test_committed_table_and_page_follow_from_compiled_programs():
 def test_rows_of_compiled_programs_count_what_is_started():
     sizes = {"batch": 1, "length": 64, "features": 4, "state": 2}
     one = {"recurrence": "linear_ssm", "devices": 1, "compiles": True, **sizes}
-    (row,) = compiled_table.table_rows("tpu", [
+    (row,) = compiled_table.table_rows("gpu", [
         one | {"engine": "fft", "least_s": 2e-6, "operations": 10},
         one | {"engine": "sequential", "least_s": 1e-6, "operations": 64},
         one | {"engine": "chunked", "compiles": False},
