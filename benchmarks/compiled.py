@@ -33,7 +33,9 @@ from pspike_jax.training.workdir import source_commit
 NOTE = "compiled, not measured"
 
 TARGET = flags.DEFINE_enum("target", None, list(chips.CHIPS), "The chip to compile for.")
-ONLY = flags.DEFINE_string("only", "", "Only programs whose name this pattern is found in.")
+ONLY = flags.DEFINE_string(
+    "only", "", "Only programs whose name and sizes, 'linear_ssm fft B 8 L 64 H 4 N 2', have this."
+)
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
 MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks: goes on with a run.")
 
@@ -90,7 +92,7 @@ def compile_all(
     Args:
       target: in `chips.CHIPS`.
       folder: of the record.
-      only: a pattern that is found in the names of the programs.
+      only: a pattern that is found in a program's `label`.
       devices: number of devices, or 0 for all that a program is compiled for.
       missing: leave out what the record has.
     """
@@ -101,7 +103,7 @@ def compile_all(
     records, commit = read(path)[1] if path.exists() else [], source_commit()
     for case in (*compiled_programs.engines(), *compiled_programs.steps()):
         for count in case.devices:
-            if devices not in (0, count) or not re.search(only, case.name):
+            if devices not in (0, count) or not re.search(only, label(case.name, case.setting)):
                 continue
             wanted = identity({"program": case.name, "devices": count, **case.setting})
             if missing and wanted in map(identity, records):
@@ -112,12 +114,16 @@ def compile_all(
             print(line(record), flush=True)
 
 
+def label(program: str, setting: Record) -> str:
+    """Return the name of a program with its sizes, such as "linear_ssm fft B 8 L 64 H 4 N 2"."""
+    letters = {"batch": "B", "length": "L", "features": "H", "state": "N"}
+    sizes = (f"{letter} {setting[key]}" for key, letter in letters.items() if key in setting)
+    return " ".join((program, *sizes))
+
+
 def line(record: Record) -> str:
     """Return what a record says as a line of text."""
-    sizes = ("batch", "length", "features", "state")
-    name = f"{record['program']:32s} x{record['devices']} " + " ".join(
-        f"{key[0].upper()} {record[key]}" for key in sizes if key in record
-    )
+    name = f"{label(record['program'], record):56s} x{record['devices']}"
     if not record["compiles"]:
         return f"{name} does not compile: {record['error']}"
     return (
