@@ -8,6 +8,7 @@ from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.instrument import load_instrument
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
 from pspike_jax.data.lorenz import load_lorenz_spikes, load_lorenz_states
+from pspike_jax.data.mackey_glass import generate_mackey_glass
 from pspike_jax.data.own_files import load_arrays, load_events, load_wav_folder
 from pspike_jax.data.own_tables import load_csv
 from pspike_jax.data.oscillations import generate_oscillations
@@ -44,6 +45,7 @@ TASKS = {
     "uea": load_uea,
     "ppg_dalia": load_ppg_dalia,
     "oscillations": generate_oscillations,
+    "mackey_glass": generate_mackey_glass,
     "copying": generate_copying,
     "selective_copying": generate_selective_copying,
     "induction": generate_induction,
@@ -63,6 +65,7 @@ __all__ = [
     "generate_copying",
     "generate_induction",
     "generate_listops",
+    "generate_mackey_glass",
     "generate_oscillations",
     "generate_parity",
     "generate_pathfinder",
