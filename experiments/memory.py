@@ -2,7 +2,8 @@
 
   python -m experiments.memory                       all models, all tasks
   python -m experiments.memory --models=s4d,silif    some of them
-  python -m experiments.memory --page                the page of the record that is there, again
+  python -m experiments.memory --page                the page of the record that is there, again,
+                                                     with the names of models that are not in it
 
 Five tasks with known answers (`pspike_jax.data.recall`): copying, selective copying, induction,
 parity, and digits named after a pause. Each begins with examples of 8 steps (digits 16). A model
@@ -124,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(**{name: getattr(asked, name) for name in vars(Settings())})
     if asked.page:
         record = json.loads(asked.record.read_text())
+        done = {*record["models"], *record["left_out"]}
+        record["not_reached"] = [name for name in asked.models if name not in done]
+        atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
     else:
         try:
             record = run(asked.models, asked.tasks, settings, asked.record)

@@ -78,7 +78,7 @@ def page(record: dict[str, Any], name: str) -> str:
         rows += [_cells(*one) for one in _ranked(record, spiking)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     left_out = "".join(
-        f"`{model}` is not here: {why}.\n" for model, why in record["left_out"].items()
+        f"`{model}` is not here: {why}.\n\n" for model, why in record["left_out"].items()
     )
     versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
     commits = sorted({
@@ -122,9 +122,12 @@ def _cell(row):
 
 
 def _missing(record):
-    """Say how many rows the record lacks of its models."""
+    """Say which models the record lacks, and how many rows of those that it has."""
+    names = [f"`{name}`" for name in record.get("not_reached", ()) if name not in record["models"]]
+    text = f"This run did not reach {', '.join(names)}. " if names else ""
     lacking = sum(len(TASKS) - len(model["tasks"]) for model in record["models"].values())
-    return f"{lacking} rows of these models were not reached.\n\n" if lacking else ""
+    text += f"It lacks {lacking} rows of the models above. " if lacking else ""
+    return f"{text.strip()}\n\n" if text else ""
 
 
 def draw(record: dict[str, Any]) -> "Figure":

@@ -113,3 +113,10 @@ def test_run_makes_each_row_once_and_goes_on_where_it_was(monkeypatch, tmp_path)
                       for kind in ("dense", "spiking"))
     assert dense < lines.index("| `s4d` | 1,234 |  | **8** | - | - | 0 (50 %) | - |") < spiking
     assert path.with_suffix(".png").stat().st_size > 0
+
+
+def test_committed_page_of_memory_is_that_of_the_record():
+    record = json.loads(memory.RECORD.read_text())
+    text = memory.RECORD.with_suffix(".md").read_text()
+    assert text == memory_page.page(record, "memory")
+    assert memory.RECORD.with_suffix(".png").exists()

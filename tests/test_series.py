@@ -60,3 +60,8 @@ def test_main_runs_what_the_record_lacks_and_shows_it(monkeypatch, tmp_path):
     assert len(json.loads(path.read_text())["models"]) == 4
     text = path.with_suffix(".md").read_text()
     assert "| `linoss` | 1,500 | 0.1000 | 0.5000 | 20.0 % |" in text
+
+
+def test_committed_page_of_series_is_that_of_the_record():
+    text = series.RECORD.with_suffix(".md").read_text()
+    assert text == series.page(json.loads(series.RECORD.read_text()))
