@@ -106,7 +106,8 @@ def test_run_makes_each_row_once_and_goes_on_where_it_was(monkeypatch, tmp_path)
     assert json.loads(path.read_text()) == record and "pool" in record["left_out"]["event_ssm"]
     with pytest.raises(ValueError, match="has other settings"):
         memory.run(("s4d",), ("copying",), memory_ladder.Settings(), path)
-    memory_page.write_page(record, path)
+    memory.main([f"--record={path}", "--page", "--models=s4d,event_ssm,prf"])
+    assert "This run did not reach `prf`. It lacks 6 rows" in path.with_suffix(".md").read_text()
     lines = path.with_suffix(".md").read_text().splitlines()
     assert "| `s4d` | 1,234 |  | **8** | - | - | 0 (50 %) | - |" in lines
     dense, spiking = (lines.index(next(x for x in lines if x.startswith(f"| *{kind}*")))
