@@ -1,4 +1,4 @@
-"""Graphs of NIR by NIR's own definitions: an interpreter in float64 that knows nothing of models."""
+"""Graphs of NIR by NIR's own definitions: an interpreter in float64 that knows no model."""
 
 import jax
 import jax.numpy as jnp

@@ -160,7 +160,9 @@ def export(arguments: Sequence[str]) -> None:
 
 def _trained(source: str) -> tuple:
     """Return (model, variables, shape of an example) of a run or a pretrained model."""
-    if source in pspike_jax.list_pretrained():
+    from pspike_jax.pretrained.models import is_saved
+
+    if source in pspike_jax.list_pretrained() or is_saved(source):
         model, variables, card = pspike_jax.load_pretrained(source)
         return model, variables, tuple(card["input"]["shape"])
     folder = pathlib.Path(source)

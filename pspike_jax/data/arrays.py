@@ -6,6 +6,7 @@ import numpy as np
 
 from pspike_jax.data import partition
 from pspike_jax.data.batches import Task
+from pspike_jax.data.lent import borrow
 from pspike_jax.data.own_targets import read_targets
 from pspike_jax.data.rows import Rows, is_mapped
 from pspike_jax.data.split import Split, check_split, refuse_masked, take
@@ -140,7 +141,11 @@ def is_ragged(value: Any) -> bool:
     """Tell a list of arrays from one array; a list of plain numbers or lists is one array."""
     if isinstance(value, np.ndarray):
         return value.dtype == object and value.ndim == 1
-    if not isinstance(value, (list, tuple)) or not all(hasattr(one, "__len__") for one in value):
+    if not isinstance(value, (list, tuple)):
+        return False
+    if value and all(hasattr(one, "__dlpack__") for one in value):
+        return all(getattr(one, "ndim", 1) for one in value)
+    if not all(hasattr(one, "__len__") for one in value):
         return False
     return any(hasattr(one, "shape") for one in value) or len(set(map(len, value))) > 1
 
@@ -149,16 +154,18 @@ def plain(value: Any, what: str) -> np.ndarray:
     """Turn what a caller brings into a NumPy array of the machine's byte order.
 
     Args:
-      value: an array, a list, or a frame, series or labelled array with `to_numpy`.
+      value: an array of any library that lends its memory by DLPack, a list, or a frame, series or
+        labelled array with `to_numpy`.
       what: what messages call it.
 
     Returns:
       The array; a memory map, and what has the right dtype, is not copied.
 
     Raises:
-      TypeError: it is masked.
+      TypeError: it is masked, or its library does not lend it.
     """
     refuse_masked(value, what)
+    value = borrow(value, what)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
         refuse_masked(value, what)

@@ -80,11 +80,12 @@ class Plan:
         """Numbers that a spike is added to, behind delays, too."""
         total = 0
         for node in self.nodes:
-            if name in node.sources:
-                total += {"Delay": lambda: self.fan_out(node.name)}.get(
-                    node.kind, lambda: node.features if "Affine" in node.kind
-                    or node.kind == "Linear" else 1
-                )()
+            if name not in node.sources:
+                continue
+            if node.kind == "Delay":
+                total += self.fan_out(node.name)
+            else:
+                total += node.features if node.kind in ("Linear", "Affine") else 1
         return total
 
 
@@ -181,7 +182,8 @@ class GraphSteps(Block):
             if ctx.capture:
                 record |= {"spike_array": spikes, "probability_array": spikes}
             sites[node.name] = jax.tree.map(lambda array: array[None], record)
-        return jnp.swapaxes(outputs, 0, 1), state, {"sites": sites, "losses": {}, "macs": macs(plan)}
+        aux = {"sites": sites, "losses": {}, "macs": macs(plan)}
+        return jnp.swapaxes(outputs, 0, 1), state, aux
 
     @nn.nowrap
     def zero_state(self, batch_size: int) -> dict[str, tuple[jax.Array, ...]]:
