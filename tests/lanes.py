@@ -5,8 +5,8 @@
   newer  what newer versions of jax, flax, optax and orbax could break: .ci/run runs it on the
          newest Python of the machine.
   slow   what takes long and no other lane runs: by hand, `python -m pytest -m slow`.
-  docs   what compares committed prose, records and pictures with each other. The README's command
-         leaves it out; .ci/run runs it by itself.
+  docs   what compares committed prose, records and pictures with each other, and the types that a
+         user's program sees. The README's command leaves it out; .ci/run runs it by itself.
 """
 
 import functools
@@ -55,13 +55,13 @@ NEWER_TESTS = {
 # common contract of models whose class another model has, too.
 SLOW = {"test_jax_modes", "test_sites_on_mixers"}
 CONTRACT = {"test_contract", "test_contract_training"}
-DOCS = {"test_docs", "test_notebook", "test_readme"}
+DOCS = {"test_docs", "test_notebook", "test_readme", "test_types"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
 
 
 def is_docs(module: str, test: str) -> bool:
-    """Whether a test is of committed prose and records."""
+    """Whether a test is of committed prose and records, or of types."""
     return module in DOCS or test.startswith(DOCS_TESTS)
 
 

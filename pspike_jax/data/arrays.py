@@ -6,7 +6,7 @@ import numpy as np
 
 from pspike_jax.data import partition
 from pspike_jax.data.batches import Task
-from pspike_jax.data.lent import borrow
+from pspike_jax.data.lent import Arrays, borrow
 from pspike_jax.data.own_targets import read_targets
 from pspike_jax.data.rows import Rows, is_mapped
 from pspike_jax.data.split import Split, check_split, refuse_masked, take
@@ -14,20 +14,20 @@ from pspike_jax.objectives import Classification, NextToken, Objective
 
 
 def from_arrays(
-    inputs: Any,
-    targets: Any = None,
+    inputs: Arrays,
+    targets: Arrays | None = None,
     *,
     objective: Objective | type | None = None,
-    lengths: Any = None,
-    groups: Any = None,
+    lengths: Arrays | None = None,
+    groups: Arrays | None = None,
     splits: Any = None,
     stratify: bool = True,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-    dt: Any = None,
+    dt: Arrays | None = None,
     vocab_size: int | None = None,
-    class_names: Any = None,
+    class_names: Arrays | None = None,
     name: str = "arrays",
 ) -> Task:
     """Make a task of the caller's own data.
@@ -104,7 +104,11 @@ def from_arrays(
 
 
 def inputs_alone(
-    inputs: Any, *, lengths: Any = None, dt: Any = None, vocab_size: int | None = None
+    inputs: Arrays,
+    *,
+    lengths: Arrays | None = None,
+    dt: Arrays | None = None,
+    vocab_size: int | None = None,
 ) -> Split:
     """Read and check inputs without targets, as `predict` takes them.
 

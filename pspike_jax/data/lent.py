@@ -1,10 +1,23 @@
 """Arrays of other libraries, such as PyTorch's tensors, by DLPack."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+
+
+class Lends(Protocol):
+    """An array of any library that lends its memory."""
+
+    def __dlpack__(self) -> object:
+        """Lend it."""
+
+
+# What readers of data take: arrays, frames, lists of arrays of any lengths, tensors.
+Arrays: TypeAlias = npt.ArrayLike | Lends | Sequence[npt.ArrayLike | Lends]
 
 
 def borrow(value: Any, what: str) -> Any:
