@@ -1,4 +1,4 @@
-"""Pictures of training, answers and dynamics: arrays in, a Matplotlib figure out."""
+"""Pictures of training and answers: arrays in, a Matplotlib figure out."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,8 +8,9 @@ import numpy as np
 from pspike_jax.analysis.canvas import (
     DPI, GREY, PALETTE, WIDTH, grid, number, panels_of, save_figure, words,
 )
+from pspike_jax.analysis.dynamics_plots import modes, poles
 from pspike_jax.analysis.spike_plots import (
-    active_neurons, neuron_trace, probability_histogram, spike_raster,
+    active_neurons, example_input, layer_traces, neuron_trace, probability_histogram, spike_raster,
 )
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DPI", "GREY", "PALETTE", "WIDTH", "accuracy_against_neurons", "active_neurons", "confusion",
-    "learning_curve", "neuron_trace", "poles", "predictions", "probability_histogram",
-    "save_figure", "spike_raster",
+    "example_input", "layer_traces", "learning_curve", "modes", "neuron_trace", "poles",
+    "predictions", "probability_histogram", "residuals", "save_figure", "spike_raster",
 ]
 READABLE = 20  # classes whose names and counts can be read in a picture
 
@@ -117,36 +118,37 @@ def predictions(targets: np.ndarray, found: np.ndarray) -> "Figure":
     return fig
 
 
-def poles(Lambda_bar: np.ndarray) -> "Figure":
-    """Show the poles of the trained dynamics in the complex plane, with the unit circle.
+def residuals(targets: np.ndarray, found: np.ndarray) -> "Figure":
+    """Plot how errors are distributed, and whether they grow with the target.
 
     Args:
-      Lambda_bar: (layers, H, N) complex; one of each conjugate pair, the other is its mirror.
+      targets: (m, K) numbers.
+      found: (m, K) predictions.
 
     Returns:
-      Figure with a panel per layer: the upper half plane, each pole coloured by its memory
-      -1 / log |pole| in steps, the time in which its state decays by the factor e.
+      Figure with a row for each of the first three outputs: a histogram of prediction less
+      target, and the same against the target; at most 5,000 points.
     """
-    from matplotlib.colors import LogNorm
-
-    Lambda_bar = np.asarray(Lambda_bar, np.complex128)
-    memory = _memory(Lambda_bar)
-    fig, panels = panels_of(
-        len(Lambda_bar), row_height=1.95, xlabel="real part", ylabel="imaginary part"
-    )
-    fig.set_layout_engine("compressed")
-    angle = np.linspace(0, np.pi, 200)
-    norm = LogNorm(memory.min(), max(memory.max(), 1.01 * memory.min()))
-    reach = 1.08 * max(1.0, np.abs(Lambda_bar).max())  # neurons may be unstable
-    for layer, (ax, pole) in enumerate(zip(panels, Lambda_bar.reshape(len(Lambda_bar), -1))):
-        ax.plot(np.cos(angle), np.sin(angle), color=GREY, linewidth=0.8)
-        drawn = ax.scatter(pole.real, np.abs(pole.imag), c=memory[layer].ravel(), norm=norm,
-                           cmap="viridis", s=5, linewidths=0, rasterized=True)
-        ax.set_aspect("equal")
-        ax.set_xlim(-reach, reach)
-        ax.set_ylim(-0.04, reach)
-        ax.set_title(f"layer {layer + 1}: largest |pole| {np.abs(pole).max():.5f}", loc="left")
-    fig.colorbar(drawn, ax=panels, label="memory (steps)")
+    targets, found = np.asarray(targets), np.asarray(found)
+    count = min(targets.shape[1], 3)
+    fig, axes = grid(count, 2, height=0.6 + 2.0 * count, sharey=False, sharex=False)
+    shown = slice(None, None, -(-len(targets) // 5000) or 1)
+    for output, (left, right) in enumerate(axes):
+        error = found[:, output] - targets[:, output]
+        error, known = error[np.isfinite(error)], targets[:, output]
+        left.hist(error, bins=min(50, max(10, len(error) // 10)), color=PALETTE[0])
+        left.axvline(0, color=GREY, linewidth=0.8)
+        left.set_title(
+            f"output {output + 1}: mean {number(error.mean())}, "
+            f"standard deviation {number(error.std())}", loc="left",
+        )
+        left.set_ylabel("examples or steps")
+        right.plot(known[shown], (found[:, output] - known)[shown], ".", color=PALETTE[0],
+                   markersize=3, alpha=0.5)
+        right.axhline(0, color=GREY, linewidth=0.8)
+        right.set_ylabel("prediction - target")
+    axes[-1, 0].set_xlabel("prediction - target")
+    axes[-1, 1].set_xlabel("target")
     return fig
 
 
@@ -185,8 +187,3 @@ def _series(history: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarr
     found = [(line["step"], line[name]) for line in history if name in line]
     steps, values = np.array(found, np.float64).reshape(-1, 2).T
     return steps, values
-
-
-def _memory(poles: np.ndarray) -> np.ndarray:
-    """Return -1 / log |pole|; bounded, so that poles at 0 and on the circle have a colour."""
-    return -1 / np.log(np.clip(np.abs(poles), 1e-5, 1 - 1e-7))
