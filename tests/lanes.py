@@ -51,9 +51,10 @@ NEWER_TESTS = {
     "test_each_parameter_learns",
     "test_export_takes_any_batch",
 }
-# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
-# common contract of models whose class another model has, too.
-SLOW = {"test_jax_modes", "test_sites_on_mixers"}
+# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; installations
+# of all that the package needs, a Python after the other; and the common contract of models whose
+# class another model has, too.
+SLOW = {"test_install", "test_jax_modes", "test_sites_on_mixers"}
 CONTRACT = {"test_contract", "test_contract_training"}
 DOCS = {"test_docs", "test_notebook", "test_readme", "test_types"}
 # Of files whose other tests are of code.

@@ -47,7 +47,10 @@ def poles(Lambda_bar: np.ndarray, initial: np.ndarray | None = None) -> "Figure"
         ax.set_aspect("equal")
         ax.set_xlim(-reach, reach)
         ax.set_ylim(-0.04, reach)
-        ax.set_title(f"layer {layer + 1}: largest |pole| {np.abs(pole).max():.5f}", loc="left")
+        ax.set_title(
+            f"layer {layer + 1}: largest |pole| {np.abs(pole).max():.5f}",
+            loc="left", fontsize=10,
+        )
     fig.colorbar(drawn, ax=panels, label="memory (steps)")
     return fig
 
@@ -71,17 +74,17 @@ def modes(Lambda_bar: np.ndarray, initial: np.ndarray | None = None) -> "Figure"
     for row, (time, passed) in enumerate(axes):
         chosen = _quantile_modes(Lambda_bar[row])
         before = {} if initial is None else _quantile_modes(np.asarray(initial[row]))
-        longest = max(float(memories(pole)) for pole in chosen.values())
-        steps = np.arange(int(min(STEPS, max(8, 4 * longest))))
+        steps = np.arange(int(min(STEPS, max(8, 6 * float(memories(chosen["median"]))))))
         for style, found in (("--", before), ("-", chosen)):
-            for color, (name, pole) in zip(PALETTE, found.items()):
+            for depth, (color, (name, pole)) in enumerate(zip(PALETTE, found.items())):
                 label = f"{name}: {number(float(memories(pole)))} steps" if style == "-" else None
-                look = {"color": color, "linestyle": style, "linewidth": 1.3 if label else 0.8}
+                look = {"color": color, "linestyle": style, "linewidth": 1.3 if label else 0.8,
+                        "zorder": 3 - depth}  # long memories below short ones
                 time.plot(steps, (pole**steps).real, label=label, **look)
                 response = np.abs(1 / (1 - pole * np.exp(-2j * np.pi * frequency) + 1e-12))
                 passed.plot(frequency, response / response.max(), **look)
         time.set_ylabel(f"layer {row + 1}")
-        time.legend(frameon=False, fontsize=8)
+        time.legend(fontsize=8, loc="upper right")
         passed.set_ylim(0, 1.05)
     axes[0, 0].set_title("after an impulse", loc="left", fontsize=10)
     axes[0, 1].set_title("strength of each frequency", loc="left", fontsize=10)

@@ -22,6 +22,7 @@ __all__ = [
     "predictions", "probability_histogram", "residuals", "save_figure", "spike_raster",
 ]
 READABLE = 20  # classes whose names and counts can be read in a picture
+LETTERS = 16  # of a name
 
 
 def learning_curve(
@@ -50,7 +51,7 @@ def learning_curve(
             steps, values = _series(history, f"{split}/{metric}")
             if steps.size:
                 ax.plot(steps, scale * values, color=color, linewidth=width, label=split)
-        ax.set_title(title, loc="left")
+        ax.set_title(title, loc="left", fontsize=10)
         ax.set_xlabel("training step")
         if metric == "firing_rate" or (metric == "loss" and merit == "accuracy"):
             ax.set_ylim(bottom=0)
@@ -71,25 +72,27 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     """
     counts, size = np.asarray(counts), len(names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(WIDTH, 2.5 + 0.42 * size)
-    fig, axes = grid(1, 1, height=0.85 * side, sharey=False)
-    fig.set_figwidth(side)
+    shown = np.arange(0, size, -(-size // READABLE))
+    labels = [_short(str(names[i])) for i in shown]
+    longest = max(map(len, labels))
+    turned = 90 if longest > 2 else 0
+    side, beside = 0.42 * min(size, READABLE), 0.08 * longest
+    # A title and a bar of colours need some width, whatever the image is.
+    fig, axes = grid(1, 1, height=1.4 + max(1.2, side) + (beside if turned else 0), sharey=False)
+    fig.set_figwidth(min(WIDTH, 2.6 + max(1.2, side) + beside))
     ax = axes[0, 0]
     image = ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     if size <= READABLE:
         for row, column in np.ndindex(counts.shape):
             ax.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8,
                     color="white" if share[row, column] > 0.5 else "black")
-    shown = np.arange(0, size, -(-size // READABLE))
-    labels = [str(names[i]) for i in shown]
-    turned = 90 if max(map(len, labels)) > 2 else 0
     ax.set_xticks(shown, labels, rotation=turned)
     ax.set_yticks(shown, labels)
     ax.set_xlabel("answer")
     ax.set_ylabel("true class")
     right = np.trace(counts) / max(1, counts.sum())
-    ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", loc="left")
-    fig.colorbar(image, ax=ax, label="share of the true class (%)")
+    ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", loc="left", fontsize=10)
+    fig.colorbar(image, ax=ax, label="share of\nthe class (%)")
     return fig
 
 
@@ -114,7 +117,10 @@ def predictions(targets: np.ndarray, found: np.ndarray) -> "Figure":
         ends = np.array([np.nanmin(x), np.nanmax(x)])
         ax.plot(ends, ends, color=GREY, linewidth=0.8)
         error = np.sqrt(np.nanmean((targets[:, output] - found[:, output]) ** 2))
-        ax.set_title(f"output {output + 1}: root mean square error {number(error)}", loc="left")
+        ax.set_title(
+            f"output {output + 1}: root mean square error {number(error)}",
+            loc="left", fontsize=10,
+        )
     return fig
 
 
@@ -140,7 +146,7 @@ def residuals(targets: np.ndarray, found: np.ndarray) -> "Figure":
         left.axvline(0, color=GREY, linewidth=0.8)
         left.set_title(
             f"output {output + 1}: mean {number(error.mean())}, "
-            f"standard deviation {number(error.std())}", loc="left",
+            f"deviation {number(error.std())}", loc="left", fontsize=10,
         )
         left.set_ylabel("examples or steps")
         right.plot(known[shown], (found[:, output] - known)[shown], ".", color=PALETTE[0],
@@ -176,10 +182,14 @@ def accuracy_against_neurons(
     ax.minorticks_off()
     ax.set_xlabel("neurons per layer")
     ax.set_ylabel("accuracy (%)")
-    ax.set_title("Accuracy against neurons; bars are standard errors", loc="left")
+    ax.set_title("Accuracy against neurons; bars are standard errors", loc="left", fontsize=10)
     if len(accuracies) > 1:
         ax.legend(frameon=False)
     return fig
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "\u2026"
 
 
 def _series(history: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:

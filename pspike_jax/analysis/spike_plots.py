@@ -76,10 +76,11 @@ def example_input(inputs: np.ndarray, caption: str = "") -> "Figure":
         image = ax.imshow(inputs.T, cmap="Greys", aspect="auto", origin="lower", extent=extent,
                           interpolation="antialiased")
         ax.set_ylabel("input")
+        ax.set_yticks([1, inputs.shape[1]])
         fig.colorbar(image, ax=ax)
     ax.set_xlim(0.5, len(inputs) + 0.5)
     ax.set_xlabel("time step")
-    ax.set_title(caption, loc="left")
+    ax.set_title(caption, loc="left", fontsize=10)
     return fig
 
 
@@ -108,7 +109,10 @@ def layer_traces(spikes: np.ndarray, probability: np.ndarray, site: str) -> "Fig
         ax.set_ylim(-0.03, 1.3)
         ax.set_yticks([0, 0.5, 1, 1.16], ["0", "0.5", "1", "spikes"])
         ax.set_ylabel(f"layer {layer + 1}")
-        ax.set_title(f"{words(site)}, neuron {neuron + 1}: {len(fired)} spikes", loc="left")
+        ax.set_title(
+            f"{words(site)}, neuron {neuron + 1}: {len(fired)} spikes",
+            loc="left", fontsize=10,
+        )
     axes[-1, 0].set_xlim(0.5, length + 0.5)
     axes[-1, 0].set_xlabel("time step")
     return fig
@@ -146,7 +150,7 @@ def probability_histogram(
                 density = probability_density(values[layer], points, bandwidth)
                 ax.plot(points, 100 * density / bins, color=color, linewidth=1, linestyle="--")
         near_zero = 100 * np.mean(np.asarray(values) < 0.05)
-        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left")
+        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left", fontsize=10)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
@@ -180,7 +184,10 @@ def active_neurons(ratio: Mapping[str, np.ndarray]) -> "Figure":
         for layer, color in enumerate(layer_colors(len(values))):
             ax.plot(centers, 100 * means[layer], color=color, linewidth=1.4,
                     label=f"layer {layer + 1}")
-        ax.set_title(f"{words(site)}: mean {100 * np.nanmean(values):.1f} %", loc="left")
+        ax.set_title(
+            f"{words(site)}: mean {100 * np.nanmean(values):.1f} %",
+            loc="left", fontsize=10,
+        )
     panels[0].set_ylim(bottom=0)
     add_legend(fig, panels)
     return fig
@@ -207,5 +214,5 @@ def neuron_trace(spikes: np.ndarray, probability: np.ndarray) -> "Figure":
     ax.set_xlim(0.5, len(steps) + 0.5)
     ax.set_xlabel("time step")
     ax.set_ylabel("spike probability")
-    ax.set_title(f"One neuron: {len(fired)} spikes in {len(steps)} steps", loc="left")
+    ax.set_title(f"One neuron: {len(fired)} spikes in {len(steps)} steps", loc="left", fontsize=10)
     return fig

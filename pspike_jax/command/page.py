@@ -51,7 +51,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
  color:#24292f;background:#fff}
 table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto;max-width:100%}
 code{overflow-wrap:anywhere}
-td,th{border:1px solid #d0d7de;padding:.3rem .6rem;text-align:right;white-space:nowrap}
+td,th{border:1px solid #d0d7de;padding:.3rem .6rem;text-align:right}
+td{white-space:nowrap}
 td:first-child,th:first-child{text-align:left}
 img{max-width:100%;height:auto} figure{margin:1.5rem 0} figcaption{color:#57606a}
 pre{overflow-x:auto;background:#f6f8fa;padding:1rem;font-size:13px}
@@ -160,10 +161,10 @@ def _versions(description: Mapping[str, Any]) -> str:
     """A row for each library and for what the run was on."""
     rows = [*description.get("versions", {}).items()]
     rows += [
-        (key, description[key]) for key in ("platform", "devices", "commit")
+        (key, str(description[key])[:12]) for key in ("platform", "devices", "commit")
         if isinstance(description.get(key), (str, int))
     ]
-    return _table(("", ""), rows) if rows else ""
+    return _table(("", "version"), rows) if rows else ""
 
 
 def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
