@@ -15,7 +15,7 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-LEFT = ("build", "dist", ".git", ".venv", "runs", "data", "*.egg-info", "__pycache__", ".*_cache")
+LEFT = ("build", "dist", ".git", ".venv*", "runs", "*.egg-info", "__pycache__", ".*_cache")
 USE = """
 import pathlib, warnings
 warnings.simplefilter("error", DeprecationWarning)
@@ -50,7 +50,8 @@ def python(minor):
 
 def run(*words, folder):
     """Run a program away from the clone; fail with what it said."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ours = ("PYTHONPATH", "XLA_", "JAX_")  # the tests' own settings are not a user's
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=clean)
     assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout
