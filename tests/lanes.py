@@ -6,8 +6,8 @@
          contract that the README's command leaves out: .ci/run runs it on the newest Python of the
          machine.
   slow   what takes long and no other lane runs: by hand, `python -m pytest -m slow`.
-  docs   what compares committed prose, records and pictures with each other. The README's command
-         leaves it out; .ci/run runs it by itself.
+  docs   what compares committed prose, records and pictures with each other, and the types that a
+         user's program sees. The README's command leaves it out; .ci/run runs it by itself.
 """
 
 import functools
@@ -47,9 +47,10 @@ NEWER = {
     "test_processes", "test_s4d", "test_sampling", "test_sharding", "test_state", "test_surrogates",
     "test_zoo",
 }
-# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; and the
-# common contract of models whose class another model has, too.
-SLOW = {"test_jax_modes", "test_sites_on_mixers"}
+# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; installations
+# of all that the package needs, a Python after the other; and the common contract of models whose
+# class another model has, too.
+SLOW = {"test_install", "test_jax_modes", "test_sites_on_mixers"}
 # Of what runs long, the cases that other lanes run, too: a pattern of their ids.
 NONE = "(?!)"
 STAY = {
@@ -82,13 +83,13 @@ STAY = {
     "test_what_is_no_checkpoint_is_passed_over_and_nothing_outside_is_touched": ".*-00000003",
 }
 CONTRACT = {"test_contract", "test_contract_training"}
-DOCS = {"test_docs", "test_notebook", "test_readme"}
+DOCS = {"test_docs", "test_notebook", "test_readme", "test_types"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
 
 
 def is_docs(module: str, test: str) -> bool:
-    """Whether a test is of committed prose and records."""
+    """Whether a test is of committed prose and records, or of types."""
     return module in DOCS or test.startswith(DOCS_TESTS)
 
 
