@@ -37,7 +37,9 @@ ONLY = flags.DEFINE_string(
     "only", "", "Only programs whose name and sizes, 'linear_ssm fft B 8 L 64 H 4 N 2', have this."
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
-MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks, or has from changed sources.")
+MISSING = flags.DEFINE_bool(
+    "missing", False, "Only what the record lacks, or has from changed sources."
+)
 
 Record = dict[str, Any]
 
