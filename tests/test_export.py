@@ -1,11 +1,10 @@
-"""Exported models: programs in another process, weights with a card, NIR by its definitions."""
+"""Exported models: programs in another process, weights with a card."""
 
 import json
 import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import draw_variables
@@ -13,7 +12,6 @@ from small_models import draw_variables
 import pspike_jax
 from pspike_jax import export
 
-nir = pytest.importorskip("nir")
 pytest.importorskip("safetensors")
 pytest.importorskip("flatbuffers")
 
@@ -103,119 +101,3 @@ def test_load_names_every_array_that_does_not_fit(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(ValueError, match="does not hold a model"):
         export.load(tmp_path)
-
-
-def interpret(graph, x):
-    """Run a graph by NIR's definitions, float64, its inputs held for a step dt."""
-    dt, names, out = float(graph.metadata["dt"]), list(graph.nodes), []
-    state = {name: 0.0 for name in names}
-    waiting = {
-        name: np.zeros((len(x), len(node.delay)))
-        for name, node in graph.nodes.items() if isinstance(node, nir.Delay)
-    }
-    spikes = {name: [] for name in names}
-    for step in range(x.shape[1]):
-        values = dict(waiting)
-        while len(values) < len(names):
-            for name in names:
-                sources = [a for a, b in graph.edges if b == name]
-                if name in values or not all(a in values for a in sources):
-                    continue
-                node = graph.nodes[name]
-                u = x[:, step] if isinstance(node, nir.Input) else sum(values[a] for a in sources)
-                if isinstance(node, (nir.Linear, nir.Affine)):
-                    u = u @ node.weight.T + getattr(node, "bias", 0.0)
-                elif isinstance(node, nir.Scale):
-                    u = u * node.scale
-                elif isinstance(node, nir.Threshold):
-                    u = (u > node.threshold).astype(float)
-                    spikes[name].append(u)
-                elif isinstance(node, nir.LI):
-                    keep = np.exp(-dt / node.tau)
-                    u = state[name] = keep * state[name] + (1 - keep) * (node.v_leak + node.r * u)
-                else:
-                    assert isinstance(node, (nir.Input, nir.Output))
-                values[name] = u
-        for name in waiting:
-            waiting[name] = sum(values[a] for a, b in graph.edges if b == name)
-        (last,) = (n for n in names if isinstance(graph.nodes[n], nir.Output))
-        out.append(values[last])
-    return np.stack(out, 1), {name: np.stack(s, 1) for name, s in spikes.items() if s}
-
-
-@pytest.mark.parametrize("name", ["lif", "rlif", "adlif", "cadlif", "radlif"])
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_nir_graph_makes_the_spikes_of_the_model(tmp_path, name, norm):
-    model, variables, x = tiny(name, norm=norm, pool="none")
-    export.to_nir(model, variables, tmp_path / "net.nir")
-    graph = nir.read(tmp_path / "net.nir")
-    found, spikes = interpret(graph, x.astype(np.float64))
-    expected, aux = model.apply(variables, x, capture=True)
-    made = aux["sites"]["hidden"]["spike_array"]
-    assert 0.02 < np.mean(made) < 0.9
-    for layer in range(2):
-        np.testing.assert_array_equal(spikes[f"layers_{layer}_spikes"], made[layer])
-    np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 against float64
-    program, params = export.from_nir(tmp_path / "net.nir")
-    np.testing.assert_allclose(program(params, jnp.asarray(x)), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "fields", "message"), [
-    ("silif", {"norm": "none"}, "SiLIF has no equation among NIR's neurons"),
-    ("lif", {}, "norm='layer' divides"),
-    ("lif", {"norm": "none", "bidirectional": True}, "bidirectional=True"),
-    ("lif", {"norm": "none", "random_state": True}, "random_state=True"),
-    ("pspikessm", {}, "draws its spikes at random"),
-    ("s4d", {}, "not a network of neurons that reset"),
-])
-def test_nir_refuses_what_it_cannot_keep(tmp_path, name, fields, message):
-    model, variables, _ = tiny(name, **fields)
-    with pytest.raises(ValueError, match=message):
-        export.to_nir(model, variables, tmp_path / "net.nir")
-    assert not list(tmp_path.iterdir())
-
-
-def test_nir_of_other_tools_is_read_by_its_definitions(tmp_path, rng):
-    ones = np.ones(4)
-    graph = nir.NIRGraph.from_list(
-        nir.Affine(weight=rng.normal(size=(4, 2)), bias=rng.normal(size=4)),
-        nir.CubaLIF(tau_syn=2e-3 * ones, tau_mem=5e-3 * ones, r=3 * ones, v_leak=0.1 * ones,
-                    v_threshold=0.3 * ones, v_reset=-0.2 * ones, w_in=2 * ones),
-        nir.Linear(weight=rng.normal(size=(4, 4))),
-        nir.LIF(tau=4e-3 * ones, r=2 * ones, v_leak=0 * ones, v_threshold=0.5 * ones),
-    )
-    nir.write(tmp_path / "net.nir", graph)
-    with pytest.raises(ValueError, match="does not say how long a step is"):
-        export.from_nir(tmp_path / "net.nir")
-    program, params = export.from_nir(tmp_path / "net.nir", dt=1e-3)
-    x = rng.normal(size=(BATCH, 20, 2))
-    found = np.asarray(program(params, jnp.asarray(x, jnp.float32)))
-    first, second = (graph.nodes[n] for n in ("cubalif", "lif"))
-    current, v, u = (np.zeros((BATCH, 4)) for _ in range(3))
-    decay = {tau: np.exp(-1e-3 / tau) for tau in (2e-3, 5e-3, 4e-3)}
-    for t in range(20):
-        drive = x[:, t] @ graph.nodes["affine"].weight.T + graph.nodes["affine"].bias
-        current = decay[2e-3] * current + (1 - decay[2e-3]) * 2 * drive
-        v = decay[5e-3] * v + (1 - decay[5e-3]) * (0.1 + 3 * current)
-        s = v > first.v_threshold
-        v = np.where(s, -0.2, v)
-        u = decay[4e-3] * u + (1 - decay[4e-3]) * 2 * (s @ graph.nodes["linear"].weight.T)
-        z = u > second.v_threshold
-        u = np.where(z, 0.0, u)
-        np.testing.assert_array_equal(found[:, t], z)
-    assert 0.05 < found.mean() < 0.9
-    grads = jax.grad(lambda p: program(p, jnp.asarray(x, jnp.float32)).sum())(params)
-    assert np.abs(grads["affine"]["weight"]).max() > 0
-
-
-def test_nir_circles_without_a_delay_are_refused(tmp_path):
-    ones = np.ones(2)
-    nodes = {
-        "input": nir.Input(input_type=np.array([2])),
-        "li": nir.LI(tau=ones, r=ones, v_leak=ones), "scale": nir.Scale(scale=ones),
-        "output": nir.Output(output_type=np.array([2])),
-    }
-    edges = [("input", "li"), ("li", "scale"), ("scale", "li"), ("li", "output")]
-    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, edges))
-    with pytest.raises(ValueError, match="li, output, scale is a circle without a Delay"):
-        export.from_nir(tmp_path / "net.nir", dt=1e-3)

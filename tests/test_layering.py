@@ -21,13 +21,13 @@ MAY_IMPORT = {
     "check": BELOW_MODELS | {"models"},
     "interop": BELOW_MODELS | {"models", "data"},
     # Cards and weights come from strangers as data do, and are read through the same door.
-    "pretrained": BELOW_MODELS | {"models", "interop", "data"},
+    "pretrained": BELOW_MODELS | {"models", "interop", "data", "export"},
     "training": BELOW_MODELS | {"models", "data", "analysis", "objectives"},
 }
 MAY_IMPORT["export"] = BELOW_MODELS | {"models", "data"}
 MAY_IMPORT["command"] = set(MAY_IMPORT)
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"))
-LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch")
+LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch", "huggingface_hub", "safetensors")
 
 
 def at_import(node):

@@ -409,3 +409,31 @@ def test_times_between_steps_follow_their_rows(rng):
         splits={"train": np.arange(N)},
     )
     np.testing.assert_array_equal(task.train.dt.sum(axis=1), 0.5 * task.train.lengths)
+
+
+class Lent:
+    """An array of a library that has nothing but DLPack."""
+
+    def __init__(self, array, device=None):
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **options):
+        if self.device:
+            raise BufferError("elsewhere")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.device or self.array.__dlpack_device__()
+
+
+def test_arrays_of_other_libraries_are_lent_not_copied(rng):
+    x = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    found = inputs_alone(Lent(x), lengths=Lent(np.array([5, 3, 1, 2])))
+    assert np.shares_memory(found.inputs, x) and found.lengths.tolist() == [5, 3, 1, 2]
+    ragged = inputs_alone([Lent(x[0]), Lent(x[1, :3])])
+    assert ragged.lengths.tolist() == [5, 3]
+    np.testing.assert_array_equal(ragged.inputs[1], np.where(np.arange(5)[:, None] < 3, x[1], 0))
+    task = from_arrays(Lent(x.repeat(5, 0)), Lent(np.arange(20) % 3), test=0.2)
+    assert task.objective.num_classes == 3
+    with pytest.raises(TypeError, match="inputs are a Lent that cannot be shared"):
+        inputs_alone(Lent(x, device=(2, 0)))

@@ -7,6 +7,8 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
+import types
 import zipfile
 
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import pspike_jax
+from pspike_jax import export
 from pspike_jax.pretrained.models import FOLDER, make_module
 from pspike_jax.pretrained.weights import read_weights, write_weights
 from small_models import compiled
@@ -204,3 +207,50 @@ def test_pretrained_model_answers_the_committed_sample_as_it_did(name):
         right = np.mean(np.argmax(drawn, axis=1)[known] == labels[known])
         # 99.9 % of samples of this size are as close to the card's figure; chance is far away.
         assert abs(right - share) < 3.3 * np.sqrt(share * (1 - share) / known.sum())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder of `export.save`, its model and its variables."""
+    pytest.importorskip("safetensors")
+    module, tree, card = pspike_jax.load_pretrained(NAME)
+    export.save(tmp_path / "saved", module, tree, input_shape=card["input"]["shape"])
+    return tmp_path / "saved", module, tree
+
+
+def check_loaded(found, module, tree):
+    again, loaded, card = found
+    assert again == module and card["model"]["name"] == "pspikessm"
+    assert jax.tree.structure(loaded) == jax.tree.structure(tree)
+    for one, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(tree)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_load_pretrained_reads_folders_of_safetensors(saved):
+    folder, module, tree = saved
+    check_loaded(pspike_jax.load_pretrained(folder), module, tree)
+    assert pspike_jax.list_pretrained(folder.parent) == ("saved",)
+    check_loaded(pspike_jax.load_pretrained("saved", folder.parent), module, tree)
+    card = json.loads((folder / "config.json").read_text())
+    card["model"]["fields"]["n_layers"] = 10**6
+    (folder / "config.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="n_layers is 1000000, expected at most"):
+        pspike_jax.load_pretrained(folder)
+
+
+def test_load_pretrained_asks_a_hub_for_nothing_but_what_is_named(saved, monkeypatch):
+    folder, module, tree = saved
+    asked = []
+
+    def snapshot_download(place, **options):
+        asked.append((place, options["revision"]))
+        assert {"*.json", "*.safetensors"} <= set(options["allow_patterns"])
+        return str(folder)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    check_loaded(pspike_jax.load_pretrained("hf://someone/digits@v1"), module, tree)
+    assert asked == [("someone/digits", "v1")]
+    with pytest.raises(ValueError, match="is no hf://OWNER/NAME"):
+        pspike_jax.load_pretrained("hf://digits")
+    assert len(asked) == 1

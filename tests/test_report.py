@@ -76,7 +76,12 @@ def test_report_draws_the_captured_batch_without_its_padding(run, rng):
     lengths = np.array([4, 6, 2])
     site = {"spike_array": spikes, "probability_array": p, "block_output": p}
     _, drawn = run(STATELESS, made({"input": site}, lengths), [])
-    assert set(drawn) == {"raster.png", "probabilities.png", "active_ratio.png", "confusion.png"}
+    assert set(drawn) == {
+        "raster.png", "probabilities.png", "active_ratio.png", "confusion.png", "traces.png"
+    }
+    trace = drawn["traces.png"].axes[1].lines[0].get_ydata()
+    rate = spikes[1, 0, :4].mean(axis=0)
+    np.testing.assert_array_equal(trace, p[1, 0, :4, np.argmax(np.where(rate < 0.5, rate, -1))])
     # Of exp(0), 3 and exp(-50) the second is 75 %.
     title = drawn["raster.png"].get_suptitle()
     assert title == "Test example 1, 4 steps: label c, answer b (75 %)"
@@ -94,6 +99,31 @@ def test_report_draws_poles_where_there_are_state_spaces(run):
     _, drawn = run(MODEL, SILENT, [])
     points = drawn["poles.png"].axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(points, [[0.5, 0.1], [0, 0.9]])
+
+
+def test_report_shows_what_a_mode_does_and_where_it_came_from():
+    now, before = np.full((1, 4, 1), 0.5j), np.full((1, 4, 1), 0.8 + 0j)
+    crosses = plots.poles(now, before).axes[0].lines[1].get_xydata()
+    np.testing.assert_allclose(crosses, [[0.8, 0]] * 4)
+    time, passed = plots.modes(now, before).axes
+    old, new = time.lines[0], time.lines[3]
+    steps = new.get_xdata()
+    np.testing.assert_allclose(new.get_ydata(), (0.5j**steps).real, atol=1e-12)
+    np.testing.assert_allclose(old.get_ydata(), 0.8**steps, atol=1e-12)
+    # A pole at i / 2 turns a quarter in a step: the frequency that it passes best is 1 / 4.
+    best = passed.lines[3].get_xdata()[np.argmax(passed.lines[3].get_ydata())]
+    assert abs(best - 0.25) < 1 / 512
+
+
+def test_report_shows_residuals_and_the_input():
+    found = np.array([[1.0], [2.0], [np.nan], [5.0]])
+    histogram, errors = plots.residuals(np.array([[1.0], [1.0], [1.0], [3.0]]), found).axes
+    assert sum(bar.get_height() for bar in histogram.patches) == 3
+    np.testing.assert_array_equal(errors.lines[0].get_ydata(), [0, 1, np.nan, 2])
+    for inputs, lines in ((np.arange(5), 1), (np.zeros((5, 3)), 3), (np.zeros((5, 30)), 0)):
+        ax = plots.example_input(inputs, "Test example 1").axes[0]
+        assert len(ax.lines) == lines and ax.get_title("left") == "Test example 1"
+        assert len(ax.images) == (lines == 0)
 
 
 def test_report_draws_the_history(run):

@@ -25,6 +25,7 @@ class Findings(NamedTuple):
       outputs: of all examples seen.
       targets: theirs; the inputs where the task has none.
       all_lengths: theirs.
+      first_input: what the first example's row holds, (L,) or (L, F); None where it is not kept.
     """
 
     examples: int
@@ -35,6 +36,7 @@ class Findings(NamedTuple):
     outputs: np.ndarray
     targets: np.ndarray
     all_lengths: np.ndarray
+    first_input: np.ndarray | None = None
 
 
 def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax.Array) -> Findings:
@@ -75,6 +77,7 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
         outputs=np.concatenate(outputs),
         targets=np.asarray(targets[seen]),
         all_lengths=np.asarray(split.lengths[seen]),
+        first_input=None if split.lengths.ndim > 1 else np.asarray(split.inputs[0]),
     )
 
 

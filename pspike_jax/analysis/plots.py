@@ -1,4 +1,4 @@
-"""Pictures of training, answers and dynamics: arrays in, a Matplotlib figure out."""
+"""Pictures of training and answers: arrays in, a Matplotlib figure out."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,8 +8,9 @@ import numpy as np
 from pspike_jax.analysis.canvas import (
     DPI, GREY, PALETTE, WIDTH, grid, number, panels_of, save_figure, words,
 )
+from pspike_jax.analysis.dynamics_plots import modes, poles
 from pspike_jax.analysis.spike_plots import (
-    active_neurons, neuron_trace, probability_histogram, spike_raster,
+    active_neurons, example_input, layer_traces, neuron_trace, probability_histogram, spike_raster,
 )
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DPI", "GREY", "PALETTE", "WIDTH", "accuracy_against_neurons", "active_neurons", "confusion",
-    "learning_curve", "neuron_trace", "poles", "predictions", "probability_histogram",
-    "save_figure", "spike_raster",
+    "example_input", "layer_traces", "learning_curve", "modes", "neuron_trace", "poles",
+    "predictions", "probability_histogram", "residuals", "save_figure", "spike_raster",
 ]
 READABLE = 20  # classes whose names and counts can be read in a picture
+LETTERS = 16  # of a name
 
 
 def learning_curve(
@@ -49,7 +51,7 @@ def learning_curve(
             steps, values = _series(history, f"{split}/{metric}")
             if steps.size:
                 ax.plot(steps, scale * values, color=color, linewidth=width, label=split)
-        ax.set_title(title, loc="left")
+        ax.set_title(title, loc="left", fontsize=10)
         ax.set_xlabel("training step")
         if metric == "firing_rate" or (metric == "loss" and merit == "accuracy"):
             ax.set_ylim(bottom=0)
@@ -70,25 +72,27 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     """
     counts, size = np.asarray(counts), len(names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(WIDTH, 2.5 + 0.42 * size)
-    fig, axes = grid(1, 1, height=0.85 * side, sharey=False)
-    fig.set_figwidth(side)
+    shown = np.arange(0, size, -(-size // READABLE))
+    labels = [_short(str(names[i])) for i in shown]
+    longest = max(map(len, labels))
+    turned = 90 if longest > 2 else 0
+    side, beside = 0.42 * min(size, READABLE), 0.08 * longest
+    # A title and a bar of colours need some width, whatever the image is.
+    fig, axes = grid(1, 1, height=1.4 + max(1.2, side) + (beside if turned else 0), sharey=False)
+    fig.set_figwidth(min(WIDTH, 2.6 + max(1.2, side) + beside))
     ax = axes[0, 0]
     image = ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     if size <= READABLE:
         for row, column in np.ndindex(counts.shape):
             ax.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8,
                     color="white" if share[row, column] > 0.5 else "black")
-    shown = np.arange(0, size, -(-size // READABLE))
-    labels = [str(names[i]) for i in shown]
-    turned = 90 if max(map(len, labels)) > 2 else 0
     ax.set_xticks(shown, labels, rotation=turned)
     ax.set_yticks(shown, labels)
     ax.set_xlabel("answer")
     ax.set_ylabel("true class")
     right = np.trace(counts) / max(1, counts.sum())
-    ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", loc="left")
-    fig.colorbar(image, ax=ax, label="share of the true class (%)")
+    ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", loc="left", fontsize=10)
+    fig.colorbar(image, ax=ax, label="share of\nthe class (%)")
     return fig
 
 
@@ -113,40 +117,44 @@ def predictions(targets: np.ndarray, found: np.ndarray) -> "Figure":
         ends = np.array([np.nanmin(x), np.nanmax(x)])
         ax.plot(ends, ends, color=GREY, linewidth=0.8)
         error = np.sqrt(np.nanmean((targets[:, output] - found[:, output]) ** 2))
-        ax.set_title(f"output {output + 1}: root mean square error {number(error)}", loc="left")
+        ax.set_title(
+            f"output {output + 1}: root mean square error {number(error)}",
+            loc="left", fontsize=10,
+        )
     return fig
 
 
-def poles(Lambda_bar: np.ndarray) -> "Figure":
-    """Show the poles of the trained dynamics in the complex plane, with the unit circle.
+def residuals(targets: np.ndarray, found: np.ndarray) -> "Figure":
+    """Plot how errors are distributed, and whether they grow with the target.
 
     Args:
-      Lambda_bar: (layers, H, N) complex; one of each conjugate pair, the other is its mirror.
+      targets: (m, K) numbers.
+      found: (m, K) predictions.
 
     Returns:
-      Figure with a panel per layer: the upper half plane, each pole coloured by its memory
-      -1 / log |pole| in steps, the time in which its state decays by the factor e.
+      Figure with a row for each of the first three outputs: a histogram of prediction less
+      target, and the same against the target; at most 5,000 points.
     """
-    from matplotlib.colors import LogNorm
-
-    Lambda_bar = np.asarray(Lambda_bar, np.complex128)
-    memory = _memory(Lambda_bar)
-    fig, panels = panels_of(
-        len(Lambda_bar), row_height=1.95, xlabel="real part", ylabel="imaginary part"
-    )
-    fig.set_layout_engine("compressed")
-    angle = np.linspace(0, np.pi, 200)
-    norm = LogNorm(memory.min(), max(memory.max(), 1.01 * memory.min()))
-    reach = 1.08 * max(1.0, np.abs(Lambda_bar).max())  # neurons may be unstable
-    for layer, (ax, pole) in enumerate(zip(panels, Lambda_bar.reshape(len(Lambda_bar), -1))):
-        ax.plot(np.cos(angle), np.sin(angle), color=GREY, linewidth=0.8)
-        drawn = ax.scatter(pole.real, np.abs(pole.imag), c=memory[layer].ravel(), norm=norm,
-                           cmap="viridis", s=5, linewidths=0, rasterized=True)
-        ax.set_aspect("equal")
-        ax.set_xlim(-reach, reach)
-        ax.set_ylim(-0.04, reach)
-        ax.set_title(f"layer {layer + 1}: largest |pole| {np.abs(pole).max():.5f}", loc="left")
-    fig.colorbar(drawn, ax=panels, label="memory (steps)")
+    targets, found = np.asarray(targets), np.asarray(found)
+    count = min(targets.shape[1], 3)
+    fig, axes = grid(count, 2, height=0.6 + 2.0 * count, sharey=False, sharex=False)
+    shown = slice(None, None, -(-len(targets) // 5000) or 1)
+    for output, (left, right) in enumerate(axes):
+        error = found[:, output] - targets[:, output]
+        error, known = error[np.isfinite(error)], targets[:, output]
+        left.hist(error, bins=min(50, max(10, len(error) // 10)), color=PALETTE[0])
+        left.axvline(0, color=GREY, linewidth=0.8)
+        left.set_title(
+            f"output {output + 1}: mean {number(error.mean())}, "
+            f"deviation {number(error.std())}", loc="left", fontsize=10,
+        )
+        left.set_ylabel("examples or steps")
+        right.plot(known[shown], (found[:, output] - known)[shown], ".", color=PALETTE[0],
+                   markersize=3, alpha=0.5)
+        right.axhline(0, color=GREY, linewidth=0.8)
+        right.set_ylabel("prediction - target")
+    axes[-1, 0].set_xlabel("prediction - target")
+    axes[-1, 1].set_xlabel("target")
     return fig
 
 
@@ -174,10 +182,14 @@ def accuracy_against_neurons(
     ax.minorticks_off()
     ax.set_xlabel("neurons per layer")
     ax.set_ylabel("accuracy (%)")
-    ax.set_title("Accuracy against neurons; bars are standard errors", loc="left")
+    ax.set_title("Accuracy against neurons; bars are standard errors", loc="left", fontsize=10)
     if len(accuracies) > 1:
         ax.legend(frameon=False)
     return fig
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "\u2026"
 
 
 def _series(history: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -185,8 +197,3 @@ def _series(history: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarr
     found = [(line["step"], line[name]) for line in history if name in line]
     steps, values = np.array(found, np.float64).reshape(-1, 2).T
     return steps, values
-
-
-def _memory(poles: np.ndarray) -> np.ndarray:
-    """Return -1 / log |pole|; bounded, so that poles at 0 and on the circle have a colour."""
-    return -1 / np.log(np.clip(np.abs(poles), 1e-5, 1 - 1e-7))

@@ -1,5 +1,6 @@
 """The account of a trained run: its merit, activity, energy and pictures, in one call."""
 
+import functools
 import json
 import math
 import os
@@ -33,6 +34,7 @@ def report(
     evaluation: Mapping[str, Mapping[str, float]],
     workdir: str | os.PathLike,
     history: Sequence[Mapping[str, float]],
+    initial_poles: np.ndarray | None = None,
 ) -> str:
     """Measure a trained model on up to 256 test examples; write report.json and pictures.
 
@@ -44,10 +46,12 @@ def report(
       evaluation: {"sampled" | "mean_field" | "threshold": {"mean", "sem", "draws"}}, the merit on
         the test split with its standard error over noise draws, and "sem_examples", over
         examples, where it is known.
-      workdir: folder for report.json; learning_curve.png where there is a history; poles.png
-        where there are state spaces; raster.png, probabilities.png and active_ratio.png where
-        there are spikes; confusion.png or predictions.png as the objective has them.
+      workdir: folder for report.json; learning_curve.png where there is a history; poles.png and
+        modes.png where there are state spaces; raster.png, probabilities.png, traces.png and
+        active_ratio.png where there are spikes; input.png; confusion.png, or predictions.png and
+        residuals.png, as the objective has them.
       history: lines of metrics, see `plots.learning_curve`; may be empty.
+      initial_poles: (layers, H, N), those before training, for the picture; or None.
 
     Returns:
       The final table as text.
@@ -65,10 +69,14 @@ def report(
         content = summary(findings, evaluation, merit=merit, answers=answers)
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     poles = models.poles(model, variables)
+    words = caption(task.objective, findings)
+    pictures = _spike_pictures(findings, words) | _answer_pictures(answers)
+    if findings.first_input is not None:
+        seen = findings.first_input[: findings.lengths[0]]
+        pictures["input.png"] = lambda: plots.example_input(seen, words)
     if poles is not None:
-        plots.save_figure(plots.poles(poles), workdir / "poles.png")
-    pictures = _spike_pictures(findings, caption(task.objective, findings))
-    pictures |= _answer_pictures(answers)
+        pictures["poles.png"] = lambda: plots.poles(poles, initial_poles)
+        pictures["modes.png"] = lambda: plots.modes(poles, initial_poles)
     if history:
         pictures["learning_curve.png"] = lambda: plots.learning_curve(history, merit)
     for name, draw in pictures.items():
@@ -162,7 +170,17 @@ def _spike_pictures(findings: Findings, caption: str) -> dict[str, Callable[[], 
         "active_ratio.png": lambda: plots.active_neurons(
             {site: activity.active_ratio(array, lengths) for site, array in spikes.items()}
         ),
-    }
+    } | _traces(spikes, p, lengths[0])
+
+
+def _traces(spikes, p, length) -> dict[str, Callable[[], "Figure"]]:
+    """Draw single neurons where there are probabilities beside spikes; the last such site."""
+    drawn = [site for site in spikes if not np.array_equal(spikes[site], p[site])]
+    if not drawn:
+        return {}
+    site = drawn[-1]
+    parts = (array[site][:, 0, :length] for array in (spikes, p))
+    return {"traces.png": functools.partial(plots.layer_traces, *parts, site)}
 
 
 def _answer_pictures(answers: Mapping[str, Any]) -> dict[str, Callable[[], "Figure"]]:
@@ -171,9 +189,12 @@ def _answer_pictures(answers: Mapping[str, Any]) -> dict[str, Callable[[], "Figu
     if {"confusion", "names"} <= answers.keys():
         pictures["confusion.png"] = lambda: plots.confusion(answers["confusion"], answers["names"])
     if {"targets", "predictions"} <= answers.keys():
-        pictures["predictions.png"] = lambda: plots.predictions(
-            answers["targets"], answers["predictions"]
-        )
+        both = answers["targets"], answers["predictions"]
+        pictures["predictions.png"] = lambda: plots.predictions(*both)
+        pictures["residuals.png"] = lambda: plots.residuals(*both)
+    if {"rates", "counts"} <= answers.keys():
+        pairs = (np.reshape(answers[name], (-1, 1)) for name in ("counts", "rates"))
+        pictures["predictions.png"] = functools.partial(plots.predictions, *pairs)
     return pictures
 
 

@@ -50,6 +50,74 @@ def spike_raster(spikes: Mapping[str, np.ndarray], caption: str = "") -> "Figure
     return fig
 
 
+def example_input(inputs: np.ndarray, caption: str = "") -> "Figure":
+    """Show what a model reads, for one example.
+
+    Args:
+      inputs: (L,) tokens, or (L, F) numbers; up to six features are lines, more are an image.
+      caption: which example it is, its label and the model's answer.
+
+    Returns:
+      Figure with one panel over time.
+    """
+    inputs = np.asarray(inputs)
+    fig, axes = grid(1, 1, height=2.2, sharey=False)
+    ax = axes[0, 0]
+    steps = np.arange(1, len(inputs) + 1)
+    if inputs.ndim == 1:
+        ax.plot(steps, inputs, ".", color=PALETTE[0], markersize=3)
+        ax.set_ylabel("token")
+    elif inputs.shape[1] <= len(PALETTE):
+        for feature, color in zip(inputs.T, PALETTE):
+            ax.plot(steps, feature, color=color, linewidth=1.2)
+        ax.set_ylabel("input" if inputs.shape[1] == 1 else f"{inputs.shape[1]} inputs")
+    else:
+        extent = (0.5, len(inputs) + 0.5, 0.5, inputs.shape[1] + 0.5)
+        image = ax.imshow(inputs.T, cmap="Greys", aspect="auto", origin="lower", extent=extent,
+                          interpolation="antialiased")
+        ax.set_ylabel("input")
+        ax.set_yticks([1, inputs.shape[1]])
+        fig.colorbar(image, ax=ax)
+    ax.set_xlim(0.5, len(inputs) + 0.5)
+    ax.set_xlabel("time step")
+    ax.set_title(caption, loc="left", fontsize=10)
+    return fig
+
+
+def layer_traces(spikes: np.ndarray, probability: np.ndarray, site: str) -> "Figure":
+    """Plot a neuron of each layer over time: its spikes over its probability.
+
+    Args:
+      spikes: (layers, L, H) in {0, 1}, of one example.
+      probability: (layers, L, H) in [0, 1].
+      site: name of what fires.
+
+    Returns:
+      Figure with a row for each of the first four layers: the neuron that fires most often among
+      those that fire less than half of the time, or the first.
+    """
+    spikes, probability = np.asarray(spikes)[:4], np.asarray(probability)[:4]
+    layers, length, _ = spikes.shape
+    fig, axes = grid(layers, 1, height=0.7 + 1.3 * layers, sharey=True)
+    steps = np.arange(1, length + 1)
+    for layer, ax in enumerate(axes[:, 0]):
+        rate = spikes[layer].mean(axis=0)
+        neuron = int(np.argmax(np.where(rate < 0.5, rate, -1)))
+        fired = steps[spikes[layer, :, neuron] > 0]
+        ax.plot(steps, probability[layer, :, neuron], color=PALETTE[0], linewidth=1.0)
+        ax.vlines(fired, 1.08, 1.25, color="black", linewidth=0.8)
+        ax.set_ylim(-0.03, 1.3)
+        ax.set_yticks([0, 0.5, 1, 1.16], ["0", "0.5", "1", "spikes"])
+        ax.set_ylabel(f"layer {layer + 1}")
+        ax.set_title(
+            f"{words(site)}, neuron {neuron + 1}: {len(fired)} spikes",
+            loc="left", fontsize=10,
+        )
+    axes[-1, 0].set_xlim(0.5, length + 0.5)
+    axes[-1, 0].set_xlabel("time step")
+    return fig
+
+
 def probability_histogram(
     probabilities: Mapping[str, np.ndarray], *, bins: int = 50, bandwidth: float | None = None
 ) -> "Figure":
@@ -82,7 +150,7 @@ def probability_histogram(
                 density = probability_density(values[layer], points, bandwidth)
                 ax.plot(points, 100 * density / bins, color=color, linewidth=1, linestyle="--")
         near_zero = 100 * np.mean(np.asarray(values) < 0.05)
-        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left")
+        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left", fontsize=10)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
@@ -116,7 +184,10 @@ def active_neurons(ratio: Mapping[str, np.ndarray]) -> "Figure":
         for layer, color in enumerate(layer_colors(len(values))):
             ax.plot(centers, 100 * means[layer], color=color, linewidth=1.4,
                     label=f"layer {layer + 1}")
-        ax.set_title(f"{words(site)}: mean {100 * np.nanmean(values):.1f} %", loc="left")
+        ax.set_title(
+            f"{words(site)}: mean {100 * np.nanmean(values):.1f} %",
+            loc="left", fontsize=10,
+        )
     panels[0].set_ylim(bottom=0)
     add_legend(fig, panels)
     return fig
@@ -143,5 +214,5 @@ def neuron_trace(spikes: np.ndarray, probability: np.ndarray) -> "Figure":
     ax.set_xlim(0.5, len(steps) + 0.5)
     ax.set_xlabel("time step")
     ax.set_ylabel("spike probability")
-    ax.set_title(f"One neuron: {len(fired)} spikes in {len(steps)} steps", loc="left")
+    ax.set_title(f"One neuron: {len(fired)} spikes in {len(steps)} steps", loc="left", fontsize=10)
     return fig

@@ -95,8 +95,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     reader.add_argument("run", type=pathlib.Path, help="workdir of the run")
     asked = reader.parse_args(arguments)
     from pspike_jax.command.outcome import judge, load_best
+    from pspike_jax.training.distributed import use_every_core
     from pspike_jax.training.files import run_folder
 
+    use_every_core()  # as the run did: sums in another order differ in their last digits
     experiment, result = load_best(asked.run)
     judge(experiment, result, run_folder(asked.run))
 
@@ -137,12 +139,17 @@ def export(arguments: Sequence[str]) -> None:
     reader.add_argument("--method", default="call", choices=["call", "step"])
     reader.add_argument("--length", type=int, help="steps of a sequence; open without")
     reader.add_argument("--noise", type=float, help="a number in place of draws")
+    reader.add_argument(
+        "--metadata", action="store_true", help="of nir: name there what NIR has no node for"
+    )
     asked = reader.parse_args(arguments)
     from pspike_jax import export as exporting
 
     model, variables, shape = _trained(asked.source)
     if asked.format == "nir":
-        exporting.to_nir(model, variables, asked.output)
+        exporting.to_nir(
+            model, variables, asked.output, noise=asked.noise, metadata=asked.metadata
+        )
     elif asked.format == "safetensors":
         exporting.save(asked.output, model, variables, input_shape=shape)
     else:
@@ -155,7 +162,9 @@ def export(arguments: Sequence[str]) -> None:
 
 def _trained(source: str) -> tuple:
     """Return (model, variables, shape of an example) of a run or a pretrained model."""
-    if source in pspike_jax.list_pretrained():
+    from pspike_jax.pretrained.models import is_saved
+
+    if source in pspike_jax.list_pretrained() or is_saved(source):
         model, variables, card = pspike_jax.load_pretrained(source)
         return model, variables, tuple(card["input"]["shape"])
     folder = pathlib.Path(source)

@@ -10,27 +10,49 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command.files import read_json
-from pspike_jax.training.files import atomic_write
 
-# Pictures in the order of the page, and what to look at in each.
-CAPTIONS = {
-    "raster": "Spikes of one example, layer by layer. Neurons that stay white are dead for it.",
-    "confusion": "Classes that are there against classes that the model answered.",
-    "predictions": "Numbers that are there against numbers that the model answered.",
-    "learning_curve": "Loss and merit. Validation draws noise, too: it jumps by about the standard "
-    "error of draws from one point to the next, which is no sign of overfitting by itself.",
-    "active_ratio": "Share of neurons that fired at least once, by layer.",
-    "probabilities": "How often which firing probability occurs; mass at 0 and 1 passes no "
-    "gradient.",
-    "poles": "Poles of the state spaces after training. The nearer to the circle, the longer the "
-    "memory; the angle is how fast a state turns.",
+# {heading: {picture: what to look at in it}}, in the order of the page.
+PICTURES = {
+    "One example": {
+        "input": "What the model reads, what is true of it and what the model answered.",
+        "raster": "Its spikes, layer by layer. Neurons that stay white are dead for it.",
+        "traces": "One neuron of each layer: its spikes (ticks) over its probability of firing.",
+    },
+    "Answers": {
+        "confusion": "Classes that are there against classes that the model answered.",
+        "predictions": "Numbers that are there against numbers that the model answered.",
+        "residuals": "Errors: how they are distributed, and whether they grow with the target.",
+    },
+    "Learning": {
+        "learning_curve": "Loss and merit. Validation draws noise, too: it jumps by about the "
+        "standard error of draws from one point to the next, which is no sign of overfitting by "
+        "itself.",
+    },
+    "Activity": {
+        "active_ratio": "Share of a layer's neurons that fire at each step.",
+        "probabilities": "How often which firing probability occurs; mass at 0 and 1 passes no "
+        "gradient.",
+    },
+    "Dynamics": {
+        "poles": "Poles of the state spaces after training; grey crosses: before. The nearer to "
+        "the circle, the longer the memory; the angle is how fast a state turns.",
+        "modes": "Kernels of single modes: what an impulse leaves, and which frequencies pass; "
+        "dashed: before training. Of 5, 50 and 95 % of a layer's modes the memory is shorter.",
+    },
+}
+ACTIVITY = {
+    "firing_rate": "firing rate", "probability": "mean probability", "dead": "dead",
+    "saturated": "saturated", "surrogate": "surrogate gradient > 0",
 }
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
  color:#24292f;background:#fff}
-table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}
+table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto;max-width:100%}
+code{overflow-wrap:anywhere}
 td,th{border:1px solid #d0d7de;padding:.3rem .6rem;text-align:right}
+td{white-space:nowrap}
 td:first-child,th:first-child{text-align:left}
 img{max-width:100%;height:auto} figure{margin:1.5rem 0} figcaption{color:#57606a}
 pre{overflow-x:auto;background:#f6f8fa;padding:1rem;font-size:13px}
@@ -57,14 +79,19 @@ def write_page(run: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
     config = description.get("config") or {}
     task = config.get("task", {}).get("name", run.name)
     model = config.get("model", {}).get("name", "")
+    rest = sorted({path.stem for path in run.glob("*.png")} - set().union(*PICTURES.values()))
+    figures = {title: _figures(run, shown) for title, shown in PICTURES.items()}
     parts = [
         f"<h1>{_text(model)} on {_text(task)}</h1>",
         f"<p>Run <code>{_text(run.resolve())}</code></p>",
         "<h2>Test split</h2>", _scores(evaluation, report.get("merit", "")),
-        "<h2>Pictures</h2>", *_pictures(run),
-        "<h2>Activity</h2>", _activity(report.get("activity", {})),
+        *_headed("One example", figures), *_headed("Answers", figures),
+        "<h2>Activity</h2>", _activity(report.get("activity", {})), *figures["Activity"],
         "<h2>Operations and energy</h2>", *_energy(report),
-        "<h2>Learning</h2>", _history(run / "metrics.jsonl"),
+        *_headed("Dynamics", figures),
+        "<h2>Learning</h2>", *figures["Learning"], _history(run / "metrics.jsonl"),
+        *_figures(run, {name: name.replace("_", " ") for name in rest}),
+        "<h2>Where it ran</h2>", _versions(description),
         _folded("The table at the end of the run", _read(run / "report.txt")),
         _folded("Config", json.dumps(config, indent=1)),
         _folded("Settings, versions and machine", json.dumps(
@@ -112,18 +139,32 @@ def _scores(evaluation: Mapping[str, Mapping[str, Any]], merit: str) -> str:
     return _table(head, rows)
 
 
-def _pictures(run: pathlib.Path) -> list[str]:
-    found = {path.stem: path for path in sorted(run.glob("*.png"))}
-    ordered = [name for name in CAPTIONS if name in found]
+def _figures(run: pathlib.Path, shown: Mapping[str, str]) -> list[str]:
+    """Return pictures of a run, of those that are there, with what to look at in them."""
     figures = []
-    for name in [*ordered, *(name for name in found if name not in CAPTIONS)]:
-        words = CAPTIONS.get(name, name.replace("_", " "))
-        data = base64.b64encode(found[name].read_bytes()).decode()
-        figures.append(
-            f'<figure><img alt="{_text(name.replace("_", " "))}" '
-            f'src="data:image/png;base64,{data}"><figcaption>{_text(words)}</figcaption></figure>'
-        )
+    for name, words in shown.items():
+        if (path := run / f"{name}.png").exists():
+            data = base64.b64encode(path.read_bytes()).decode()
+            figures.append(
+                f'<figure><img alt="{_text(name.replace("_", " "))}" '
+                f'src="data:image/png;base64,{data}"><figcaption>{_text(words)}</figcaption>'
+                "</figure>"
+            )
     return figures
+
+
+def _headed(title: str, figures: Mapping[str, list[str]]) -> list[str]:
+    return [f"<h2>{_text(title)}</h2>", *figures[title]] if figures[title] else []
+
+
+def _versions(description: Mapping[str, Any]) -> str:
+    """A row for each library and for what the run was on."""
+    rows = [*description.get("versions", {}).items()]
+    rows += [
+        (key, str(description[key])[:12]) for key in ("platform", "devices", "commit")
+        if isinstance(description.get(key), (str, int))
+    ]
+    return _table(("", "version"), rows) if rows else ""
 
 
 def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -137,7 +178,7 @@ def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
            for name in names))
         for site, shares in activity.items() for layer in range(len(shares[names[0]]))
     ]
-    return _table(("layer, site", *(name.replace("_", " ") for name in names)), rows)
+    return _table(("layer, site", *(ACTIVITY.get(name, name) for name in names)), rows)
 
 
 def _energy(report: Mapping[str, Any]) -> list[str]:

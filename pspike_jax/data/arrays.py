@@ -6,6 +6,7 @@ import numpy as np
 
 from pspike_jax.data import partition
 from pspike_jax.data.batches import Task
+from pspike_jax.data.lent import Arrays, borrow
 from pspike_jax.data.own_targets import read_targets
 from pspike_jax.data.rows import Rows, is_mapped
 from pspike_jax.data.split import Split, check_split, refuse_masked, take
@@ -13,20 +14,20 @@ from pspike_jax.objectives import Classification, NextToken, Objective
 
 
 def from_arrays(
-    inputs: Any,
-    targets: Any = None,
+    inputs: Arrays,
+    targets: Arrays | None = None,
     *,
     objective: Objective | type | None = None,
-    lengths: Any = None,
-    groups: Any = None,
+    lengths: Arrays | None = None,
+    groups: Arrays | None = None,
     splits: Any = None,
     stratify: bool = True,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-    dt: Any = None,
+    dt: Arrays | None = None,
     vocab_size: int | None = None,
-    class_names: Any = None,
+    class_names: Arrays | None = None,
     name: str = "arrays",
 ) -> Task:
     """Make a task of the caller's own data.
@@ -103,7 +104,11 @@ def from_arrays(
 
 
 def inputs_alone(
-    inputs: Any, *, lengths: Any = None, dt: Any = None, vocab_size: int | None = None
+    inputs: Arrays,
+    *,
+    lengths: Arrays | None = None,
+    dt: Arrays | None = None,
+    vocab_size: int | None = None,
 ) -> Split:
     """Read and check inputs without targets, as `predict` takes them.
 
@@ -140,7 +145,11 @@ def is_ragged(value: Any) -> bool:
     """Tell a list of arrays from one array; a list of plain numbers or lists is one array."""
     if isinstance(value, np.ndarray):
         return value.dtype == object and value.ndim == 1
-    if not isinstance(value, (list, tuple)) or not all(hasattr(one, "__len__") for one in value):
+    if not isinstance(value, (list, tuple)):
+        return False
+    if value and all(hasattr(one, "__dlpack__") for one in value):
+        return all(getattr(one, "ndim", 1) for one in value)
+    if not all(hasattr(one, "__len__") for one in value):
         return False
     return any(hasattr(one, "shape") for one in value) or len(set(map(len, value))) > 1
 
@@ -149,16 +158,18 @@ def plain(value: Any, what: str) -> np.ndarray:
     """Turn what a caller brings into a NumPy array of the machine's byte order.
 
     Args:
-      value: an array, a list, or a frame, series or labelled array with `to_numpy`.
+      value: an array of any library that lends its memory by DLPack, a list, or a frame, series or
+        labelled array with `to_numpy`.
       what: what messages call it.
 
     Returns:
       The array; a memory map, and what has the right dtype, is not copied.
 
     Raises:
-      TypeError: it is masked.
+      TypeError: it is masked, or its library does not lend it.
     """
     refuse_masked(value, what)
+    value = borrow(value, what)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
         refuse_masked(value, what)

@@ -18,6 +18,7 @@ import numpy as np
 
 from pspike_jax import models
 from pspike_jax.data.untrusted import read_bytes, read_json
+from pspike_jax.models.limits import check_sizes
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.models.zoo import MODELS
 
@@ -90,11 +91,12 @@ def load(folder: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     content = read_json(place / CONFIG)
     try:
         entry, shape = content["model"], content["input"]["shape"]
+        check_sizes(entry["fields"], shape)
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
         model = models.create_model(entry["name"], entry["preset"], **fields)
         like = _leaves(abstract_variables(model, shape))
         arrays = unpack(read_bytes(place / WEIGHTS))
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{place} does not hold a model: {error}") from error
     found: dict[str, Any] = {}
     problems = []

@@ -1,23 +1,25 @@
-"""Graphs of the Neuromorphic Intermediate Representation as functions that JAX can differentiate.
+"""Graphs of NIR, of this package and of other tools, as models.
 
-NIR's equations are in continuous time. Here a step of dt holds its input: a leaky variable becomes
-v = d v + (1 - d) (v_leak + r I) with d = exp(-dt / tau), and neurons with two take the current
-first. A spike resets in the step in which it happens. Edges back must go through a Delay: of a
-circle without one NIR does not say where a step passes.
+Edges back must go through a Delay: of a circle without one NIR does not say where a step passes.
 """
 
 import os
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pspike_jax.functional.neurons import fire
-from pspike_jax.functional.surrogates import SURROGATES
+from pspike_jax.export.nir_graph import DRAWN, EPSILON_OF, OPERATION
+from pspike_jax.export.nir_network import (
+    OPERATIONS,
+    GraphConfig,
+    GraphNetwork,
+    Node,
+    Plan,
+)
+from pspike_jax.export.nir_zoo import as_lif_network, as_written
+from pspike_jax.models.sequence import SequenceModel
 
-Arrays = dict[str, jax.Array]
 # {node: parameters that are read}.
 NODES = {
     "Input": (),
@@ -33,22 +35,33 @@ NODES = {
     "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"),
     "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"),
 }
-STATES = {"Delay": 1, "LI": 1, "LIF": 1, "IF": 1, "CubaLI": 2, "CubaLIF": 2}
 
 
 def from_nir(
-    path: str | os.PathLike, *, dt: float | None = None, surrogate: str = "boxcar"
-) -> tuple[Callable[[dict[str, Arrays], jax.Array], jax.Array], dict[str, Arrays]]:
+    path: str | os.PathLike,
+    *,
+    dt: float | None = None,
+    surrogate: str = "boxcar",
+    as_graph: bool = False,
+) -> tuple[SequenceModel, dict[str, Any]]:
     """Read a graph of linear maps and leaky, LIF, integrating and current-based neurons.
+
+    A file of `to_nir` gives back the model and the variables that it was written from, bit for
+    bit, unless its numbers were changed since. A chain of products and LIF neurons that are at rest
+    and reset to 0, with a leaky readout of 5 to 25 steps, of any tool, becomes a network of the zoo
+    with `HardResetLIF`. All else becomes a `GraphNetwork`, which runs the graph node by node. All
+    three are called, streamed and trained alike; those not of `to_nir` have outputs at every step,
+    which `model.replace(pool="mean")` changes.
 
     Args:
       path: of a .nir file, of this package or another tool.
       dt: seconds of a step; None where the graph's metadata have it.
       surrogate: what stands for the derivative of a spike, a name in `functional.SURROGATES`.
+      as_graph: run the graph itself, where a model of the zoo would fit, too.
 
     Returns:
-      program: program(params, inputs (B, L, F)) gives the outputs (B, L, K).
-      params: {node: arrays}, to train or to look at.
+      model: `model.apply(variables, inputs (B, L, F))` gives (outputs, aux).
+      variables: its parameters, and batch statistics where it has any.
 
     Raises:
       ValueError: a node is of another kind, there is a circle without a Delay, a delay is no whole
@@ -60,7 +73,29 @@ def from_nir(
     dt = dt if dt is not None else graph.metadata.get("dt")
     if dt is None:
         raise ValueError(f"{path} does not say how long a step is: give dt in seconds")
-    dt = float(dt)
+    if not as_graph and (found := as_written(graph, float(dt))):
+        return found
+    plan = make_plan(graph, float(dt), path)
+    params = {
+        node.name: {
+            field: jnp.asarray(np.asarray(getattr(graph.nodes[node.name], field)), jnp.float32)
+            for field, _ in node.shapes
+        }
+        for node in plan.nodes if node.shapes
+    }
+    if not as_graph and (found := as_lif_network(plan, params, surrogate)):
+        return found
+    last = next(node for node in plan.nodes if node.name == plan.output)
+    config = GraphConfig(plan=plan, num_outputs=last.features, surrogate=surrogate)
+    return GraphNetwork(config), {"params": {"backbone": {"nodes": params}}}
+
+
+def make_plan(graph: Any, dt: float, path: str | os.PathLike) -> Plan:
+    """Return a graph without its numbers, its nodes in an order of computation.
+
+    Raises:
+      ValueError: as `from_nir` says.
+    """
     kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
     unknown = [f"{name} ({kind})" for name, kind in kinds.items() if kind not in NODES]
     if unknown:
@@ -68,75 +103,27 @@ def from_nir(
     for kind in ("Input", "Output"):
         if list(kinds.values()).count(kind) != 1:
             raise ValueError(f"{path} has {list(kinds.values()).count(kind)} {kind} nodes, not 1")
+    for name, node in graph.nodes.items():
+        if DRAWN in node.metadata:
+            raise ValueError(
+                f"{path}: the threshold {name} is drawn at every step, which a graph does not do "
+                "here; the model that it was written from can"
+            )
+        asked = node.metadata.get(OPERATION, "")
+        if asked and asked not in OPERATIONS:
+            raise ValueError(f"{path}: {name} asks for {asked!r}, expected one of {[*OPERATIONS]}")
     delays = _delays(graph, kinds, dt, path)
-    order = _order(kinds, graph.edges, path)
-    params = {
-        name: {
-            field: jnp.asarray(np.asarray(getattr(graph.nodes[name], field)), jnp.float32)
-            for field in NODES[kind]
-        }
-        for name, kind in kinds.items() if NODES[kind]
-    }
-    features = {name: int(np.prod(_size(graph.nodes[name]))) for name in kinds}
-    sources = {name: [a for a, b in graph.edges if b == name] for name in kinds}
-    slope = SURROGATES[surrogate]
-
-    def program(params: dict[str, Arrays], inputs: jax.Array) -> jax.Array:
-        batch = inputs.shape[0]
-
-        def step(states, x):
-            values, after = {}, {}
-            for name in delays:
-                values[name] = states[name][0][0]
-            for name in order:
-                kind = kinds[name]
-                total = x if kind == "Input" else sum(values[a] for a in sources[name])
-                if kind == "Delay":
-                    after[name] = (jnp.concatenate([states[name][0][1:], total[None]]),)
-                    continue
-                values[name], after[name] = _node(
-                    kind, params.get(name, {}), states.get(name, ()), total, dt, slope
-                )
-            (output,) = (name for name, kind in kinds.items() if kind == "Output")
-            return {name: after[name] for name in states}, values[output]
-
-        start = {
-            name: (jnp.zeros((delays[name], batch, features[name])),) if kind == "Delay"
-            else (jnp.zeros((batch, features[name])),) * STATES[kind]
-            for name, kind in kinds.items() if kind in STATES
-        }
-        _, outputs = jax.lax.scan(step, start, jnp.swapaxes(inputs, 0, 1))
-        return jnp.swapaxes(outputs, 0, 1)
-
-    return program, params
-
-
-def _node(kind, p, state, x, dt, slope) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Return a node's output and its state after a step."""
-    row = {field: value[None] for field, value in p.items()}
-    if kind in ("Input", "Output"):
-        return x, ()
-    if kind in ("Linear", "Affine"):
-        y = x @ p["weight"].T
-        return (y + row["bias"] if kind == "Affine" else y), ()
-    if kind == "Scale":
-        return x * row["scale"], ()
-    if kind == "Threshold":
-        return fire(slope, False, x - row["threshold"]), ()
-    *before, v = state
-    if kind.startswith("Cuba"):
-        keep = jnp.exp(-dt / row["tau_syn"])
-        x = keep * before[0] + (1 - keep) * row["w_in"] * x
-        before = [x]
-    if kind == "IF":
-        v = v + dt * row["r"] * x
-    else:
-        keep = jnp.exp(-dt / row["tau_mem" if kind.startswith("Cuba") else "tau"])
-        v = keep * v + (1 - keep) * (row["v_leak"] + row["r"] * x)
-    if "v_threshold" not in row:
-        return v, (*before, v)
-    spikes = fire(slope, False, v - row["v_threshold"])
-    return spikes, (*before, jnp.where(spikes > 0, row["v_reset"], v))
+    nodes = []
+    for name in _order(kinds, graph.edges, path):
+        node = graph.nodes[name]
+        shapes = [(field, np.shape(getattr(node, field))) for field in NODES[kinds[name]]]
+        nodes.append(Node(
+            name, kinds[name], int(np.prod(_size(node))),
+            tuple(a for a, b in graph.edges if b == name), tuple(shapes), delays.get(name, 0),
+            node.metadata.get(OPERATION, ""), float(node.metadata.get(EPSILON_OF, 0.0)),
+        ))
+    (output,) = (name for name, kind in kinds.items() if kind == "Output")
+    return Plan(tuple(nodes), output, dt)
 
 
 def _size(node: Any) -> Any:

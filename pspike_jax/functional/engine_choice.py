@@ -27,15 +27,19 @@ RECURRENCES = ("time_invariant", "selective", "gated")
 _FLAGS = ("shared", "two_sided", "state_wanted")
 
 
-def user_table() -> pathlib.Path:
-    """Return where `python -m pspike_jax.check` keeps the table of this machine's device.
+def user_cache() -> pathlib.Path:
+    """Return the folder of what this package keeps for a user, which may not exist.
 
-    Below PSPIKE_JAX_CACHE, or XDG_CACHE_HOME/pspike_jax, or ~/.cache/pspike_jax.
+    It is PSPIKE_JAX_CACHE, or XDG_CACHE_HOME/pspike_jax, or ~/.cache/pspike_jax.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = os.environ.get("PSPIKE_JAX_CACHE") or pathlib.Path(cache) / "pspike_jax"
+    return pathlib.Path(os.environ.get("PSPIKE_JAX_CACHE") or pathlib.Path(cache) / "pspike_jax")
+
+
+def user_table() -> pathlib.Path:
+    """Return where `python -m pspike_jax.check` keeps the table of this machine's device."""
     kind = re.sub(r"[^A-Za-z0-9]+", "_", jax.devices()[0].device_kind)
-    return pathlib.Path(folder) / f"engines_{jax.default_backend()}_{kind}.json"
+    return user_cache() / f"engines_{jax.default_backend()}_{kind}.json"
 
 
 @functools.cache

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import valid_rows, valid_steps
 from pspike_jax.functional.noise import threefry_key
 from pspike_jax.models.config import Config
 from pspike_jax.models.inputs import check_ids, check_inputs, check_steps_apart
-from pspike_jax.nn.activity import valid_rows, valid_steps
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.encoders import Encoder, InputFeatures
 from pspike_jax.nn.fields import check_choice
@@ -85,7 +85,7 @@ class SequenceModel(nn.Module):
         return frozenset()
 
     @nn.nowrap
-    def replace(self, **fields) -> "SequenceModel":
+    def replace(self, **fields: object) -> "SequenceModel":
         """Return the same model with other fields; its parameters are new where shapes differ."""
         return self.clone(config=dataclasses.replace(self.config, **fields))
 
@@ -101,7 +101,7 @@ class SequenceModel(nn.Module):
         resets: jax.Array | None = None,
         dt: jax.Array | None = None,
         state: Any = None,
-    ):
+    ) -> tuple[jax.Array, dict[str, Any]]:
         """Run whole sequences.
 
         Draws from the rng stream "spikes" unless noise is given or sampling is "mean", and from
@@ -194,7 +194,7 @@ class SequenceModel(nn.Module):
         example_ids: jax.Array | None = None,
         capture: bool = False,
         dt: jax.Array | None = None,
-    ):
+    ) -> tuple[dict[str, Any], tuple[jax.Array, dict[str, Any]]]:
         """Continue a stream by a chunk of any length; noise goes on where the last chunk ended.
 
         Compile it, `jax.jit(functools.partial(model.apply, method="prefill"))`: outside of jit
@@ -225,7 +225,7 @@ class SequenceModel(nn.Module):
         example_ids: jax.Array | None = None,
         capture: bool = False,
         dt: jax.Array | None = None,
-    ):
+    ) -> tuple[dict[str, Any], tuple[jax.Array, dict[str, Any]]]:
         """Continue a stream by one step: as `prefill`, for inputs (B,) or (B, F), and dt (B,).
 
         As every method it is meant to be compiled, see `prefill`.

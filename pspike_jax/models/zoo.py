@@ -152,7 +152,7 @@ def list_models(supports: str | None = None, kind: str | None = None) -> tuple[s
     )
 
 
-def create_model(name: str, preset: str | None = None, **fields) -> SequenceModel:
+def create_model(name: str, preset: str | None = None, **fields: object) -> SequenceModel:
     """Build a model of the zoo.
 
     Args:

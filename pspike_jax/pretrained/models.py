@@ -11,31 +11,37 @@ import jax
 
 from pspike_jax.data.untrusted import MOST_BYTES, inside, list_files, read_bytes, read_json
 from pspike_jax.models import create_model
+from pspike_jax.models.limits import check_sizes
+from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.pretrained.weights import most_bytes, read_weights
 
 FOLDER = pathlib.Path(__file__).parent
-# What a card may ask for, before anything is made. A matrix of d_state rows is taken apart.
-MOST = {"d_state": 1024, "n_layers": 1000}
-MOST_OTHERS = 1 << 24
-MOST_PARTS = 100  # of a tuple, such as the widths of layers
+# A model of this prefix is fetched from a hub, by the package huggingface_hub.
+HUB = "hf://"
 
 
 def list_pretrained(folder: str | os.PathLike | None = None) -> tuple[str, ...]:
     """Return the names that `load_pretrained` knows.
 
     Args:
-      folder: of cards and weights; None for those that come with the package.
+      folder: of cards and weights, or of folders that `export.save` has written; None for those
+        that come with the package.
     """
-    return tuple(name.removesuffix(".json") for name in list_files(folder or FOLDER, ".json"))
+    folder = folder or FOLDER
+    cards = [name.removesuffix(".json") for name in list_files(folder, ".json")]
+    saved = [name for name in list_files(folder, "") if is_saved(pathlib.Path(folder) / name)]
+    return tuple(sorted({*cards, *saved}))
 
 
 def load_pretrained(
-    name: str, folder: str | os.PathLike | None = None
-) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """Load a trained model.
+    name: str | os.PathLike, folder: str | os.PathLike | None = None
+) -> tuple[SequenceModel, dict[str, Any], dict[str, Any]]:
+    """Load a trained model, of either format: arrays in .npz with a card, or safetensors.
 
     Args:
-      name: one of `list_pretrained()`.
+      name: one of `list_pretrained(folder)`; or a folder that `export.save` has written; or
+        "hf://OWNER/NAME" or "hf://OWNER/NAME@REVISION" for one that the package huggingface_hub
+        fetches, which is imported for it alone.
       folder: of cards and weights; None for those that come with the package.
 
     Returns:
@@ -45,14 +51,25 @@ def load_pretrained(
         and what it cannot do; JSON types.
 
     Raises:
+      ImportError: safetensors or huggingface_hub is needed and not there.
       ValueError: nobody knows the name; the card or the weights are damaged, or of more than 1 GiB;
         the card names files outside its folder; or they do not fit each other, naming every array
         that does not.
     """
+    name = os.fspath(name)
+    if folder is None and name.startswith(HUB):
+        return _load_saved(_fetch(name))
+    saved = pathlib.Path(name) if folder is None else inside(folder, name)
+    comes_with_it = folder is None and (FOLDER / f"{name}.json").is_file()
+    if is_saved(saved) and not comes_with_it:
+        return _load_saved(saved)
     folder = pathlib.Path(folder or FOLDER)
     known = list_pretrained(folder)
     if name not in known:
-        raise ValueError(f"unknown pretrained model {name!r}, expected one of {list(known)}")
+        raise ValueError(
+            f"unknown pretrained model {name!r}, expected one of {list(known)}, a folder that "
+            f"`export.save` has written, or {HUB}OWNER/NAME"
+        )
     card_path = folder / f"{name}.json"
     card = read_card(card_path)
     try:
@@ -79,6 +96,32 @@ def load_pretrained(
         raise ValueError(f"{card_path}: {error}") from error
 
 
+def is_saved(folder: str | os.PathLike) -> bool:
+    """Tell whether a folder holds what `export.save` writes."""
+    return (pathlib.Path(folder) / "model.safetensors").is_file()
+
+
+def _load_saved(
+    folder: str | os.PathLike,
+) -> tuple[SequenceModel, dict[str, Any], dict[str, Any]]:
+    """Load a folder of `export.save`; its config.json is the card."""
+    from pspike_jax.export.cards import CONFIG, load  # safetensors is an extra
+
+    return *load(folder), read_json(pathlib.Path(folder) / CONFIG)
+
+
+def _fetch(name: str) -> str:
+    """Fetch a model from a hub; return its folder."""
+    place, _, revision = name.removeprefix(HUB).partition("@")
+    if place.count("/") != 1 or not all(place.split("/")):
+        raise ValueError(f"{name!r} is no {HUB}OWNER/NAME")
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(
+        place, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.md"]
+    )
+
+
 def read_card(path: pathlib.Path) -> dict[str, Any]:
     """Read a card.
 
@@ -97,28 +140,13 @@ def read_card(path: pathlib.Path) -> dict[str, Any]:
         words = [weights["file"], weights["sha256"], model["name"], model["preset"] or ""]
         if not all(isinstance(one, str) for one in words) or type(model["fields"]) is not dict:
             raise TypeError(f"{words} and {model['fields']!r:.80}, expected words and an object")
-        shape = card["input"]["shape"]
-        if not isinstance(shape, list) or not 1 <= len(shape) <= 3:
-            raise TypeError(f"input.shape is {shape!r}, expected a list of one to three numbers")
-        for field, value in [*model["fields"].items(), ("input.shape", shape)]:
-            _check_size(field, value)
+        check_sizes(model["fields"], card["input"]["shape"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not the card of a model: {error!r}") from error
     return card
 
 
-def _check_size(field: str, value: Any) -> None:
-    """Refuse sizes that would take hours or all memory before weights are looked at."""
-    values = value if isinstance(value, list) else [value]
-    if len(values) > MOST_PARTS or any(isinstance(one, (list, dict)) for one in values):
-        raise ValueError(f"{field} holds more than {MOST_PARTS} parts, or parts of parts")
-    most = MOST.get(field, MOST_OTHERS)
-    for one in values:
-        if isinstance(one, (int, float)) and not -most <= one <= most:
-            raise ValueError(f"{field} is {one}, expected at most {most:,}")
-
-
-def make_module(entry: Mapping[str, Any]) -> nn.Module:
+def make_module(entry: Mapping[str, Any]) -> SequenceModel:
     """Build the module that a card describes.
 
     Args:

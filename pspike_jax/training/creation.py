@@ -212,6 +212,27 @@ def create_state(
     return materialize(abstract, task, settings, variables)
 
 
+def initial_poles(model: nn.Module, task: Task, settings: TrainSettings) -> np.ndarray | None:
+    """Return the poles that a run starts from, without making the rest of its state.
+
+    Args:
+      model, task, settings: as in `fit`.
+
+    Returns:
+      (layers, H, N) complex64, or None of a model that has none.
+    """
+    if getattr(model, "poles", None) is None:
+        return None
+
+    @jax.jit
+    def draw(key):
+        variables = nn.meta.unbox(_initialize(model, example_of(task), key)[1])
+        return model.poles(variables["params"])
+
+    found = draw(seed_keys(settings.seed)[0])
+    return None if found is None else np.asarray(found)
+
+
 def materialize(
     abstract: TrainState, task: Task, settings: TrainSettings, variables: Any = None
 ) -> TrainState:

@@ -1,8 +1,8 @@
 """Evaluation of stochastic models: over noise draws, in the mean field, and at a threshold."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import flax.linen as nn
 import jax
@@ -18,10 +18,10 @@ from pspike_jax.training.sharding import (
     check_length,
     gathered_shardings,
     local_rows,
-    make_mesh,
     place_parameters,
     replicated,
     shard_batch,
+    share_batches,
 )
 from pspike_jax.training.state import call_options
 
@@ -155,9 +155,26 @@ def _add_counts(total: Any, aux: Any) -> Any:
     return jax.tree.map_with_path(add, total, aux)
 
 
+class Measured(TypedDict):
+    """A metric: its mean, and the standard errors of draws and of examples."""
+
+    mean: float
+    sem: float
+    sem_examples: float
+
+
+class Score(Measured):
+    """The merit of a way to run a model; all metrics beside it, see `evaluate`."""
+
+    examples: int
+    metrics: dict[str, Measured]
+    draws: NotRequired[int]
+    values: NotRequired[list[float]]
+
+
 def evaluate(
     model: nn.Module,
-    variables: Any,
+    variables: Mapping[str, Any],
     task: Task,
     split: str = "test",
     *,
@@ -165,7 +182,7 @@ def evaluate(
     draws: int = 8,
     batch_size: int = 128,
     mesh: Mesh | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Score]:
     """Measure a trained model in the three ways in which a stochastic model can be run.
 
     Args:
@@ -210,10 +227,10 @@ def evaluate(
             return {"sampled": _result([run(key=key)[0]], merit)}
         sampled = run_draws(run, key, draws)
         others = {name: [run(key=key, **how)[0]] for name, how in MODES.items() if how}
-    values = [float(metrics.mean(one[merit])) for one in sampled]
-    return {"sampled": _result(sampled, merit) | {"draws": draws, "values": values}} | {
-        name: _result(single, merit) for name, single in others.items()
-    }
+    first = _result(sampled, merit)
+    first["draws"] = draws
+    first["values"] = [float(metrics.mean(one[merit])) for one in sampled]
+    return {"sampled": first} | {name: _result(one, merit) for name, one in others.items()}
 
 
 def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
@@ -224,14 +241,12 @@ def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def choose_mesh(variables: Any, batch_size: int) -> Mesh:
-    """Return the mesh that variables are on; without one, all devices that can share a batch."""
+    """Return the mesh that variables are on; without one, that of `share_batches`."""
     for leaf in jax.tree.leaves(variables):
         found = getattr(leaf, "sharding", None)
         if isinstance(found, NamedSharding) and set(AXES) <= set(found.mesh.axis_names):
             return found.mesh
-    devices = jax.devices()
-    alone = batch_size % len(devices) and jax.process_count() == 1
-    return make_mesh(devices=devices[:1] if alone else devices)
+    return share_batches(batch_size)
 
 
 def run_draws(
@@ -250,10 +265,10 @@ def average_draws(single: list[metrics.Metrics]) -> metrics.Metrics:
     return jax.tree.map(lambda *values: np.mean(values, axis=0), *single)
 
 
-def _result(single: list[metrics.Metrics], merit: str) -> dict[str, Any]:
+def _result(single: list[metrics.Metrics], merit: str) -> Score:
     """Return means and errors of all metrics, and beside them those of the merit."""
     together = average_draws(single)
-    measured = {}
+    measured: dict[str, Measured] = {}
     for name, sums in together.items():
         values = np.array([metrics.mean(one[name]) for one in single])
         several = len(values) > 1
@@ -264,4 +279,4 @@ def _result(single: list[metrics.Metrics], merit: str) -> dict[str, Any]:
         }
     counted = together[merit]
     examples = int(counted.get("examples", counted["count"]))
-    return measured[merit] | {"examples": examples, "metrics": measured}
+    return {**measured[merit], "examples": examples, "metrics": measured}

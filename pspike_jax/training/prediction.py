@@ -1,28 +1,63 @@
 """Predictions for data without targets: the mean over noise draws, as one NumPy array."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import flax.linen as nn
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from pspike_jax.data.arrays import inputs_alone
+from pspike_jax.data.lent import Arrays
 from pspike_jax.training.creation import check_model, threefry_key
 from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches
+
+Floats = npt.NDArray[np.float32]
+
+
+@overload
+def predict(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: Arrays,
+    *,
+    lengths: Arrays | None = None,
+    dt: Arrays | None = None,
+    key: jax.Array | None = None,
+    draws: int = 1,
+    batch_size: int = 128,
+    spread: Literal[False] = False,
+) -> Floats: ...
+
+
+@overload
+def predict(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: Arrays,
+    *,
+    lengths: Arrays | None = None,
+    dt: Arrays | None = None,
+    key: jax.Array | None = None,
+    draws: int = 1,
+    batch_size: int = 128,
+    spread: Literal[True],
+) -> tuple[Floats, Floats]: ...
 
 
 def predict(
     model: nn.Module,
-    variables: Any,
-    inputs: Any,
+    variables: Mapping[str, Any],
+    inputs: Arrays,
     *,
-    lengths: Any = None,
-    dt: Any = None,
+    lengths: Arrays | None = None,
+    dt: Arrays | None = None,
     key: jax.Array | None = None,
     draws: int = 1,
     batch_size: int = 128,
     spread: bool = False,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+) -> Floats | tuple[Floats, Floats]:
     """Run a trained model on data without targets.
 
     Args:

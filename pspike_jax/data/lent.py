@@ -1,0 +1,47 @@
+"""Arrays of other libraries, such as PyTorch's tensors, by DLPack."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+
+class Lends(Protocol):
+    """An array of any library that lends its memory."""
+
+    def __dlpack__(self) -> object:
+        """Lend it."""
+
+
+# What readers of data take: arrays, frames, lists of arrays of any lengths, tensors.
+Arrays: TypeAlias = npt.ArrayLike | Lends | Sequence[npt.ArrayLike | Lends]
+
+
+def borrow(value: Any, what: str) -> Any:
+    """Return an array that another library lends as one of NumPy, and anything else as it is.
+
+    Args:
+      value: anything.
+      what: what messages call it.
+
+    Returns:
+      The other library's own memory where NumPy can read it.
+
+    Raises:
+      TypeError: the library does not lend it.
+    """
+    if not hasattr(value, "__dlpack__") or isinstance(value, (np.ndarray, jax.Array)):
+        return value
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError):  # another device, or bfloat16
+        pass
+    try:
+        return np.asarray(jnp.from_dlpack(value))
+    except Exception as error:  # every library refuses in its own way
+        raise TypeError(
+            f"{what} are a {type(value).__name__} that cannot be shared: {error}"
+        ) from error
