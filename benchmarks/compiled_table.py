@@ -18,7 +18,7 @@ from absl import app
 
 from benchmarks import timing
 from benchmarks.compiled import NOTE, Record, read
-from experiments.record import fill
+from experiments.results_page import fill
 from pspike_jax.functional import engine_choice
 from pspike_jax.training.files import atomic_write
 
