@@ -37,7 +37,9 @@ ONLY = flags.DEFINE_string(
     "only", "", "Only programs whose name and sizes, 'linear_ssm fft B 8 L 64 H 4 N 2', have this."
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "Only for this number of devices; 0 for all.")
-MISSING = flags.DEFINE_bool("missing", False, "Only what the record lacks: goes on with a run.")
+MISSING = flags.DEFINE_bool(
+    "missing", False, "Only what the record lacks, or has from changed sources."
+)
 
 Record = dict[str, Any]
 
@@ -94,7 +96,7 @@ def compile_all(
       folder: of the record.
       only: a pattern that is found in a program's `label`.
       devices: number of devices, or 0 for all that a program is compiled for.
-      missing: leave out what the record has.
+      missing: leave out what the record has from a clean commit.
     """
     chip, path = chips.CHIPS[target], folder / f"compiled_{target}.jsonl"
     lacking = chips.missing(chip)
@@ -106,7 +108,8 @@ def compile_all(
             if devices not in (0, count) or not re.search(only, label(case.name, case.setting)):
                 continue
             wanted = identity({"program": case.name, "devices": count, **case.setting})
-            if missing and wanted in map(identity, records):
+            clean = [one for one in records if not str(one["commit"]).endswith("-dirty")]
+            if missing and wanted in map(identity, clean):
                 continue
             record = compile_case(case, chip, count, commit)
             records = [r for r in records if identity(r) != identity(record)] + [record]
