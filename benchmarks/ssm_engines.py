@@ -23,8 +23,8 @@ from absl import app, flags
 import pspike_jax.functional
 from benchmarks import plain, timing
 from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.functional import discretize_zoh, linear_ssm, s4d_legs
-from pspike_jax.training.files import atomic_write
 
 TABLE = flags.DEFINE_bool("table", False, "Measure the table that engine='auto' decides by.")
 TABLE_PATH = pathlib.Path(pspike_jax.functional.__file__).parent / "engine_table.json"

@@ -15,9 +15,9 @@ import numpy as np
 from absl import app
 
 from benchmarks import timing
-from experiments.record import fill
+from experiments.results_page import fill
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.functional import explain_engine
-from pspike_jax.training.files import atomic_write
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 Records = dict[str, list[timing.Record]]  # benchmark -> records

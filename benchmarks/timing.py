@@ -42,7 +42,7 @@ from absl import app, flags, logging
 import pspike_jax
 from experiments.record import hardware
 from pspike_jax.analysis.canvas import number, save_figure
-from pspike_jax.training.files import atomic_write
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.training.workdir import source_commit
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"

@@ -20,15 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 import pspike_jax
 from benchmarks import plain, timing
 from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import linear_ssm
 from pspike_jax.objectives.classification import cross_entropy
+from pspike_jax.training import make_mesh
+from pspike_jax.training.distributed import use_every_core
 
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
+EVERY_CORE = "pspike_jax, a device a core"
 REMATS = ("none", "block")  # settings that are timed beside the default
 
 # Of losses and gradients for one noise, relative to the largest entry of each array. One spike on a
@@ -160,6 +164,24 @@ def compiled(contenders: dict[str, Logits], params, inputs, labels) -> list[timi
     ]
 
 
+def on_every_core(make: Callable, logits: Logits, params, inputs, labels, noise):
+    """Compile a program as `fit` runs it, a device a core; `make` gives it from the model."""
+    mesh = make_mesh()
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    state = jax.device_put((params, OPTIMIZER.init(params)), NamedSharding(mesh, PartitionSpec()))
+    batch = jax.device_put((inputs, labels), rows)
+    given = (*state, *batch, noise) if make is training_step else (state[0], *batch, noise)
+    with jax.set_mesh(mesh):
+        return timing.compile_program(EVERY_CORE, make(logits), *given)
+
+
+def check_every_core(logits: Logits, params, inputs, labels) -> dict[str, float]:
+    """Raise unless loss and gradients are those of one device; return the difference."""
+    given = (logits, params, inputs, labels, jax.random.key(2))
+    one = timing.compile_program("one device", value_and_gradient(logits), *given[1:])
+    return timing.check_agreement([one, on_every_core(value_and_gradient, *given)], TOLERANCE)
+
+
 def recurrence(u, Lambda_bar, B_bar, C):
     """Evaluate state spaces step by step."""
     return linear_ssm(u, Lambda_bar, B_bar, C, engine="sequential")[0]
@@ -179,11 +201,15 @@ def official(quick: bool) -> list[timing.Record]:
     differences = check_spiking(contenders, model, *given)
     setting = {"model": "official", "layers": layers, "batch": batch, "L": length}
     for remat in REMATS:
-        if remat != model.remat:
+        if remat != model.config.remat:
             contenders[f"remat {remat}"] = model_logits(model.replace(remat=remat), variables)
     # What the preset does not take, to see that it takes the faster one.
     contenders["engine fft"] = model_logits(model.replace(engine="fft"), variables)
+    differences |= check_every_core(contenders["pspike_jax"], *given)
     programs = compiled(contenders, *given)
+    programs.append(
+        on_every_core(training_step, contenders["pspike_jax"], *given, jax.random.key(1))
+    )
     records = timing.measure(programs, setting=setting, differences=differences, budget_s=60)
     deep, variables, *batch = make("official", batch, length, n_layers=3 * layers, **sizes)
     programs = compiled({"pspike_jax": model_logits(deep, variables)}, variables["params"], *batch)
@@ -212,7 +238,10 @@ def psmnist(quick: bool) -> list[timing.Record]:
     key = jax.random.key(0)
     differences |= check(neurons, lif_variables["params"], *data, key, LIF_TOLERANCE)
     setting = {"model": "psmnist", "layers": sizes["n_layers"], "batch": batch, "L": length}
+    given = (spiking["pspike_jax"], variables["params"], *data)
+    differences |= check_every_core(*given)
     programs = compiled(spiking, variables["params"], *data)
+    programs.append(on_every_core(training_step, *given, jax.random.key(1)))
     programs += compiled(neurons, lif_variables["params"], *data)
     return timing.measure(programs, setting=setting, differences=differences, budget_s=40)
 
@@ -246,4 +275,5 @@ def draw(records: Sequence[timing.Record]):
 
 
 if __name__ == "__main__":
+    use_every_core()
     timing.main("train_step", measure, draw)

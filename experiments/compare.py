@@ -13,16 +13,19 @@ experiments/results/: DATASET.json, and for the reader DATASET.md with DATASET.p
 --time_only, an epoch of each model is timed once more and put into the record that is there.
 """
 
+import argparse
+import functools
 import importlib.metadata
 import json
+import logging
 import pathlib
-import shutil
+import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 
 from experiments.comparison import (
     EPOCHS,
@@ -31,79 +34,39 @@ from experiments.comparison import (
     SEEDS,
     TEST_DRAWS,
     TUNING_SEED,
+    draw,
     make_config,
+    page,
 )
-from experiments.comparison_page import draw, page
-from pspike_jax.command.experiment import Experiment, build
-from experiments.record import RESULTS, hardware, over_seeds
+from experiments.record import RESULTS, hardware
+from experiments.sweep import train_once
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.activity import merge_aux
 from pspike_jax.analysis.energy import estimate_energy
+from pspike_jax.analysis.files import atomic_write
+from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.data import train_batch
 from pspike_jax.objectives import metrics
-from pspike_jax.training import create_state, fit, run_split
-from pspike_jax.training.files import atomic_write
+from pspike_jax.training import FitResult, create_state, run_split
 from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import compile_train_step
 
 ROUNDS = 7  # timed epochs
 
 
-def run(config: dict[str, Any], folder: pathlib.Path, *, tests: bool) -> dict[str, Any]:
-    """Train one config, unless the folder holds what came of it.
-
-    Args:
-      config: of the run.
-      folder: its own.
-      tests: whether the test split is read.
-
-    Returns:
-      {"config", "validation": {"accuracy", "loss"} of the best step, "test": see `test`}.
-
-    Raises:
-      ValueError: the folder holds what came of another config.
-    """
-    finished = folder / "result.json"
-    config = json.loads(json.dumps(config))
-    if finished.exists():
-        result = json.loads(finished.read_text())
-        if result["config"] != config:
-            raise ValueError(f"{folder} holds a run of another config; give another --workdir")
-        return result
-    experiment = build(_with_tuples(config))
-    trained = fit(
-        experiment.model, experiment.task, experiment.training,
-        workdir=folder, config=config, mesh=experiment.mesh, progress=False,
-    )
+def measure(experiment: Experiment, trained: FitResult, *, tests: bool) -> dict[str, Any]:
+    """Return the scores of the best step by validation and, with `tests`, those of `test`."""
     (best,) = [line for line in trained.history if line["step"] == trained.best_step]
-    result = {
-        "config": config,
-        "validation": {name: best[f"validation/{name}"] for name in ("accuracy", "loss")},
-    }
-    if tests:
-        result["test"] = test(experiment, trained.variables)
-    atomic_write(finished, json.dumps(result, indent=1) + "\n")
-    shutil.rmtree(folder / "checkpoints")
-    return result
-
-
-def _with_tuples(config):
-    """Return a config whose widths can be a field of a module."""
-    model = {name: tuple(v) if name == "widths" else v for name, v in config["model"].items()}
-    return config | {"model": model}
+    found = {"validation": {name: best[f"validation/{name}"] for name in ("accuracy", "loss")}}
+    return found | ({"test": test(experiment, trained.variables)} if tests else {})
 
 
 def test(experiment: Experiment, variables: Any) -> dict[str, float]:
     """Run the test split, once for each draw of the noise.
 
-    Args:
-      experiment: the run's.
-      variables: of the trained model.
-
-    Returns:
-      accuracy; firing_rate, of all neurons and valid steps; per example, synaptic_operations,
-      additions that spikes trigger, and multiply_accumulates, of products with real numbers and
-      of linear states; parameters.
+    Returns accuracy; firing_rate, of all neurons and valid steps; per example, synaptic_operations,
+    additions that spikes trigger, and multiply_accumulates, of products with real numbers and of
+    linear states; parameters.
     """
     task, settings = experiment.task, experiment.evaluation
     draws = [
@@ -128,13 +91,9 @@ def test(experiment: Experiment, variables: Any) -> dict[str, float]:
 
 
 def time_epochs(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Time training epochs, without validation; the models take turns.
+    """Time training epochs of {model: config}, without validation; the models take turns.
 
-    Args:
-      configs: {model: config}.
-
-    Returns:
-      {model: {"q1", "median", "q3"}} in seconds, compilation not counted.
+    Returns {model: {"q1", "median", "q3"}} in seconds, compilation not counted.
     """
     epochs = {model: _epoch_of(build(config)) for model, config in configs.items()}
     times: dict[str, list[float]] = {model: [] for model in epochs}
@@ -168,30 +127,24 @@ def _epoch_of(experiment):
 
 
 def compare(dataset: str, data_dir: str, workdir: str, epochs: int) -> dict[str, Any]:
-    """Run what is not finished yet.
+    """Run what is not finished yet, on the published files in a folder.
 
-    Args:
-      dataset: name of the task.
-      data_dir: folder of its published files.
-      workdir: folder of these runs.
-      epochs: of each run.
-
-    Returns:
-      {model: {"learning_rate", "tuning": {rate: validation scores}, "seeds": {seed: test},
-      "config"}}.
+    Returns {model: {"learning_rate", "tuning": {rate: validation scores}, "seeds": {seed: test},
+    "config"}}.
     """
+    tuned, tested = (functools.partial(measure, tests=tests) for tests in (False, True))
     rows = {}
     for model in MODELS:
         folder = pathlib.Path(workdir) / model
         scores = {}
         for rate in RATES:
             config = make_config(dataset, data_dir, model, rate, TUNING_SEED, epochs)
-            scores[rate] = run(config, folder / f"rate_{rate}", tests=False)["validation"]
+            scores[rate] = train_once(config, folder / f"rate_{rate}", tuned)["validation"]
         rate = max(scores, key=lambda rate: (scores[rate]["accuracy"], -scores[rate]["loss"]))
         seeds = {}
         for seed in SEEDS:
             config = make_config(dataset, data_dir, model, rate, seed, epochs)
-            seeds[seed] = run(config, folder / f"seed_{seed}", tests=True)["test"]
+            seeds[seed] = train_once(config, folder / f"seed_{seed}", tested)["test"]
             print(f"{model}, rate {rate}, seed {seed}: {seeds[seed]}", flush=True)
         jax.clear_caches()  # the next model's programs are its own
         settings = {name: config[name] for name in ("model", "optimizer", "training")}
@@ -199,6 +152,12 @@ def compare(dataset: str, data_dir: str, workdir: str, epochs: int) -> dict[str,
             "learning_rate": rate, "tuning": scores, "seeds": seeds, "config": settings
         }
     return rows
+
+
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """Return the mean of one number of each seed, and its standard error; NaN for one seed."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return {"mean": statistics.fmean(values), "sem": error, "seeds": len(values)}
 
 
 def make_record(dataset: str, rows: dict[str, Any]) -> dict[str, Any]:
@@ -220,33 +179,6 @@ def make_record(dataset: str, rows: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
-    """Make the record that the flags name, or time its epochs again."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)  # below that, Orbax tells of every file
-    given = flags.FLAGS
-    dataset, path = given.dataset, RESULTS / f"{given.dataset}.json"
-    if given.time_only:
-        record = json.loads(path.read_text())
-    elif given.workdir is None:
-        raise app.UsageError("--workdir is missing")
-    else:
-        rows = compare(dataset, given.data_dir, given.workdir, EPOCHS[dataset])
-        record = make_record(dataset, rows)
-        write(record, path)  # the times can be had again
-    configs = {
-        model: make_config(
-            dataset, given.data_dir, model, row["learning_rate"], SEEDS[0], EPOCHS[dataset]
-        )
-        for model, row in record["models"].items()
-    }
-    for model, seconds in time_epochs(configs).items():
-        record["models"][model]["seconds_per_epoch"] = seconds
-    record["hardware"] = hardware()  # of the times; nothing else depends on it
-    print(write(record, path))
-
-
 def write(record: dict[str, Any], path: pathlib.Path) -> str:
     """Write a record, its page and its picture; return the page."""
     atomic_write(path, json.dumps(record, indent=1) + "\n")
@@ -256,9 +188,38 @@ def write(record: dict[str, Any], path: pathlib.Path) -> str:
     return page(record)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the record that the command line names, or time its epochs again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", required=True, choices=[*EPOCHS])
+    parser.add_argument("--data_dir", required=True, help="folder of its published files")
+    parser.add_argument("--workdir", help="folder of all runs; not needed with --time_only")
+    parser.add_argument("--time_only", action="store_true", help="time the record's epochs again")
+    asked = parser.parse_args(arguments)
+    logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
+    dataset, path = asked.dataset, RESULTS / f"{asked.dataset}.json"
+    if asked.time_only:
+        record = json.loads(path.read_text())
+    elif asked.workdir is None:
+        parser.error("--workdir is missing")
+    else:
+        rows = compare(dataset, asked.data_dir, asked.workdir, EPOCHS[dataset])
+        record = make_record(dataset, rows)
+        write(record, path)  # the times can be had again
+    configs = {
+        model: make_config(
+            dataset, asked.data_dir, model, row["learning_rate"], SEEDS[0], EPOCHS[dataset]
+        )
+        for model, row in record["models"].items()
+    }
+    for model, seconds in time_epochs(configs).items():
+        record["models"][model]["seconds_per_epoch"] = seconds
+    record["hardware"] = hardware()  # of the times; nothing else depends on it
+    print(write(record, path))
+
+
 if __name__ == "__main__":
-    flags.DEFINE_enum("dataset", None, list(EPOCHS), "Which data.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder of its published files.", required=True)
-    flags.DEFINE_string("workdir", None, "Folder of all runs; not needed with --time_only.")
-    flags.DEFINE_bool("time_only", False, "Time the epochs of the record that is there again.")
-    app.run(main)
+    main()

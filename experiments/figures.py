@@ -27,11 +27,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from pspike_jax.command.outcome import load_best
-from experiments.runs import read_json
 from pspike_jax.analysis import activity, plots, report
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.analysis.measure import Findings, measure
-from pspike_jax.training.files import atomic_write
+from pspike_jax.command.files import read_json
+from pspike_jax.command.outcome import load_best
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -158,13 +158,16 @@ def gather_accuracies(
     for label, sizes in points.items():
         if sorted(sizes) != neurons:
             raise ValueError(f"{label!r} has {sorted(sizes)} neurons, others {neurons}")
-        values = [_over_seeds(sizes[size]) for size in neurons]
+        values = [over_seeds(sizes[size]) for size in neurons]
         accuracies[label] = tuple(np.array(values).T)
     return neurons, accuracies
 
 
-def _over_seeds(results: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """Return the mean accuracy of runs of one size, and its standard error."""
+def over_seeds(results: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return the mean merit of evaluations, and its standard error over seeds.
+
+    Of one, the error of noise draws and test examples.
+    """
     means = [result["mean"] for result in results]
     if len(means) > 1:
         return statistics.fmean(means), statistics.stdev(means) / len(means) ** 0.5

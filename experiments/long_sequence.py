@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 
 import pspike_jax
 from experiments import checks
+from pspike_jax.command.plan import device_memory
 from pspike_jax.data import Task, from_arrays, train_batch
-from pspike_jax.training import OptimizerSettings, TrainSettings, create_state, make_mesh
 from pspike_jax.objectives.metrics import mean
+from pspike_jax.training import OptimizerSettings, TrainSettings, create_state, make_mesh
 from pspike_jax.training.creation import abstract_batch, state_shapes
-from pspike_jax.training.plan import device_memory
 from pspike_jax.training.sharding import shard_batch
 from pspike_jax.training.state import TrainState, compile_train_step
 

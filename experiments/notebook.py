@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.runs import ROOT
-from pspike_jax.training.files import atomic_write
+from experiments.results_page import ROOT
+from pspike_jax.analysis.files import atomic_write
 
 SECONDS = 600  # of a cell
 

@@ -1,21 +1,21 @@
-"""Write experiments/results/README.md: of every experiment, the paper's figure and what was found.
+"""The pages of experiments/results/: of every experiment, the paper's figure and what was found.
 
-  python -m experiments.results_page
-
-Everything on it comes from the records beside it, but for the papers' figures, which stand here
-with their source. `experiments.record` calls this after it has written a record.
+Everything on them comes from the records beside them, but for the papers' figures, which stand here
+with their source. `experiments.record` writes them after each record.
 """
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.data.catalog import CATALOG
 from pspike_jax.pretrained import list_pretrained
-from pspike_jax.training.files import atomic_write
 
-RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
 PAGE = RESULTS / "README.md"
 
 # Test accuracy in percent and its source, by task and model; quoted, not measured here.
@@ -30,14 +30,19 @@ HEAD = """\
 
 Every figure under "here" was measured by a run whose record stands beside this page: configs,
 seeds, versions, hardware, evaluations, thinned metrics. A figure under "paper" is quoted from its
-source. The page is made by `python -m experiments.results_page`, a record by
-`python -m experiments.record`.
+source. Records and this page are made by `python -m experiments.record`.
 
 Accuracies are of the test split, read once by each run, at its best step by validation; spikes are
 sampled, and a run is the mean over its noise draws. The error is the standard error over training
 seeds; of a single seed, that of noise draws and test examples together, which says nothing about
 other seeds.
 """
+PICTURES = {
+    "raster.png": "Spikes of one test example, layer by layer",
+    "learning_curve.png": "Loss, accuracy and firing rate over the training steps",
+    "active_ratio.png": "Share of neurons that fire, step by step",
+    "probabilities.png": "Spike probabilities", "poles.png": "Poles of the state spaces",
+}
 MODEL_FIELDS = {
     "preset": "preset", "d_model": "H", "widths": "H of the layers", "d_state": "N",
     "n_layers": "layers", "norm": "norm", "causal": "causal", "bidirectional": "bidirectional",
@@ -45,21 +50,13 @@ MODEL_FIELDS = {
 }
 
 
-def read_records() -> dict[str, dict[str, Any]]:
-    """Return the records by name, in the order of their names."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+def read_records(folder: pathlib.Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Return the records of a folder by name, in the order of their names."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def page(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write all records as Markdown.
-
-    Args:
-      records: by name; those of `experiments.record`, and comparisons and searches, which
-        have pages of their own.
-
-    Returns:
-      The page.
-    """
+    """Write all records, by name, as Markdown; comparisons and searches have pages of their own."""
     rows = [("experiment", "paper", "here", "gap", "conditions")]
     sections = []
     for name, record in records.items():
@@ -75,12 +72,7 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def workdirs(name: str, runs: int) -> list[str]:
-    """Return what the documents call the workdirs of a record's runs.
-
-    Args:
-      name: of the record.
-      runs: how many there are.
-    """
+    """Return what the documents call the workdirs of a record's runs."""
     return [f"runs/{name}{f'_{number}' if runs > 1 else ''}" for number in range(runs)]
 
 
@@ -152,12 +144,7 @@ def _section(name: str, record: Mapping[str, Any]) -> str:
             "<details><summary>Accuracy, activity and energy of the first run</summary>\n",
             f"```\n{record['table']}```\n", "</details>\n",
         ]
-        titles = {
-            "raster.png": "Spikes of one test example, layer by layer",
-            "learning_curve.png": "Loss, accuracy and firing rate over the training steps",
-            "active_ratio.png": "Share of neurons that fire, step by step",
-            "probabilities.png": "Spike probabilities", "poles.png": "Poles of the state spaces",
-        }
+        titles = PICTURES
     lines += [
         f"![{title}]({name}/{file})\n" for file, title in titles.items()
         if (RESULTS / name / file).exists()
@@ -225,11 +212,33 @@ def _against_neurons(record):
     return [*(f"| {' | '.join(cells)} |" for cells in rows), ""]
 
 
-def main() -> None:
-    """Write the page of the records that are there."""
-    atomic_write(PAGE, page(read_records()))
-    print(PAGE)
+def fill(text: str, marker: str, content: str) -> str:
+    """Put content between <!-- marker --> and <!-- end of marker --> of a text."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- end of {marker} -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{content}{m[2]}", text, flags=re.DOTALL)
 
 
-if __name__ == "__main__":
-    main()
+def summary(name: str, record: dict[str, Any]) -> str:
+    """Return the lines of docs/results.md about a record: table of a run, picture, seeds."""
+    accuracies = ", ".join(
+        f"{way.replace('_', ' ')} {100 * value['mean']:.1f} +- {100 * value['sem']:.1f} %"
+        for way, value in record["over_seeds"].items()
+    )
+    return (
+        f"It ends with\n\n```\n{record['table']}```\n\n"
+        f"![Spikes of one picture, layer by layer](../experiments/results/{name}/raster.png)\n\n"
+        f"Test accuracy over {len(record['seeds'])} training seeds (mean and standard "
+        f"error): {accuracies}. [Record](../experiments/results/{name}.json).\n"
+    )
+
+
+def write_page() -> None:
+    """Write the page of the records that are there, and their part of docs/results.md."""
+    records = read_records()
+    atomic_write(PAGE, page(records))
+    shown = ROOT / "docs" / "results.md"
+    text = shown.read_text()
+    for name, record in records.items():
+        if "over_seeds" in record:
+            text = fill(text, f"{name} output", summary(name, record))
+    atomic_write(shown, text)

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.functional import neurons
 from pspike_jax.functional.neurons.neuron import Params
-from pspike_jax.training.files import atomic_write
 from pspike_jax.training.sdn import SDNState, sdn_optimizer, sdn_step
 
 TEST_ROWS, TEST_LENGTH = 1000, 1024

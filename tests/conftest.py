@@ -33,6 +33,17 @@ def pytest_collection_modifyitems(items):
     lanes.mark(items)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def fresh_programs():
+    """Let go of a file's compiled programs behind it.
+
+    Each is mapped into memory, piece by piece, and Linux ends a process of 65,530 maps: the suite
+    has more.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key(request):
     """A function that returns a new PRNG key at each call; the same whatever ran before."""

@@ -22,7 +22,7 @@ from pspike_jax.training import FitResult, fit, make_mesh
 from pspike_jax.training import checkpoints as checkpoints_module
 from pspike_jax.training.checkpoints import Checkpoints
 from pspike_jax.training.distributed import start_processes
-from pspike_jax.training.prefetch import Prefetch
+from pspike_jax.training.run import Prefetch
 from pspike_jax.training.run import Run
 
 HEARTBEAT = 10  # seconds after which a silent process counts as dead

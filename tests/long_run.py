@@ -21,7 +21,7 @@ from records import write_record
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 from pspike_jax.training import fit
-from pspike_jax.training.prefetch import Prefetch
+from pspike_jax.training.run import Prefetch
 
 SAMPLES = 40
 MOST = 256  # bytes a step: a history in memory, of a line every 10 steps, would take more

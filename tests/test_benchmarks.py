@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import (  # noqa: E402
+    compiled_table,
     engine_choice,
     sampling,
     ssm_engines,
@@ -166,6 +167,28 @@ def test_ties_refuse_a_wide_disagreement(monkeypatch):
 def test_committed_page_says_what_the_records_say():
     page = (ROOT / "docs" / "performance.md").read_text()
     assert f"<!-- performance -->\n{summary.content(timing.RESULTS)}<!-- end of" in page
+
+
+def test_committed_table_and_page_follow_from_compiled_programs():
+    rows = json.loads(compiled_table.TABLE_PATH.read_text())
+    made = [row for row in rows if row["platform"] in compiled_table.DECIDES]
+    assert made == compiled_table.all_rows(timing.RESULTS)
+    page = (ROOT / "docs" / "performance.md").read_text()
+    content = compiled_table.content(timing.RESULTS)
+    assert f"<!-- compiled -->\n{content}<!-- end of" in page
+
+
+def test_rows_of_compiled_programs_count_what_is_started():
+    sizes = {"batch": 1, "length": 64, "features": 4, "state": 2}
+    one = {"recurrence": "linear_ssm", "devices": 1, "compiles": True, **sizes}
+    (row,) = compiled_table.table_rows("gpu", [
+        one | {"engine": "fft", "least_s": 2e-6, "operations": 10},
+        one | {"engine": "sequential", "least_s": 1e-6, "operations": 64},
+        one | {"engine": "chunked", "compiles": False},
+        one | {"engine": "associative", "devices": 4, "least_s": 0.0, "operations": 0},
+    ])
+    assert row["estimated_seconds"] == {"fft": 12e-6, "sequential": 65e-6}
+    assert (row["engine"], row["measured"]) == ("fft", False)
 
 
 def record(contender, *seconds, **setting):

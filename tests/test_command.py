@@ -70,7 +70,7 @@ def test_own_arrays_train_outside_a_clone_and_give_one_page(finished, capsys):
 
 def test_a_run_is_evaluated_again_to_the_same_numbers(finished):
     before = (finished / "report.json").read_bytes()
-    # As the run was: in a process of one device, whose sums have one order.
+    # As the run was: in a process as many devices, whose sums have one order.
     done = pspike(finished.parent, "evaluate", "run")
     assert done.returncode == 0 and "sampled spikes" in done.stdout, done.stderr
     assert (finished / "report.json").read_bytes() == before

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import compare  # noqa: E402
-from experiments.comparison_page import draw, page  # noqa: E402
+from experiments.comparison import draw, page  # noqa: E402
 from pspike_jax.command.experiment import EvaluationSettings, Experiment  # noqa: E402
 
 CHANNELS = {"japanese_vowels": (12, 9), "spoken_digits": (13, 10)}  # and classes
@@ -37,9 +37,10 @@ def test_every_reset_based_neuron_is_compared():
 
 
 def fake_run(calls):
-    """Return a stand-in for `compare.run` whose second rate has the lowest validation loss."""
+    """Return a stand-in for `train_once` whose second rate has the lowest validation loss."""
 
-    def run(config, folder, *, tests):
+    def run(config, folder, measure):
+        tests = measure.keywords["tests"]
         rate, seed = config["optimizer"]["learning_rate"], config["training"]["seed"]
         calls.append((config["model"]["name"], rate, seed, tests))
         # The third rate would win if the test split were asked.
@@ -59,7 +60,7 @@ def fake_run(calls):
 def compared(monkeypatch, tmp_path):
     """The runs that a comparison makes, and the rows that it returns."""
     calls = []
-    monkeypatch.setattr(compare, "run", fake_run(calls))
+    monkeypatch.setattr(compare, "train_once", fake_run(calls))
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     return calls, compare.compare("japanese_vowels", "FILES", str(tmp_path), 3)
 
@@ -94,10 +95,10 @@ def test_finished_run_is_not_run_again(tmp_path):
     config = compare.make_config("japanese_vowels", "FILES", "lif", 0.01, 0, 3)
     kept = json.loads(json.dumps({"config": config, "test": {"accuracy": 0.5}}))
     (tmp_path / "result.json").write_text(json.dumps(kept))
-    assert compare.run(config, tmp_path, tests=True) == kept
+    assert compare.train_once(config, tmp_path, None) == kept
     other = compare.make_config("japanese_vowels", "FILES", "lif", 0.01, 1, 3)
     with pytest.raises(ValueError, match="holds a run of another config"):
-        compare.run(other, tmp_path, tests=True)
+        compare.train_once(other, tmp_path, None)
 
 
 @pytest.fixture(scope="module")

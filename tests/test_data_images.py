@@ -113,7 +113,7 @@ def test_mnist_source_refuses_images_of_another_size(tmp_path, rng):
 def test_mnist_source_names_the_missing_file(tmp_path, rng):
     write_mnist(tmp_path, rng)
     (tmp_path / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="lacks train-labels-idx1-ubyte"):
+    with pytest.raises(FileNotFoundError, match="lacks a regular file train-labels-idx1-ubyte"):
         mnist.mnist_source(MnistSettings(), tmp_path)
 
 

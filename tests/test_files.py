@@ -18,7 +18,8 @@ from tiny import TinySpiking, tiny, tiny_settings, tiny_task
 
 from pspike_jax.functional.surrogates import boxcar
 from pspike_jax.training import files, workdir
-from pspike_jax.training.files import MetricsLog, read_lines, atomic_write
+from pspike_jax.analysis.files import atomic_write, space_hint
+from pspike_jax.training.files import MetricsLog, read_lines
 from pspike_jax.training.workdir import check_workdir, claim_workdir, describe
 
 
@@ -271,7 +272,7 @@ def test_source_commit_is_that_of_a_clone_of_this_project_alone(tmp_path, monkey
 def test_a_full_disk_is_asked_for_only_where_it_is(tmp_path, monkeypatch, number, free, hint):
     monkeypatch.setattr(os, "statvfs", lambda _: types.SimpleNamespace(f_favail=free))
     for error in (OSError(number, os.strerror(number)), ValueError(os.strerror(number))):
-        found = files.space_hint(error, tmp_path / "a" / "b")
+        found = space_hint(error, tmp_path / "a" / "b")
         assert found == "" if hint is None else hint in found
 
 

@@ -1,5 +1,7 @@
 """f-SNN: what neither the recordings nor the contract of all models see."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +91,7 @@ def test_what_the_program_does_is_off_unless_asked_for(rng):
     for rule, as_program in (("gl", False), ("l1", False), ("l1", True)):
         fields = {"rule": rule, "as_program": as_program, "train_tau": False, "widths": (64,)}
         model, params, x = model_and_params(np.random.default_rng(0), orders=(1.0,), **fields)
-        _, aux = model.apply({"params": params}, x, capture=True)
+        _, aux = jax.jit(functools.partial(model.apply, capture=True))({"params": params}, x)
         spikes[rule, as_program] = np.asarray(aux["sites"]["hidden"]["spike_array"])
     np.testing.assert_array_equal(spikes["gl", False], spikes["l1", False])
     assert np.any(spikes["l1", True] != spikes["gl", False])
@@ -102,7 +104,7 @@ def test_a_trained_time_constant_starts_where_it_is_said_to(rng):
             model, params, x = model_and_params(
                 np.random.default_rng(0), as_program=as_program, train_tau=train_tau, tau=tau
             )
-            runs.append(np.asarray(model.apply({"params": params}, x)[0]))
+            runs.append(np.asarray(jax.jit(model.apply)({"params": params}, x)[0]))
         np.testing.assert_allclose(*runs, rtol=1e-6)
 
 
@@ -134,6 +136,6 @@ def test_short_memory_forgets(rng):
     results = []
     for memory in (3, 39, None):
         model, params, x = model_and_params(np.random.default_rng(0), memory=memory, orders=(0.3,))
-        results.append(np.asarray(model.apply({"params": params}, x)[0]))
+        results.append(np.asarray(jax.jit(model.apply)({"params": params}, x)[0]))
     assert np.any(results[0] != results[2])
     np.testing.assert_array_equal(results[1], results[2])

@@ -75,7 +75,7 @@ def draws(**masks):
 
 def variables_of(model):
     x = jnp.asarray(RNG.poisson(1.0, (B, L, N)), jnp.float32)
-    boxed = model.init({"params": jax.random.key(1), "spikes": jax.random.key(2)}, x)
+    boxed = jax.jit(model.init)({"params": jax.random.key(1), "spikes": jax.random.key(2)}, x)
     return jax.tree.map(jnp.asarray, jax.device_get(unboxed(boxed))), x
 
 

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from tiny import TinySpiking, one_device, tiny_settings, tiny_task
 
 from pspike_jax.training import fit, load
-from pspike_jax.training.files import local_folder
+from pspike_jax.analysis.files import local_folder
 from pspike_jax.training.preemption import Preempted, StopSignal
 
 

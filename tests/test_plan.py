@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import pytest
 
 import pspike_jax
+from pspike_jax.command.plan import device_memory, forward_macs, plan
 from pspike_jax.data import from_arrays
 from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
 from pspike_jax.training.creation import abstract_batch, state_shapes
-from pspike_jax.training.plan import device_memory, forward_macs, plan
 
 WIDTH, BATCH, LENGTH = 4096, 8, 5
 

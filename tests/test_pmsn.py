@@ -7,6 +7,8 @@ import pytest
 
 from pspike_jax.functional.compartments import compartment_modes, fire_by_sum
 
+fire = jax.jit(fire_by_sum, static_argnames="threshold")
+
 
 def loop(y, threshold, resets=None):
     """Return spikes and r - V of y (B, L, H), in float64, as the program writes them."""
@@ -31,7 +33,7 @@ def test_spikes_are_crossings_of_the_sum(threshold, packed, rng):
     expected, drives = loop(y.astype(np.float64), threshold, resets)
     assert np.abs(drives).min() > 1e-5 and (drives > threshold).any()
     given = None if resets is None else jnp.asarray(resets)
-    spikes, v, _ = fire_by_sum(jnp.asarray(y), threshold=threshold, resets=given)
+    spikes, v, _ = fire(jnp.asarray(y), threshold=threshold, resets=given)
     np.testing.assert_array_equal(spikes, expected)
     np.testing.assert_allclose(v, drives, atol=3e-6)
 
@@ -40,10 +42,10 @@ def test_long_sums_lose_no_digits_and_go_on_in_a_stream(rng):
     y = np.maximum(rng.normal(1, 1, (1, 20_000, 1)), 0).astype(np.float32)
     expected, drives = loop(y.astype(np.float64), 1.0)
     clear = np.abs(np.mod(drives, 1.0) - 0.5) < 0.4999  # no tie within 1e-4
-    spikes, _, last = fire_by_sum(jnp.asarray(y), threshold=1.0)
+    spikes, _, last = fire(jnp.asarray(y), threshold=1.0)
     np.testing.assert_array_equal(np.asarray(spikes)[clear], expected[clear])
-    first, _, kept = fire_by_sum(jnp.asarray(y[:, :777]), threshold=1.0)
-    second, _, end = fire_by_sum(jnp.asarray(y[:, 777:]), kept, threshold=1.0)
+    first, _, kept = fire(jnp.asarray(y[:, :777]), threshold=1.0)
+    second, _, end = fire(jnp.asarray(y[:, 777:]), kept, threshold=1.0)
     streamed = np.concatenate([first, second], axis=1)
     np.testing.assert_array_equal(streamed[clear], expected[clear])
     np.testing.assert_allclose(end, last, atol=1e-4)
@@ -51,7 +53,7 @@ def test_long_sums_lose_no_digits_and_go_on_in_a_stream(rng):
 
 def test_nothing_flows_through_the_sum():
     y = jnp.float32([[[0.4], [0.3], [2.5], [0.2]]])
-    gradient = jax.grad(lambda y: jnp.sum(fire_by_sum(y, threshold=1.0)[0]))(y)
+    gradient = jax.grad(lambda y: jnp.sum(fire(y, threshold=1.0)[0]))(y)
     # r = 0.4, 0.7, 3.2, 0.4: only |r - 1| < 1 lets it pass.
     np.testing.assert_array_equal(gradient[0, :, 0], [1, 1, 0, 1])
 

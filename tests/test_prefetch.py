@@ -7,8 +7,8 @@ import pytest
 from tiny import one_device, tiny_settings, tiny_task
 
 from pspike_jax.data import train_batch
-from pspike_jax.training import prefetch as prefetch_module
-from pspike_jax.training.prefetch import AHEAD, Prefetch
+from pspike_jax.training import run as run_module
+from pspike_jax.training.run import AHEAD, Prefetch
 
 
 def open_batches(split=None, done=0, steps=7):
@@ -36,7 +36,7 @@ def test_prefetch_makes_batches_before_they_are_asked_for(monkeypatch):
             enough.set()
         return train_batch(split, seed=seed, step=step, batch_size=batch_size, part=part)
 
-    monkeypatch.setattr(prefetch_module, "train_batch", make)
+    monkeypatch.setattr(run_module, "train_batch", make)
     with open_batches():
         assert enough.wait(timeout=60)
     assert made == list(range(AHEAD))
@@ -46,6 +46,6 @@ def test_prefetch_hands_on_what_went_wrong_in_its_thread(monkeypatch):
     def fail(split, **_):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(prefetch_module, "train_batch", fail)
+    monkeypatch.setattr(run_module, "train_batch", fail)
     with open_batches() as batches, pytest.raises(OSError, match="the disk is gone"):
         batches.next()

@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import cards, publish, reevaluate  # noqa: E402
+from experiments import publish  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, EVALUATION, write_run  # noqa: E402
@@ -107,9 +107,9 @@ def test_fingerprint_is_that_of_the_numbers_and_no_other():
     for rows in (slice(0, 1024), slice(1024, 1500)):
         for array, dtype in zip(split[:3], (np.float32, np.int32, np.int32)):
             digest.update(array[rows].astype(dtype).tobytes())
-    assert cards.fingerprint(split) == digest.hexdigest()
+    assert publish.fingerprint(split) == digest.hexdigest()
     inputs[1400, 2, 0] += 1
-    assert cards.fingerprint(split) != digest.hexdigest()
+    assert publish.fingerprint(split) != digest.hexdigest()
 
 
 def test_compare_allows_noise_and_two_examples():
@@ -118,29 +118,29 @@ def test_compare_allows_noise_and_two_examples():
 
     # Four times hypot(0.003, 0.004) is 0.02, and two examples of 100 as much.
     for mean, expected in ((0.939, True), (0.941, False), (0.861, True), (0.859, False)):
-        table, agree = reevaluate.compare(results(0.9, 0.003), results(mean, 0.004))
+        table, agree = publish.compare(results(0.9, 0.003), results(mean, 0.004))
         assert agree is expected and f"{mean:.2%}" in table
 
 
 def test_reevaluate_takes_the_card_at_its_word(monkeypatch):
     seen = []
-    monkeypatch.setattr(reevaluate, "test", lambda *found: seen.append(found) or EVALUATION)
-    card, now = reevaluate.reevaluate("pspikessm_digits", draws=3)
+    monkeypatch.setattr(publish, "test", lambda *found: seen.append(found) or EVALUATION)
+    card, now = publish.reevaluate("pspikessm_digits", draws=3)
     module, variables, expected = load_pretrained("pspikessm_digits")
     assert card == expected["figures"]["test_accuracy"] and now == EVALUATION
     experiment, used = seen[0]
     assert experiment.model == module and experiment.evaluation.draws == 3
     assert experiment.evaluation.seed == expected["config"]["evaluation"]["seed"]
     jax.tree.map(np.testing.assert_array_equal, used, variables)
-    monkeypatch.setattr(reevaluate, "fingerprint", lambda split: "other")
+    monkeypatch.setattr(publish, "fingerprint", lambda split: "other")
     with pytest.raises(ValueError, match="the test set has sha256 other, that of the card "):
-        reevaluate.reevaluate("pspikessm_digits")
+        publish.reevaluate("pspikessm_digits")
     with pytest.raises(ValueError, match="are in no folder: leave --data_dir out"):
-        reevaluate.reevaluate("pspikessm_digits", data_dir="data")
+        publish.reevaluate("pspikessm_digits", data_dir="data")
 
 
 def test_reevaluate_ends_with_an_error_where_figures_differ(monkeypatch):
     off = {way: result | {"mean": 0.1} for way, result in EVALUATION.items()}
-    monkeypatch.setattr(reevaluate, "reevaluate", lambda **asked: (EVALUATION, off))
+    monkeypatch.setattr(publish, "reevaluate", lambda name, **asked: (EVALUATION, off))
     with pytest.raises(SystemExit, match="these are not the figures of the card"):
-        reevaluate.main(["--name=pspikessm_digits"])
+        publish.main(["--name=pspikessm_digits", "--check"])

@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import checks, record, results_page, runs  # noqa: E402
+from experiments import checks, record, results_page  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, write_run  # noqa: E402
@@ -42,7 +42,7 @@ def make_run(experiment, tmp_path):
     def make(sampled=0.75, task_name=None, **fields):
         folder = tmp_path / f"run{next(count)}"
         write_run(folder, experiment, changed(**fields), sampled=sampled, task_name=task_name)
-        return runs.read_run(folder)
+        return record.read_run(folder)
 
     return make
 
@@ -59,7 +59,7 @@ def test_thin_keeps_validations_and_the_last_lines():
         {"step": step} | ({"validation/accuracy": 0.5} if step % 10 == 0 else {})
         for step in range(1, 1001)
     ]
-    steps = [line["step"] for line in runs.thin(lines)]
+    steps = [line["step"] for line in record.thin(lines)]
     # 100 validations in strides of 5, 900 other lines in strides of 45: 10 of 9 each, from the end.
     assert steps == sorted([*range(50, 1001, 50), *range(49, 1000, 50)])
 
@@ -68,13 +68,13 @@ def test_read_run_names_what_is_not_finished(experiment, tmp_path):
     folder = write_run(tmp_path / "run", experiment, changed())
     (folder / "evaluation.json").unlink()
     with pytest.raises(FileNotFoundError, match="run is not finished: evaluation.json is missing"):
-        runs.read_run(folder)
+        record.read_run(folder)
 
 
 def test_command_names_what_a_run_changed():
     config = changed(seed=3, d_model=8)
     # A full path is shortened to that from the root.
-    written = runs.command(CONFIG, config | {"mesh": config["mesh"] | {"fsdp": 2}}, "runs/a")
+    written = record.command(CONFIG, config | {"mesh": config["mesh"] | {"fsdp": 2}}, "runs/a")
     head, *changes = written.split(" --config.")
     assert head == f"python -m experiments.main --config={NAME_OF_CONFIG} --workdir=runs/a"
     assert sorted(changes) == ["model.d_model=8", "training.seed=3"]
@@ -85,13 +85,13 @@ def test_command_hides_where_data_are(tmp_path):
     config = psmnist.get_config().to_dict()
     config["task"]["data_dir"] = str(tmp_path)
     task = config["task"]
-    task |= {key: place for key, place in runs.PLACES.items() if key in task}
-    assert str(tmp_path) not in runs.command(str(path), config, "runs/a")
+    task |= {key: place for key, place in record.PLACES.items() if key in task}
+    assert str(tmp_path) not in record.command(str(path), config, "runs/a")
 
 
 def test_command_refuses_the_run_of_another_config():
     with pytest.raises(ValueError, match="is not of .*psmnist.py: they differ in the keys"):
-        runs.command(f"{ROOT}/experiments/configs/psmnist.py", changed(), "runs/a")
+        record.command(f"{ROOT}/experiments/configs/psmnist.py", changed(), "runs/a")
 
 
 def test_record_of_seeds_has_their_mean_and_error(make_run):
@@ -172,7 +172,7 @@ def test_committed_records_are_complete_and_say_nothing_of_a_place():
         for run in kept["runs"]:
             assert {"description", "evaluation", "report", "metrics", "minutes"} <= set(run)
         assert kept["commands"] == [
-            runs.command(str(ROOT / kept["config"]), run["description"]["config"], workdir)
+            record.command(str(ROOT / kept["config"]), run["description"]["config"], workdir)
             for run, workdir in zip(kept["runs"], results_page.workdirs(name, len(kept["runs"])))
         ]
 
@@ -180,15 +180,14 @@ def test_committed_records_are_complete_and_say_nothing_of_a_place():
 def test_committed_page_shows_the_quickstart_as_recorded():
     kept = results_page.read_records()["quickstart"]
     shown = (ROOT / "docs" / "results.md").read_text()
-    content = record.summary("quickstart", kept)
-    assert content in shown and record.fill(shown, "quickstart output", content) == shown
+    content = results_page.summary("quickstart", kept)
+    assert content in shown and results_page.fill(shown, "quickstart output", content) == shown
 
 
 def test_committed_checks_found_nothing_and_were_as_long_as_they_must():
-    kept = checks.read()
-    assert {name: record["failures"] for name, record in kept.items()} == dict.fromkeys(
-        checks.SENTENCES, []
-    )
+    kept = results_page.read_records(checks.CHECKS)
+    assert {"faults", "fuzz", "long_run", "long_sequence"} == set(kept)
+    assert not any(found["failures"] for found in kept.values())
     assert kept["faults"]["killed_and_resumed"] >= 100
     assert kept["fuzz"]["files"] >= 2000 and kept["long_run"]["steps"] >= 10_000
     whole, devices = kept["long_sequence"]["bytes_of_one_device"], kept["long_sequence"]["devices"]

@@ -1,4 +1,4 @@
-"""A search trains each choice once, reads no test split, and ranks by validation."""
+"""Sweeps and searches: each choice once, no test split, ranks by validation."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import search, sweep  # noqa: E402
+from experiments import sweep  # noqa: E402
 from experiments.configs import psmnist_cpu  # noqa: E402
 from pspike_jax.command import files  # noqa: E402
 
@@ -23,31 +23,40 @@ def trained(monkeypatch):
     """Replace training by a note of what was trained; return the notes."""
     notes = []
 
-    def fit(model, task, settings, *, workdir, config, mesh):
+    def fit(model, task, settings, *, workdir, config, mesh, progress):
         (workdir / "checkpoints").mkdir(parents=True)
         notes.append((model.config.d_model, settings.optimizer.learning_rate, settings.steps))
         return types.SimpleNamespace(history=[{"step": 2, "train/loss": 2.0}, LINE])
 
-    monkeypatch.setattr(search, "fit", fit)
+    monkeypatch.setattr(sweep, "fit", fit)
     return notes
 
 
-def test_run_trains_a_choice_once(trained, tmp_path):
-    config = psmnist_cpu.get_config("smoke").to_dict()
-    fields = {"model.d_model": 6, "optimizer.learning_rate": 0.5}
-    first = search.run(config, fields, tmp_path / "0")
-    assert trained == [(6, 0.5, 4)] and first["validation"] == [LINE]
-    assert search.run(config, fields, tmp_path / "0") == first and len(trained) == 1
-    assert not (tmp_path / "0" / "checkpoints").exists()
+def test_search_trains_a_choice_once_and_writes_what_came_of_it(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    words = [
+        f"--config={ROOT}/experiments/configs/psmnist_cpu.py:smoke", f"--workdir={tmp_path}/runs",
+        "--record=a", "--", "--config.model.d_model=6",
+    ]
+    sweep.main(words)
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert len(trained) == len(sweep.collect(psmnist_cpu.search)) == len(record["runs"])
+    assert trained[0][0] == 6 and trained[-1][1] == 1.2e-2
+    assert record["runs"][0]["validation"] == [LINE] and record["runs"][0]["fields"] == {}
+    assert record["command"].endswith("--record=a -- --config.model.d_model=6")
+    assert not (tmp_path / "runs" / "0" / "checkpoints").exists()
+    count = len(trained)
+    sweep.main(words)
+    assert len(trained) == count
     with pytest.raises(ValueError, match="holds a run of another config"):
-        search.run(config, {}, tmp_path / "0")
+        sweep.main(words[:-1])
 
 
 def test_page_ranks_by_validation_and_names_what_differs():
     def result(accuracy, **fields):
         return {"fields": fields, "validation": [LINE | {"validation/accuracy": accuracy}]}
 
-    text = search.page("x", "python -m y", [result(0.25), result(0.75, **{"model.norm": "layer"})])
+    text = sweep.page("x", "python -m y", [result(0.25), result(0.75, **{"model.norm": "layer"})])
     best, other = text.splitlines()[-2:]
     assert best == "| `model.norm=layer` | 4 | 1.500 | 75.00 % | 25.0 % |"
     assert other == "| nothing | 4 | 1.500 | 25.00 % | 25.0 % |"

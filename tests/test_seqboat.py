@@ -81,6 +81,10 @@ def test_packing_keeps_the_order_and_the_capacity(rng):
         np.testing.assert_array_equal(unpack(pack(x, slots), slots), there_and_back)
 
 
+def compiled(model):
+    return jax.jit(model.apply, static_argnames=("capture", "method"))
+
+
 def spread_model(rng, **fields):
     """A small model whose parameters are all well away from zero."""
     model = pspike_jax.create_model("seqboat", "tiny", **fields)
@@ -92,8 +96,9 @@ def spread_model(rng, **fields):
 
 def test_an_output_does_not_depend_on_the_other_examples(rng):
     model, variables, x = spread_model(rng, causal=False, capacity=4)
-    together, aux = model.apply(variables, x)
-    alone = [model.apply(variables, row[None])[0][0] for row in x]
+    run = compiled(model)
+    together, aux = run(variables, x)
+    alone = [run(variables, row[None])[0][0] for row in x]
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
     assert float(aux["sites"]["router"]["neuron_spikes"].max()) <= 3 * 4
     # As the program has it, an example that attends throughout changes the windows of the others.
@@ -105,7 +110,7 @@ def test_controls_attend_always_and_never(rng):
     shares = {}
     for attend in ("learnt", "always", "never"):
         model, variables, x = spread_model(np.random.default_rng(2), attend=attend)
-        outputs, aux = model.apply(variables, x, jnp.array([10, 4, 7]))
+        outputs, aux = compiled(model)(variables, x, jnp.array([10, 4, 7]))
         record = aux["sites"]["router"]
         shares[attend] = float(record["spikes"].sum() / record["steps"].sum())
         assert np.isfinite(outputs).all()
@@ -114,9 +119,10 @@ def test_controls_attend_always_and_never(rng):
 
 def test_streams_of_a_full_capacity_stop_attending(rng):
     model, variables, x = spread_model(rng, capacity=2, window=2, attend="always")
-    whole, aux = model.apply(variables, x, capture=True)
+    run = compiled(model)
+    whole, aux = run(variables, x, capture=True)
     np.testing.assert_array_equal(aux["sites"]["router"]["neuron_spikes"], 3 * 2)
     state = model.initial_state(3)
     for t in range(10):
-        state, (outputs, _) = model.apply(variables, state, x[:, t], method="step")
+        state, (outputs, _) = run(variables, state, x[:, t], method="step")
     np.testing.assert_allclose(outputs, whole, rtol=1e-5, atol=1e-5)

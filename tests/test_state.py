@@ -20,7 +20,7 @@ from pspike_jax.training import (
     shard_batch,
     train_step,
 )
-from pspike_jax.training.losses import firing_rate_penalty
+from pspike_jax.training.state import firing_rate_penalty
 from pspike_jax.training.creation import state_shapes
 from pspike_jax.training.state import compile_train_step, leaf_paths
 

@@ -42,16 +42,17 @@ def test_streams_see_frames_and_then_their_own_predictions(cell):
     assert 0 < spikes.mean() < 1
     np.testing.assert_array_equal(aux["sites"]["cells"]["spikes"], spikes.sum((1, 2, 3, 4, 5)))
     state = model.initial_state(2, 6, 6)
+    step = jax.jit(functools.partial(model.apply, capture=True, method="step"))
     for t in range(4):
         frame = frames[:, t] if t < 3 else None
-        state, (predicted, one) = model.apply(variables, state, frame, True, method="step")
+        state, (predicted, one) = step(variables, state, frame)
         np.testing.assert_allclose(predicted, whole[:, t], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(
             one["sites"]["cells"]["spike_array"][:, :, 0], spikes[:, :, t]
         )
     # What is not given is not read.
     other = frames.at[:, 3:].set(7.0)
-    again, _ = model.apply(variables, other, given=3)
+    again, _ = jax.jit(functools.partial(model.apply, given=3))(variables, other)
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-5)
 
 

@@ -165,7 +165,7 @@ def test_create_model_names_the_wrong_value(name, fields, error, message):
         ({"parametrization": "dplr", "l_max": 9, "initializer": "lin"}, "expected one of 'legs'"),
         ({"neuron": "lif", "block": "official"}, "neuron='lif' belongs to block='paper'"),
         ({"surrogate": "step"}, "surrogate is 'step'; expected one of 'clamp_straight_through'"),
-        ({"remat": "all"}, "remat is 'all'; expected one of 'none', 'block'"),
+        ({"remat": "all"}, "remat is 'all'; expected one of 'auto', 'none', 'block'"),
     ],
 )
 def test_pspikessm_refuses_fields_that_do_not_fit(fields, message):

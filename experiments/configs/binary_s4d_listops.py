@@ -13,7 +13,7 @@ The variants `smoke` and `gsu_smoke` run every part in seconds, on expressions o
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete, prepared
+from experiments.configs.published import apply_variant, complete, lists, prepared
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
@@ -41,9 +41,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
         },
     )
     small = {None: None, "gsu": None, "gsu_smoke": "smoke"}.get(variant, variant)
-    lists = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config, small,
-        task={"name": "listops", **lists, "num_test": 8, "seed": 0},
+        task=lists(),
         model={"d_model": 8, "d_state": 4, "n_layers": 1},
     )

@@ -10,10 +10,12 @@ which the potential, starting at 0, would take over.
 
 from ml_collections import config_dict
 
+from experiments.configs.published import complete
+
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, "control", "spiking" or "smoke"."""
-    config = config_dict.create(
+    config = complete(
         task={"name": "lorenz_spikes", "seed": 0, "conditions": 65, "bins": 50, "neurons": 29},
         model={
             "name": "langevinflow",
@@ -27,16 +29,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "learning_rate": 3e-3,
             "dynamics_rate": 3e-3,
             "step_size_rate": 3e-3,
-            "readout_rate": config_dict.placeholder(float),
             "weight_decay": 2e-5,
-            "b1": 0.9,
-            "b2": 0.999,
-            "clip_norm": config_dict.placeholder(float),
             "schedule": "cosine",
-            "warmup_steps": 0,
-            "decay_steps": config_dict.placeholder(int),
-            "plateau_factor": 0.95,
-            "plateau_patience": 10,
         },
         training={
             "steps": 1200,
@@ -45,15 +39,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "log_every": 15,
             "eval_every": 120,
             "checkpoint_every": 120,
-            "keep": 2,
-            "keep_best": 1,
             "eval_batch_size": 130,
-            "validation_draws": 1,
-            "firing_rate_weight": 0.0,
-            "firing_rate_target": 0.0,
         },
-        mesh={"data": config_dict.placeholder(int), "fsdp": 1, "model": 1, "sequence": 1},
-        evaluation={"draws": 8, "seed": 0},
     )
     if variant == "control":
         config.model.latents = "none"

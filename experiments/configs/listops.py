@@ -13,7 +13,7 @@ accuracy against neurons, as in Fig. 3; the sizes are chosen here.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete, prepared
+from experiments.configs.published import apply_variant, complete, lists, prepared
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
@@ -36,7 +36,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dt_min": 1e-3,
             "dt_max": 0.1,
             "l_max": 2048,
-            "remat": "block",
         },
         optimizer={
             "learning_rate": 8e-4,
@@ -60,10 +59,9 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 64,
         },
     )
-    lists = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config, variant,
-        task={"name": "listops", **lists, "num_test": 8, "seed": 0},
+        task=lists(),
         model={"d_model": 4, "d_state": 4, "n_layers": 1, "l_max": 32},
     )
 

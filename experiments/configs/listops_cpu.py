@@ -11,19 +11,17 @@ The variant `smoke` runs every part in seconds, on expressions of up to 31 token
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete
+from experiments.configs.published import apply_variant, complete, lists
 
 EPOCH = 3000  # batches
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None or "smoke"."""
-    lists = {"name": "listops", "seed": 0}
     config = complete(
-        task=lists | {
-            "min_length": 100, "max_length": 500, "num_train": 96_000, "num_validation": 2000,
-            "num_test": 2000,
-        },
+        task=lists(
+            min_length=100, max_length=500, num_train=96_000, num_validation=2000, num_test=2000
+        ),
         model={
             "name": "pspikessm",
             "preset": "paper",
@@ -36,7 +34,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dropout": 0.0,
             "dt_min": 2e-3,
             "dt_max": 0.2,
-            "remat": "none",
         },
         optimizer={
             "learning_rate": 6e-3,
@@ -56,8 +53,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 100,
         },
     )
-    small = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
-        config, variant, task=lists | small | {"num_test": 8},
+        config, variant, task=lists(),
         model={"d_model": 4, "d_state": 4, "n_layers": 1},
     )

@@ -38,7 +38,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dt_min": 1e-4,
             "dt_max": 0.1,
             "l_max": 16_384,
-            "remat": "block",
         },
         optimizer={
             "learning_rate": 1e-3,

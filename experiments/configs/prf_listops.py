@@ -12,7 +12,7 @@ The variant `smoke` runs every part in seconds, on expressions of up to 31 token
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete, prepared
+from experiments.configs.published import apply_variant, complete, lists, prepared
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
@@ -37,9 +37,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 50,
         },
     )
-    lists = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config, variant,
-        task={"name": "listops", **lists, "num_test": 8, "seed": 0},
+        task=lists(),
         model={"d_model": 8, "n_layers": 1, "fr_scale": 1.0, "dt_min": 0.2, "dt_max": 1.0},
     )

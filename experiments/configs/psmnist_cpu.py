@@ -6,7 +6,7 @@
 The paper's task and order of pixels with 64 neurons in place of 400; the paper's 98.4 % (arXiv
 2406.02923) is of the larger model. What was found here stands in experiments/results/.
 
-Variants: `short` learns for 2 epochs, `search` for 400 steps (see experiments/search.py); `smoke`
+Variants: `short` learns for 2 epochs, `search` for 400 steps (see experiments/sweep.py); `smoke`
 runs every part in seconds on a synthetic stand-in. `sweep` is accuracy against neurons, as in
 Fig. 3, at the equal budget of `short`; `search` holds what short runs chose between.
 """
@@ -36,7 +36,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dropout": 0.0,
             "dt_min": 2e-3,
             "dt_max": 0.2,
-            "remat": "none",  # 2 GB, and a tenth faster
         },
         optimizer={
             "learning_rate": 6e-3,

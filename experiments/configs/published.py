@@ -129,6 +129,21 @@ def apply_variant(
     return config
 
 
+def lists(**fields) -> dict[str, Any]:
+    """Return the task of ListOps' rules, generated when the run starts; without fields, tiny."""
+    tiny = {
+        "min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8, "num_test": 8,
+    }
+    return {"name": "listops", "seed": 0, **tiny, **fields}
+
+
+def short_lists() -> dict[str, Any]:
+    """Return the task of lists of 50 to 200 tokens in place of 500 to 2,000."""
+    return lists(
+        min_length=50, max_length=200, num_train=48_000, num_validation=2000, num_test=2000
+    )
+
+
 def stand_in(dataset: str, length: int) -> dict[str, Any]:
     """Return the task of a small synthetic set with the shapes of a real one."""
     return {

@@ -32,7 +32,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             # As fast here as what "auto" takes, and the engine of the committed record.
             "engine": "chunked",
             "precision": "float32",
-            "remat": "block",
         },
         optimizer={
             "learning_rate": 6e-3,

@@ -36,7 +36,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "dt_min": 1e-3,
             "dt_max": 0.1,
             "l_max": 4000,
-            "remat": "block",
         },
         optimizer={
             "learning_rate": 3e-3,

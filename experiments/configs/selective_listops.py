@@ -10,7 +10,7 @@ The variants `mamba2`, `gla` and `psm` take another model; `smoke` runs every pa
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete
+from experiments.configs.published import apply_variant, complete, lists, short_lists
 
 # {model: its fields}, of some 100,000 to 150,000 parameters each.
 MODELS = {
@@ -26,15 +26,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     name = "mamba" if variant in (None, "smoke") else variant
     if name not in MODELS:
         raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {[*MODELS]}")
-    lists = {"name": "listops", "seed": 0}
     config = complete(
-        task=lists | {
-            "min_length": 50,
-            "max_length": 200,
-            "num_train": 48_000,
-            "num_validation": 2000,
-            "num_test": 2000,
-        },
+        task=short_lists(),
         model={"name": name, "preset": "classifier", "dropout": 0.1, **MODELS[name]},
         optimizer={
             "learning_rate": 2e-3,
@@ -55,9 +48,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 100,
         },
     )
-    small = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config, "smoke" if variant == "smoke" else None,
-        task=lists | small | {"num_test": 8},
+        task=lists(),
         model={"d_model": 8, "n_layers": 1, "d_state": 4},
     )

@@ -9,20 +9,13 @@ controls: every step attends, or none does. `smoke` runs every part in seconds.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete
+from experiments.configs.published import apply_variant, complete, lists, short_lists
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, "always", "never" or "smoke"."""
-    lists = {"name": "listops", "seed": 0}
     config = complete(
-        task=lists | {
-            "min_length": 50,
-            "max_length": 200,
-            "num_train": 48_000,
-            "num_validation": 2000,
-            "num_test": 2000,
-        },
+        task=short_lists(),
         model={
             "name": "seqboat",
             "preset": "listops",
@@ -56,10 +49,9 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     if variant in ("always", "never"):
         config.model.attend = variant
         return config
-    small = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config,
         variant,
-        task=lists | small | {"num_test": 8},
+        task=lists(),
         model={"d_model": 8, "d_qk": 4, "n_layers": 1, "window": 4, "max_positions": 16},
     )

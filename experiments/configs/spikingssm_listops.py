@@ -14,7 +14,7 @@ authors' program computes, without any norm; `smoke` runs every part in seconds.
 
 from ml_collections import config_dict
 
-from experiments.configs.published import apply_variant, complete, prepared
+from experiments.configs.published import apply_variant, complete, lists, prepared
 
 MODELS = {
     None: ("spikingssm", "listops"),
@@ -33,7 +33,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     name, preset = MODELS[variant]
     config = complete(
         task=prepared("listops"),
-        model={"name": name, "preset": preset, "remat": "block"},
+        model={"name": name, "preset": preset},
         optimizer={
             "learning_rate": 0.01,
             # Poles, step sizes, B and, where B is trained, C.
@@ -55,9 +55,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 64,
         },
     )
-    lists = {"min_length": 5, "max_length": 32, "num_train": 32, "num_validation": 8}
     return apply_variant(
         config, "smoke" if variant == "smoke" else None,
-        task={"name": "listops", **lists, "num_test": 8, "seed": 0},
+        task=lists(),
         model={"d_model": 4, "n_layers": 1},
     )

@@ -23,7 +23,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     preset = "psmnist_program" if variant == "program" else "psmnist"
     config = complete(
         task=prepared("psmnist"),
-        model={"name": "spikingssm", "preset": preset, "remat": "block"},
+        model={"name": "spikingssm", "preset": preset},
         optimizer={
             "learning_rate": 0.01,
             "dynamics_rate": 1e-3,

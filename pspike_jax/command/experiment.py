@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 import pspike_jax
 from pspike_jax.data import TASKS, Task
 from pspike_jax.training import OptimizerSettings, TrainSettings, make_mesh
+from pspike_jax.training.sharding import AXES, share_batches
 
 T = TypeVar("T")
 
@@ -104,13 +105,22 @@ def build(config: Mapping[str, Any]) -> Experiment:
             raise ValueError(f"config.model.{name} is {given}, of the task {value}: leave it out")
     optimizer = call(OptimizerSettings, config["optimizer"], "config.optimizer")
     training = dict(config["training"]) | {"optimizer": optimizer}
+    settings = call(TrainSettings, training, "config.training")
     return Experiment(
         task=task,
         model=pspike_jax.create_model(**named["model"] | derived),
-        training=call(TrainSettings, training, "config.training"),
-        mesh=call(make_mesh, config["mesh"], "config.mesh"),
+        training=settings,
+        mesh=_mesh(config["mesh"], settings),
         evaluation=call(EvaluationSettings, config["evaluation"], "config.evaluation"),
     )
+
+
+def _mesh(section: Mapping[str, Any], settings: TrainSettings) -> Mesh:
+    """Return the mesh of a config; where it asks for none, the default one of `fit`."""
+    sizes = {axis: 1 if size is None else size for axis, size in section.items()}
+    if section.get("data") is None and set(sizes) <= set(AXES) and set(sizes.values()) <= {1}:
+        return share_batches(settings.batch_size, settings.eval_batch_size)
+    return call(make_mesh, section, "config.mesh")
 
 
 def _where_to_get(section: Mapping[str, Any], task_name: str) -> str:

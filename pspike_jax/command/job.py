@@ -18,6 +18,7 @@ from typing import Any
 
 from etils import epath
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command import overrides, processes
 from pspike_jax.command.experiment import build
 from pspike_jax.command.files import CONFIGS, config_names
@@ -25,7 +26,7 @@ from pspike_jax.command.outcome import judge
 from pspike_jax.command.plan import plan_in_subprocess
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
-from pspike_jax.training.files import atomic_write, run_folder
+from pspike_jax.training.files import run_folder
 from pspike_jax.training.workdir import CONFIG as DESCRIPTION, check_workdir, describe
 
 FINISHED = "evaluation.json"

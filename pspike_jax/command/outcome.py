@@ -6,13 +6,13 @@ from typing import Any
 import jax
 from etils import epath
 
+from pspike_jax.analysis.files import atomic_write, local_folder
+from pspike_jax.analysis.report import report
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.command.files import read_json
-from pspike_jax.analysis.report import report
 from pspike_jax.training import FitResult, evaluate, load
 from pspike_jax.training.creation import initial_poles
 from pspike_jax.training.distributed import barrier, explain_lost_process, gather, is_primary
-from pspike_jax.training.files import atomic_write, local_folder
 
 
 def load_best(workdir: pathlib.Path) -> tuple[Experiment, FitResult]:

@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command.files import read_json
-from pspike_jax.training.files import atomic_write
 
 # {heading: {picture: what to look at in it}}, in the order of the page.
 PICTURES = {

@@ -4,7 +4,8 @@ import argparse
 
 import jax
 
-from pspike_jax.training.distributed import start_processes
+from pspike_jax.functional.engine_choice import user_cache
+from pspike_jax.training.distributed import start_processes, use_every_core
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--heartbeat", type=int, default=60, help="seconds until a silent process counts as dead"
     )
     parser.add_argument(
-        "--compile_cache", metavar="DIR", help="of compiled programs, for a faster start next time"
+        "--compile_cache", metavar="DIR",
+        help="of compiled programs, for a faster start next time; in the user's cache by default",
     )
     parser.add_argument(
         "--profile_steps", metavar="FIRST,LAST", type=_steps,
@@ -32,8 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def start(asked: argparse.Namespace) -> None:
     """Join the processes of the job that the flags, or the environment, describe."""
-    if asked.compile_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", asked.compile_cache)
+    keep_programs(asked.compile_cache)
     start_processes(
         coordinator=asked.coordinator,
         processes=asked.num_processes,
@@ -41,6 +42,25 @@ def start(asked: argparse.Namespace) -> None:
         timeout=asked.start_timeout,
         heartbeat=asked.heartbeat,
     )
+    if not jax.distributed.is_initialized():
+        use_every_core()
+
+
+def keep_programs(folder: str | None) -> None:
+    """Let JAX keep compiled programs in a folder; None: in JAX's own, or in the user's cache.
+
+    JAX_ENABLE_COMPILATION_CACHE=0 keeps none.
+    """
+    if folder is None:
+        if jax.config.jax_compilation_cache_dir is not None:
+            return
+        own = user_cache() / "programs"
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a start is then as slow as the first one
+            return
+        folder = str(own)
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def _steps(text: str) -> tuple[int, int]:

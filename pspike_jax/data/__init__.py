@@ -8,11 +8,19 @@ from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.instrument import load_instrument
 from pspike_jax.data.japanese_vowels import load_japanese_vowels
 from pspike_jax.data.lorenz import load_lorenz_spikes, load_lorenz_states
+from pspike_jax.data.mackey_glass import generate_mackey_glass
 from pspike_jax.data.own_files import load_arrays, load_events, load_wav_folder
 from pspike_jax.data.own_tables import load_csv
 from pspike_jax.data.oscillations import generate_oscillations
 from pspike_jax.data.packing import PackedSplit, pack
 from pspike_jax.data.ppg_dalia import load_ppg_dalia
+from pspike_jax.data.recall import (
+    generate_copying,
+    generate_induction,
+    generate_parity,
+    generate_selective_copying,
+    load_waiting_digits,
+)
 from pspike_jax.data.split import Split, check_split, take
 from pspike_jax.data.spoken_digits import load_spoken_digits
 from pspike_jax.data.stand_in import load_stand_in
@@ -37,6 +45,12 @@ TASKS = {
     "uea": load_uea,
     "ppg_dalia": load_ppg_dalia,
     "oscillations": generate_oscillations,
+    "mackey_glass": generate_mackey_glass,
+    "copying": generate_copying,
+    "selective_copying": generate_selective_copying,
+    "induction": generate_induction,
+    "parity": generate_parity,
+    "waiting_digits": load_waiting_digits,
 }
 
 __all__ = [
@@ -48,9 +62,14 @@ __all__ = [
     "eval_batches",
     "from_arrays",
     "from_events",
+    "generate_copying",
+    "generate_induction",
     "generate_listops",
+    "generate_mackey_glass",
     "generate_oscillations",
+    "generate_parity",
     "generate_pathfinder",
+    "generate_selective_copying",
     "inputs_alone",
     "load_arrays",
     "load_csv",
@@ -64,6 +83,7 @@ __all__ = [
     "load_prepared",
     "load_spoken_digits",
     "load_stand_in",
+    "load_waiting_digits",
     "load_wav_folder",
     "load_uea",
     "num_rows",

@@ -230,7 +230,7 @@ def _find(folder, name):
     for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
         if (folder / candidate).is_file():
             return check_link(folder, folder / candidate)
-    raise FileNotFoundError(f"{folder} lacks {name}, plain or .gz")
+    raise FileNotFoundError(f"{folder} lacks a regular file {name} or {name}.gz")
 
 
 def _read_tfds(source_dir):

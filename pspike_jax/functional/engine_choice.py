@@ -3,7 +3,8 @@
 What `python -m pspike_jax.check` measured on this device comes first, in the user's cache. Else
 engine_table.json holds a row for each shape: seconds of each engine, forward and backward, written
 by `python -m benchmarks.ssm_engines --table` on the machine at hand; or, for platforms that nobody
-measured yet, an estimate, marked as such.
+measured yet, an estimate, marked as such: programs were compiled for them, and the seconds follow
+from what these move, compute and start (`python -m benchmarks.compiled --table`).
 """
 
 import functools
@@ -13,6 +14,7 @@ import math
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,15 +27,19 @@ RECURRENCES = ("time_invariant", "selective", "gated")
 _FLAGS = ("shared", "two_sided", "state_wanted")
 
 
-def user_table() -> pathlib.Path:
-    """Return where `python -m pspike_jax.check` keeps the table of this machine's device.
+def user_cache() -> pathlib.Path:
+    """Return the folder of what this package keeps for a user, which may not exist.
 
-    Below PSPIKE_JAX_CACHE, or XDG_CACHE_HOME/pspike_jax, or ~/.cache/pspike_jax.
+    It is PSPIKE_JAX_CACHE, or XDG_CACHE_HOME/pspike_jax, or ~/.cache/pspike_jax.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = os.environ.get("PSPIKE_JAX_CACHE") or pathlib.Path(cache) / "pspike_jax"
+    return pathlib.Path(os.environ.get("PSPIKE_JAX_CACHE") or pathlib.Path(cache) / "pspike_jax")
+
+
+def user_table() -> pathlib.Path:
+    """Return where `python -m pspike_jax.check` keeps the table of this machine's device."""
     kind = re.sub(r"[^A-Za-z0-9]+", "_", jax.devices()[0].device_kind)
-    return pathlib.Path(folder) / f"engines_{jax.default_backend()}_{kind}.json"
+    return user_cache() / f"engines_{jax.default_backend()}_{kind}.json"
 
 
 @functools.cache
@@ -79,14 +85,20 @@ def choose_engine(
 
 
 def _fastest(row):
-    if not row["measured"]:
-        return Engine(row["engine"])
-    seconds = row["seconds"]
-    fastest = min(seconds, key=seconds.get)
+    return fastest(row["seconds"]) if row["measured"] else Engine(row["engine"])
+
+
+def fastest(seconds: Mapping[str, float]) -> Engine:
+    """Return the engine of the least time, or the chunked one where that is about as fast.
+
+    Args:
+      seconds: of each engine by name, forward and backward; at least one.
+    """
+    least = min(seconds, key=seconds.get)
     # About where they draw level the chunked engine is preferred: it needs less memory, and its
     # forward pass alone, which the table does not have, is the faster one.
-    chunked = seconds.get(Engine.CHUNKED.value, math.inf) <= MARGIN * seconds[fastest]
-    return Engine.CHUNKED if chunked else Engine(fastest)
+    chunked = seconds.get(Engine.CHUNKED.value, math.inf) <= MARGIN * seconds[least]
+    return Engine.CHUNKED if chunked else Engine(least)
 
 
 def explain_engine(
@@ -137,16 +149,19 @@ def explain_engine(
     flags = {"shared": shared, "two_sided": two_sided, "state_wanted": state_wanted}
     row = nearest_row(platform, **sizes, **flags)
     engine = _fastest(row).value
+    seconds = row["seconds"] if row["measured"] else row.get("estimated_seconds", {})
+    order = sorted(seconds.items(), key=lambda item: item[1])
+    times = ", ".join(f"{name} {1e3 * each:.3g} ms" for name, each in order)
+    marks = "".join(f", {flag}" for flag in _FLAGS if row[flag])
+    shape = (
+        f"L {row['length']}, H {row['features']}, N {row['state']}, batch {row['batch']}{marks} "
+        f"({times or 'no times'}; forward and backward)"
+    )
     if not row["measured"]:
         return (
-            f"{engine}: an estimate for {platform}, not a measurement; on such a machine run "
-            "python -m benchmarks.ssm_engines --table"
+            f"{engine}: an estimate for {platform}, not a measurement, at the nearest shape of the "
+            f"table, {shape}: {row.get('note', 'a guess')}; on such a machine run "
+            "python -m pspike_jax.check"
         )
-    order = sorted(row["seconds"].items(), key=lambda item: item[1])
-    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in order)
-    marks = "".join(f", {flag}" for flag in _FLAGS if row[flag])
-    return (
-        f"{engine}: the fastest (within 8 %) on {platform} at the nearest measured shape, "
-        f"L {row['length']}, H {row['features']}, N {row['state']}, batch {row['batch']}{marks} "
-        f"({times}; forward and backward)"
-    )
+    rank = f"the fastest (within 8 %) on {platform} at the nearest measured shape"
+    return f"{engine}: {rank}, {shape}"

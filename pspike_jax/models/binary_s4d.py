@@ -19,6 +19,7 @@ from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.surrogates import Rectangle, Surrogate, Triangle, no_gradient
 from pspike_jax.functional.ternary import SHARE, largest, ternary
 from pspike_jax.models.config import Config, option
+from pspike_jax.models.s4d import diagonal_mixer
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS, linear
@@ -61,23 +62,6 @@ class BinaryS4DConfig(Config):
         return SURROGATES[self.surrogate](self.surrogate_width)
 
 
-def make_mixer(config: BinaryS4DConfig, **kwargs) -> DiagonalSSM:
-    """Return the SSM of a block; keyword arguments are those of every module."""
-    return DiagonalSSM(
-        features=config.d_model,
-        d_state=config.d_state,
-        initializer=config.initializer,
-        shared=False,
-        two_sided=False,
-        skip=True,
-        train_B=False,
-        dt_min=config.dt_min,
-        dt_max=config.dt_max,
-        engine=config.engine,
-        **kwargs,
-    )
-
-
 class BinaryS4DBlock(Block):
     """One layer of either kind, see the module docstring.
 
@@ -93,7 +77,7 @@ class BinaryS4DBlock(Block):
         config = self.config
         norm = Normalization(config.norm, name="norm")
         z = x if config.gate == "gsu" else norm(x, ctx.mask, ctx.train).astype(x.dtype)
-        mixer = make_mixer(config, name="ssm")
+        mixer = diagonal_mixer(config, name="ssm")
         y, final = mixer(z, None if state is None else state["ssm"], ctx)
         if config.gate == "gsu":
             y, record = self._gated(y, x.dtype, ctx)
@@ -130,7 +114,7 @@ class BinaryS4DBlock(Block):
     @nn.nowrap
     def zero_state(self, batch_size: int) -> dict:
         """Return the state before the first step of a stream."""
-        return {"ssm": make_mixer(self.config, parent=None).zero_state(batch_size)}
+        return {"ssm": diagonal_mixer(self.config, parent=None).zero_state(batch_size)}
 
 
 class BinaryS4D(SequenceModel):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pspike_jax.nn.block import REMATS
 from pspike_jax.nn.fields import check_choice, check_flag, check_whole
 from pspike_jax.nn.heads import POOLS
 from pspike_jax.nn.precision import PRECISIONS
@@ -84,9 +85,9 @@ class Config(Fields):
     documents: int = option(1, "2 compares pairs of documents, else 1")
     precision: str = option("float32", "of activations and matrix products", choices=PRECISIONS)
     remat: str = option(
-        "none",
-        "what the backward pass computes again: nothing, or blocks",
-        choices=("none", "block"),
+        "auto",
+        "what the backward pass computes again: blocks, nothing, or what fits in 4 GB",
+        choices=REMATS,
     )
 
     def check(self) -> None:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional import dlds
+from pspike_jax.functional.activity import valid_steps
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
-from pspike_jax.nn.activity import valid_steps
 from pspike_jax.nn.roles import role
 
 

@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.functional.event_pooling import mean_over_time, pool_events, pool_times, subsample
-from pspike_jax.models.config import Config, option
-from pspike_jax.models.s5 import ENGINES, RULES, gated
+from pspike_jax.models.config import option
+from pspike_jax.models.s5 import RULES, ModesConfig, gated
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Chain, Pass
 from pspike_jax.nn.dense import linear
-from pspike_jax.nn.fields import check_step_sizes
 from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.mixers.s5 import READOUTS, S5SSM
-from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.roles import role
 
@@ -29,7 +27,7 @@ POOLINGS = ("timepool", "avgpool", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EventConfig(Config):
+class EventConfig(ModesConfig):
     """Fields of Event-SSM."""
 
     d_model: int = option(64, "features of an event")
@@ -43,25 +41,17 @@ class EventConfig(Config):
     pool_by: str = option(
         "events", "pool='mean' weighs events alike, or by their time", choices=("events", "time")
     )
-    conjugate: bool = option(True, "store one mode of each conjugate pair")
     rule: str = option("async", "discretisation, see `functional.s5`", choices=RULES)
-    clip: bool = option(False, "hold real parts of poles at -1e-4 or below")
     readout: str = option("lecun_normal", "how C is drawn", choices=READOUTS)
     norm: str = option("layer", "normalization of a block", choices=("batch", "layer"))
-    momentum: float = option(0.95, "weight of old statistics", low=0, high=1, ends="[)")
-    prenorm: bool = option(True, "normalise the input of a block rather than its output")
-    dropout: float = option(0.0, "rate; one mask for all steps", low=0, high=1, ends="[)")
     sees_padding: bool = option(
         False, "statistics and the whole time take padded events in, as in the program"
     )
     dt_min: float = option(4e-4, "smallest initial step size", low=0, ends="(]")
-    dt_max: float = option(1e-1, "largest initial step size", low=0, ends="(]")
-    engine: str = option("auto", "how the recurrence is evaluated", choices=ENGINES)
 
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        check_step_sizes(self.dt_min, self.dt_max)
         if self.d_state % self.block_size or (self.conjugate and self.block_size % 2):
             raise ValueError(
                 f"d_state is {self.d_state} and block_size {self.block_size}; expected a multiple"
@@ -114,13 +104,7 @@ class EventBlock(Block):
         if x.shape[1] < self.stride:
             raise ValueError(f"{x.shape[1]} events are given, expected {self.stride} at least")
         dt, seen = times(ctx), self.after(ctx)
-        normalize = Normalization(
-            config.norm,
-            config.momentum,
-            unbiased=False,
-            epsilon=1e-6 if config.norm == "layer" else 1e-5,
-            name="norm",
-        )
+        normalize = config.make_norm()
 
         def norm(x, ctx):
             mask = None if config.sees_padding else ctx.mask

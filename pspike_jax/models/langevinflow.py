@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.functional.activity import valid_steps
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.models.silif import NEURONS
-from pspike_jax.nn.activity import valid_steps
 from pspike_jax.nn.block import Chain, Pass
 from pspike_jax.nn.dense import linear
 from pspike_jax.nn.gru import GRU

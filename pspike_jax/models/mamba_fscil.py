@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import valid_steps
 from pspike_jax.functional.simplex import directions, simplex
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
-from pspike_jax.nn.activity import valid_steps
 from pspike_jax.nn.dense import linear
 from pspike_jax.nn.norm import EPSILON
 from pspike_jax.nn.roles import role

@@ -21,12 +21,11 @@ from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
-from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.dense import ACTIVATIONS, SpikeMixer
 from pspike_jax.nn.fields import check_choice, check_state_size, check_step_sizes
 from pspike_jax.nn.mixers import MIXERS, ONE_SIDED, macs_of
 from pspike_jax.nn.mixers.diagonal import DIAGONAL_INITIALIZERS
-from pspike_jax.nn.norm import Normalization
-from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
+from pspike_jax.nn.norm import ClampFuse, Normalization
 from pspike_jax.nn.sites import GRADED_SITES, PARALLEL_SITES, SITES
 
 NORMS = ("batch", "layer")
@@ -71,11 +70,6 @@ class PSpikeConfig(Config):
     )
     engine: str = option(
         "auto", "how SSMs are evaluated", choices=[engine.value for engine in Engine]
-    )
-    remat: str = option(
-        "block",
-        "what the backward pass computes again: nothing, or blocks",
-        choices=("none", "block"),
     )
 
     def check(self) -> None:

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from pspike_jax.nn.block import Block, Pass
-from pspike_jax.nn.dense import ACTIVATIONS
+from pspike_jax.nn.dense import ACTIVATIONS, SpikeMixer
 from pspike_jax.nn.mixers import MIXERS, macs_of
-from pspike_jax.nn.norm import Normalization
-from pspike_jax.nn.pspike import ClampFuse, SpikeMixer
+from pspike_jax.nn.norm import ClampFuse, Normalization
 from pspike_jax.nn.sites import SpikeSampler
 
 # Which uniform each site compares with: {noise_sharing: {bidirectional: {site: sampler}}}.

@@ -72,12 +72,21 @@ class S4DLayer(nn.Module):
 
 def make_mixer(config: S4DConfig, **kwargs) -> DiagonalSSM:
     """Return the SSM of a layer; keyword arguments are those of every module."""
+    return diagonal_mixer(
+        config, shared=config.shared_dynamics, two_sided=not config.causal, **kwargs
+    )
+
+
+def diagonal_mixer(
+    config: Config, *, shared: bool = False, two_sided: bool = False, **kwargs
+) -> DiagonalSSM:
+    """Return S4D's SSM of a config with fields of these names; B is 1."""
     return DiagonalSSM(
         features=config.d_model,
         d_state=config.d_state,
         initializer=config.initializer,
-        shared=config.shared_dynamics,
-        two_sided=not config.causal,
+        shared=shared,
+        two_sided=two_sided,
         skip=True,
         train_B=False,
         dt_min=config.dt_min,

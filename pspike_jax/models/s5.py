@@ -29,19 +29,15 @@ RULES = tuple(rule.value for rule in Rule)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class S5Config(Config):
-    """Fields of S5."""
+class ModesConfig(Config):
+    """Fields of all families whose blocks are S5's."""
 
     d_model: int = option(128, "features H")
     d_state: int = option(64, "real size of the state: modes, or two for each stored one")
-    blocks: int = option(8, "copies of one HiPPO matrix that the state starts from")
-    n_layers: int = option(6, "number of blocks")
     conjugate: bool = option(True, "store one mode of each conjugate pair")
-    causal: bool = option(True, "one readout, of the past; else a second one of the future")
     rule: str = option("zoh", "discretisation, see `functional.s5`", choices=RULES)
     clip: bool = option(False, "hold real parts of poles at -1e-4 or below")
     readout: str = option("trunc_standard_normal", "how C is drawn", choices=READOUTS)
-    gate: str = option("half_glu1", "what follows the modes", choices=GATES)
     norm: str = option("batch", "normalization of a block", choices=("batch", "layer"))
     momentum: float = option(0.95, "weight of old statistics", low=0, high=1, ends="[)")
     prenorm: bool = option(True, "normalise the input of a block rather than its output")
@@ -57,6 +53,27 @@ class S5Config(Config):
         """Raise ValueError where fields do not fit together."""
         super().check()
         check_step_sizes(self.dt_min, self.dt_max)
+
+    def make_norm(self) -> Normalization:
+        """Return the norm of a block."""
+        epsilon = 1e-6 if self.norm == "layer" else 1e-5  # Flax's, and the program's own
+        return Normalization(
+            self.norm, self.momentum, unbiased=False, epsilon=epsilon, name="norm"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class S5Config(ModesConfig):
+    """Fields of S5."""
+
+    blocks: int = option(8, "copies of one HiPPO matrix that the state starts from")
+    n_layers: int = option(6, "number of blocks")
+    causal: bool = option(True, "one readout, of the past; else a second one of the future")
+    gate: str = option("half_glu1", "what follows the modes", choices=GATES)
+
+    def check(self) -> None:
+        """Raise ValueError where fields do not fit together."""
+        super().check()
         unit = self.blocks * (2 if self.conjugate else 1)
         if self.d_state % unit:
             raise ValueError(
@@ -96,10 +113,7 @@ class S5Block(Block):
         """Run one block, as `nn.block` says."""
         config = self.config
         mask = None if config.sees_padding else ctx.mask
-        epsilon = 1e-6 if config.norm == "layer" else 1e-5  # Flax's, and the program's own
-        normalize = Normalization(
-            config.norm, config.momentum, unbiased=False, epsilon=epsilon, name="norm"
-        )
+        normalize = config.make_norm()
         norm = lambda x: normalize(x, mask, ctx.train).astype(x.dtype)
         u = norm(x) if config.prenorm else x
         if mask is not None and not config.causal:

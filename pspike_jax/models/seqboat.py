@@ -14,12 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.sparse_activation import choose_slots, in_place, pack, unpack
 from pspike_jax.functional.window_attention import SCORES, Keys, window_attention
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
-from pspike_jax.nn.activity import activity
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.mixers.ema import EMA, averages, narrow_normal
 from pspike_jax.nn.norm import Normalization

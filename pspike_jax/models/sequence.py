@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import valid_rows, valid_steps
 from pspike_jax.functional.noise import threefry_key
 from pspike_jax.models.config import Config
 from pspike_jax.models.inputs import check_ids, check_inputs, check_steps_apart
-from pspike_jax.nn.activity import valid_rows, valid_steps
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.encoders import Encoder, InputFeatures
 from pspike_jax.nn.fields import check_choice

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.models.config import Fields, option
-from pspike_jax.nn.activity import activity
 from pspike_jax.nn.autapse import CELLS, AutapticCell
 from pspike_jax.nn.dense import KERNELS
 from pspike_jax.nn.precision import PRECISIONS

@@ -15,6 +15,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from pspike_jax.functional.noise import uniforms
 from pspike_jax.nn.norm import Normalization
@@ -101,20 +102,41 @@ class Block(nn.Module):
         return ctx
 
 
+REMATS = ("auto", "none", "block")
+# What "auto" lets all blocks keep for the backward pass, and about how much one keeps for each
+# element of its input: temporary memory of training steps of P-SpikeSSM, `benchmarks.train_step`.
+KEPT_BYTES = 4 * 2**30
+BYTES_OF_AN_ELEMENT = 64
+
+
+def recomputes(remat: str, x: jax.Array, n_layers: int) -> bool:
+    """Return whether the backward pass recomputes a block's values.
+
+    Args:
+      remat: "none", "block", or "auto": nothing is recomputed, which is fastest, where about
+        `KEPT_BYTES` hold what `n_layers` blocks keep of a batch, on all devices together.
+      x: (B, L, H), the input of a block.
+      n_layers: blocks of its kind.
+    """
+    if remat != "auto" or any(is_symbolic_dim(size) for size in x.shape):
+        return remat == "block"
+    return n_layers * x.size * BYTES_OF_AN_ELEMENT > KEPT_BYTES
+
+
 class Stack(nn.Module):
     """Equal blocks under one scan: parameters have a leading layer axis, compile time is flat.
 
     Attributes:
       make_block: makes the block, given its name; a class with its fields bound.
       n_layers: number of blocks.
-      remat: "none", or "block" to recompute a block's values in the backward pass.
+      remat: which values the backward pass computes again, see `recomputes`.
       norm: kind of a norm after the last block, see `Normalization`; None for none.
       masked_norm: whether that norm's batch statistics leave padding out.
     """
 
     make_block: Callable[..., Block]
     n_layers: int
-    remat: str = "block"
+    remat: str = "auto"
     norm: str | None = None
     masked_norm: bool = True
 
@@ -129,7 +151,7 @@ class Stack(nn.Module):
                 aux = aux | {"block_output": x}
             return place(x), (state, _as_arrays(aux))
 
-        if self.remat == "block":
+        if recomputes(self.remat, x, self.n_layers):
             body = nn.remat(body, prevent_cse=False)
         scan = nn.scan(
             body,
@@ -168,7 +190,7 @@ class Chain(nn.Module):
     """
 
     make_blocks: tuple[Callable[..., Block], ...]
-    remat: str = "none"
+    remat: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, state: Any, ctx: Pass) -> tuple[jax.Array, Any, dict]:
@@ -177,14 +199,14 @@ class Chain(nn.Module):
         Where all layers have one width their sites are stacked, as those of a `Stack`.
         """
         run = lambda block, *args: block(*args)
-        if self.remat == "block":
-            run = nn.remat(run, prevent_cse=False)
+        again = nn.remat(run, prevent_cse=False)
         states, records, aux = [], [], {"losses": {}, "macs": {}}
         for i, make_block in enumerate(self.make_blocks):
             before = None if state is None else state[i]
             arrays = None if ctx.arrays is None else tuple(array[i] for array in ctx.arrays)
             block, layer = make_block(name=f"layers_{i}"), ctx.replace(layer=i, arrays=arrays)
-            x, after, one = run(block, x, before, layer)
+            recompute = recomputes(self.remat, x, len(self.make_blocks))
+            x, after, one = (again if recompute else run)(block, x, before, layer)
             ctx = block.after(ctx)
             states.append(after)
             one = _as_arrays(one)

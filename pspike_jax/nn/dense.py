@@ -1,4 +1,7 @@
-"""Linear maps and activations as the published PyTorch programs initialise and compute them."""
+"""Linear maps and activations as the published PyTorch programs initialise and compute them.
+
+`SpikeMixer`: Bal & Sengupta, "P-SpikeSSM", ICLR 2025.
+"""
 
 from typing import Callable
 
@@ -70,3 +73,40 @@ def linear(
 def _spikes_first(spikes, kernel, *_, **__):
     """What `nn.Dense` calls in place of `lax.dot_general`: the last axis meets the first."""
     return spike_product(spikes, kernel)
+
+
+def scale_and_shift(module: nn.Module, drive: jax.Array) -> jax.Array:
+    """Return scale drive + shift, parameters of the module, one of each a feature.
+
+    Sites have them in front of their thresholds.
+    """
+    shape = drive.shape[-1:], jnp.float32
+    scale = module.param("scale", role(nn.initializers.ones, ("features",), "decay"), *shape)
+    shift = module.param("shift", role(nn.initializers.zeros, ("features",), "decay"), *shape)
+    return scale[None, None] * drive.astype(scale.dtype) + shift[None, None]
+
+
+class SpikeMixer(nn.Module):
+    """Mix spikes across the neurons of a layer: activation(W s + c) (the paper's eq. 10).
+
+    Attributes:
+      features: H of the result.
+      mixer: "dense", or "none" for the ablation without W, where directions are averaged.
+      activation: name in `ACTIVATIONS`.
+      spiking: inputs are spikes, kept as bits for the backward pass; not in mean field.
+    """
+
+    features: int
+    mixer: str
+    activation: str
+    spiking: bool
+
+    @nn.compact
+    def __call__(self, spikes: tuple[jax.Array, ...]) -> jax.Array:
+        """Mix one (B, L, H) array of spikes, or two, concatenated: (B, L, H)."""
+        if self.mixer == "none":
+            return ACTIVATIONS[self.activation](sum(spikes) / len(spikes))
+        joined = jnp.concatenate(spikes, axis=-1) if len(spikes) > 1 else spikes[0]
+        width, dtype = joined.shape[-1], joined.dtype
+        layer = linear(self.features, width, "linear", dtype, spiking=self.spiking)
+        return ACTIVATIONS[self.activation](layer(joined))

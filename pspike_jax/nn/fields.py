@@ -1,6 +1,5 @@
 """Checks that models make of their fields, each an error that names the field and its value."""
 
-import math
 import numbers
 from typing import Any, Iterable
 
@@ -43,20 +42,6 @@ def check_step_sizes(dt_min: float, dt_max: float) -> None:
     _check_real("dt_max", dt_max)
     if not 0 < dt_min < dt_max < float("inf"):
         raise ValueError(f"need 0 < dt_min < dt_max, not {dt_min} and {dt_max}")
-
-
-def check_dropout(rate: float) -> None:
-    """Raise unless the rate lies in [0, 1)."""
-    _check_real("dropout", rate)
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout must lie in [0, 1), not {rate}")
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise unless the threshold is a finite number."""
-    _check_real("threshold", threshold)
-    if not math.isfinite(threshold):
-        raise ValueError(f"threshold must be finite, not {threshold}")
 
 
 def _check_real(name, value):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.dropout import dropout
 from pspike_jax.functional.fractional import fractional_memory, multi_term_memory, solve
 from pspike_jax.functional.fractional_neurons import FractionalNeuron
@@ -20,7 +21,6 @@ from pspike_jax.functional.fractional_stream import (
     stream_step,
 )
 from pspike_jax.functional.neurons import clamp
-from pspike_jax.nn.activity import activity
 from pspike_jax.nn.block import Block, Pass
 from pspike_jax.nn.dense import linear
 from pspike_jax.nn.norm import Normalization

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.neurons import (
     Evaluated,
     Firing,
@@ -18,9 +19,8 @@ from pspike_jax.functional.neurons import (
     without_diagonal,
 )
 from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.activity import activity
-from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
+from pspike_jax.nn.dense import scale_and_shift
 from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.roles import Role, role
 

@@ -152,3 +152,30 @@ def _moments(x, mask):
     count = jnp.sum(weight)
     mean = jnp.sum(weight * x, axes, keepdims=True) / count
     return mean.reshape(-1), jnp.sum(weight * jnp.square(x - mean), axes) / count, count
+
+
+class ClampFuse(nn.Module):
+    """Fuse a block's output with its input and normalise; the next sampler clamps the result.
+
+    Attributes:
+      residual: add the input.
+      dropout: rate; one mask for all steps of an example and feature.
+      norm: "batch" or "layer" after the sum; None where blocks normalise their input instead.
+    """
+
+    residual: bool
+    dropout: float
+    norm: str | None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, y: jax.Array, mask: jax.Array | None, train: bool
+    ) -> jax.Array:
+        """Fuse x and y, (B, L, H) each; mask (B, L) selects what enters batch statistics."""
+        if self.residual:
+            x = x + nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=not train)
+        else:
+            x = y
+        if self.norm is None:
+            return x
+        return Normalization(self.norm, name="norm")(x, mask, train).astype(x.dtype)

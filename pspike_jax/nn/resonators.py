@@ -4,14 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.neurons.firing import fire
 from pspike_jax.functional.resonators import init_resonator, resonator
 from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.activity import activity
-from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
-from pspike_jax.nn.mixers.placed import System, placed_ssm
+from pspike_jax.nn.dense import scale_and_shift
+from pspike_jax.nn.placement import System, placed_ssm
 from pspike_jax.nn.roles import Role
 
 # Groups of a resonator's parameters, for optimizers.

@@ -8,12 +8,12 @@ from typing import Callable
 import flax.linen as nn
 import jax
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.neurons import LIF, HardResetLIF, Neuron, RefractoryLIF
 from pspike_jax.functional.sampling import expected_firing, sample_spikes
 from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.activity import activity
-from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
+from pspike_jax.nn.dense import scale_and_shift
 from pspike_jax.nn.neuron_site import NeuronSite
 from pspike_jax.nn.resonators import ResonatorSite
 from pspike_jax.nn.surrogate_network import SurrogateSite
@@ -59,7 +59,7 @@ class SpikeSampler(nn.Module):
         Returns:
           spikes: (B, L, H) in {0, 1}, or probabilities in mean field.
           state: None.
-          activity: counts over valid steps, see `nn.activity`.
+          activity: counts over valid steps, see `functional.activity`.
         """
         drive = scale_and_shift(self, drive) if self.affine else drive
         if norm is not None:

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.neurons import sdn_history, sdn_spikes
 from pspike_jax.functional.neurons.neuron import Params
 from pspike_jax.functional.neurons.sdn import SHAPES, TAPS
 from pspike_jax.functional.surrogates import SURROGATES
-from pspike_jax.nn.activity import activity
-from pspike_jax.nn.affine import scale_and_shift
 from pspike_jax.nn.block import Pass
+from pspike_jax.nn.dense import scale_and_shift
 from pspike_jax.nn.placement import refuse_split_time
 
 FOLDER = pathlib.Path(__file__).parents[1] / "pretrained" / "sdn"

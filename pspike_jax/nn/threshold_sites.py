@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.compartments import fire_by_sum
 from pspike_jax.functional.neurons.firing import fire
 from pspike_jax.functional.surrogates import SURROGATES, Surrogate
 from pspike_jax.functional.ternary import SHARE, largest, ternary
-from pspike_jax.nn.activity import activity
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.roles import role
 

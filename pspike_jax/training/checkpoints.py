@@ -27,9 +27,9 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from pspike_jax.analysis.files import atomic_write, is_folder, is_remote, set_aside, space_hint
 from pspike_jax.objectives import metrics
 from pspike_jax.training.distributed import barrier, broadcast, is_primary
-from pspike_jax.training.files import atomic_write, is_folder, is_remote, set_aside, space_hint
 from pspike_jax.training.manifest import MANIFEST, find_damage, make_manifest, read_manifest
 from pspike_jax.training.state import TrainState, leaf_paths
 

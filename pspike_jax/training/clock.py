@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from pspike_jax.training.files import local_folder
+from pspike_jax.analysis.files import local_folder
 
 PARTS = ("data", "compute", "save")
 

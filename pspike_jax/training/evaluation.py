@@ -18,10 +18,10 @@ from pspike_jax.training.sharding import (
     check_length,
     gathered_shardings,
     local_rows,
-    make_mesh,
     place_parameters,
     replicated,
     shard_batch,
+    share_batches,
 )
 from pspike_jax.training.state import call_options
 
@@ -241,14 +241,12 @@ def free_key(key: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def choose_mesh(variables: Any, batch_size: int) -> Mesh:
-    """Return the mesh that variables are on; without one, all devices that can share a batch."""
+    """Return the mesh that variables are on; without one, that of `share_batches`."""
     for leaf in jax.tree.leaves(variables):
         found = getattr(leaf, "sharding", None)
         if isinstance(found, NamedSharding) and set(AXES) <= set(found.mesh.axis_names):
             return found.mesh
-    devices = jax.devices()
-    alone = batch_size % len(devices) and jax.process_count() == 1
-    return make_mesh(devices=devices[:1] if alone else devices)
+    return share_batches(batch_size)
 
 
 def run_draws(

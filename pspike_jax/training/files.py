@@ -1,27 +1,13 @@
-"""A run's own text files: written atomically, and metrics as JSON lines.
+"""The lines of metrics of a run, as JSON, in a file that nothing tears; and the run's folder."""
 
-Files may lie in an object storage, whose paths have a scheme such as gs://.
-"""
-
-import contextlib
 import errno
 import json
 import os
-import pathlib
-import stat
-import tempfile
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-def is_remote(path: str | os.PathLike) -> bool:
-    """Return whether a path is in an object storage: no appending, no renaming."""
-    return "://" in os.fspath(path)
+from pspike_jax.analysis.files import atomic_write, explained, is_file, is_remote, set_aside
 
 
 def run_folder(path: str | os.PathLike) -> epath.Path:
@@ -34,89 +20,6 @@ def run_folder(path: str | os.PathLike) -> epath.Path:
     if not os.fspath(path).startswith("gs://"):  # Orbax makes a local folder named "s3:" of it
         raise ValueError(f"workdir is {path}, expected a folder or gs://BUCKET/...")
     return epath.Path(path)
-
-
-def is_folder(path: epath.Path) -> bool:
-    """Return whether a folder itself, and not a link to one, is at a path."""
-    return path.is_dir() if is_remote(path) else _mode(path, stat.S_ISDIR)
-
-
-def is_file(path: epath.Path) -> bool:
-    """Return whether a regular file itself, and not a link to one, is at a path."""
-    return path.exists() if is_remote(path) else _mode(path, stat.S_ISREG)
-
-
-def _mode(path: os.PathLike, kind: Any) -> bool:
-    try:
-        return kind(os.lstat(path).st_mode)
-    except OSError:
-        return False
-
-
-def set_aside(path: epath.Path) -> None:
-    """Rename whatever stands at a path, and say so; a link is not followed."""
-    number = 1
-    while os.path.lexists(aside := f"{os.fspath(path)}.foreign-{number}"):
-        number += 1
-    os.rename(path, aside)
-    warnings.warn(f"{path} stood where this run writes; it is now {aside}", stacklevel=2)
-
-
-def space_hint(error: BaseException, path: os.PathLike) -> str:
-    """Return a guess at why a write to a path failed; "" unless it was for lack of space."""
-    number = getattr(error, "errno", None)
-    told = str(error)  # TensorStore's errors have no number
-    if number not in NO_SPACE and not any(os.strerror(known) in told for known in NO_SPACE):
-        return ""
-    with contextlib.suppress(OSError, ValueError):
-        if not is_remote(path):
-            folder = next(p for p in pathlib.Path(path).parents if p.is_dir())
-            if not os.statvfs(folder).f_favail:
-                return ", are the disk's inodes used up?"
-    return ", is the disk full?"
-
-
-def atomic_write(path: str | os.PathLike, text: str) -> None:
-    """Write a file so that it is whole or as it was before; OSError names it."""
-    if is_remote(path):  # an object appears when it is whole
-        epath.Path(path).write_text(text)
-        return
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise _named(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be what is missing
-            partial.unlink()
-
-
-def _named(error: OSError, path: os.PathLike) -> OSError:
-    hint = space_hint(error, path)
-    return OSError(error.errno, f"could not write {path}{hint}: {error.strerror}")
-
-
-@contextlib.contextmanager
-def local_folder(folder: os.PathLike) -> Iterator[os.PathLike]:
-    """Give a local folder for files that end up in a folder which may be remote.
-
-    That is the folder itself, or a temporary one whose files, in folders too, are copied.
-    """
-    if not is_remote(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as here:
-        yield here
-        for path in pathlib.Path(here).rglob("*"):
-            if path.is_file():
-                copy = epath.Path(folder) / path.relative_to(here)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                epath.Path(path).copy(copy, overwrite=True)
 
 
 def read_lines(path: epath.Path) -> list[dict[str, Any]]:
@@ -183,7 +86,7 @@ class MetricsLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _named(error, self._path) from error
+            raise explained(error, self._path) from error
 
     def flush(self) -> None:
         """Write the lines that `write` could not append."""

@@ -10,7 +10,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 
-from pspike_jax.training.files import is_file, is_remote, set_aside
+from pspike_jax.analysis.files import is_file, is_remote, set_aside
 
 LOCK = "owner.json"
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)

@@ -24,19 +24,29 @@ import tqdm
 from etils import epath
 from jax.sharding import Mesh
 
+from pspike_jax.analysis.files import is_remote
 from pspike_jax.data.batches import Task, num_rows
 from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
 from pspike_jax.training.creation import abstract_batch, materialize, state_shapes
-from pspike_jax.training.distributed import barrier, explain_lost_process, is_primary
+from pspike_jax.training.distributed import (
+    barrier,
+    explain_lost_process,
+    is_primary,
+    use_every_core,
+)
 from pspike_jax.training.evaluation import MODES, eval_step, pass_shardings
-from pspike_jax.training.files import MetricsLog, is_remote, read_lines, run_folder
+from pspike_jax.training.files import MetricsLog, read_lines, run_folder
 from pspike_jax.training.lock import owned
 from pspike_jax.training.preemption import Preempted, StopSignal
-from pspike_jax.training.prefetch import Prefetch
-from pspike_jax.training.run import Callback, Run, signed_merit, with_rates
+from pspike_jax.training.run import Callback, Prefetch, Run, signed_merit, with_rates
 from pspike_jax.training.settings import TrainSettings
-from pspike_jax.training.sharding import check_batch_size, check_length, make_mesh
+from pspike_jax.training.sharding import (
+    check_batch_size,
+    check_length,
+    describe_mesh,
+    share_batches,
+)
 from pspike_jax.training.state import TrainState, compile_train_step
 from pspike_jax.training.statistics import compile_statistics
 from pspike_jax.training.workdir import Description, check_workdir, claim_workdir, describe
@@ -83,7 +93,8 @@ def fit(
       workdir: folder for checkpoints and metrics, the same for all processes; may be in an object
         storage; None keeps them in a temporary one, which stays where the run is interrupted.
       config: what the settings were made from, written down beside them; or None.
-      mesh: the devices; None takes all of them as data.
+      mesh: the devices; None takes all of them as data, and where nothing has used a device yet,
+        one CPU device a core.
       progress: whether to show a progress bar.
       profile_steps: first and last step that JAX's profiler writes down in the workdir; or None.
       optimizer: an optax transformation in place of the AdamW of the settings; or None.
@@ -104,7 +115,7 @@ def fit(
       FloatingPointError: loss, a gradient or a parameter is not finite.
       OSError: a file could not be written.
     """
-    mesh = make_mesh() if mesh is None else mesh
+    mesh = _default_mesh(settings) if mesh is None else mesh
     _check(task, settings, mesh)
     with jax.set_mesh(mesh), contextlib.ExitStack() as stack:  # whatever the caller's mesh is
         abstract = state_shapes(model, task, settings, mesh, optimizer=optimizer, frozen=frozen)
@@ -134,6 +145,8 @@ def fit(
                 disable=not (progress and is_primary()),
             )
         )
+        if not bar.disable:
+            bar.write(describe_mesh(mesh, settings.batch_size))
         batches = stack.enter_context(
             Prefetch(task.train, settings, mesh, done=int(state.step))
         )
@@ -163,7 +176,7 @@ def load(
     where the folder holds no run, or no whole checkpoint, and ValueError where it belongs to
     another run.
     """
-    mesh = make_mesh() if mesh is None else mesh
+    mesh = _default_mesh(settings) if mesh is None else mesh
     _check(task, settings, mesh)
     folder = run_folder(workdir)
     with jax.set_mesh(mesh):
@@ -244,6 +257,11 @@ def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tupl
             state.model, state.variables, dict(validation), state.key, mesh=mesh,
             objective=state.objective, gathered=pass_shardings(state.variables), **MODES[mode],
         )
+
+
+def _default_mesh(settings: TrainSettings) -> Mesh:
+    use_every_core()
+    return share_batches(settings.batch_size, settings.eval_batch_size)
 
 
 def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:

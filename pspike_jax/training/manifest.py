@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from pspike_jax.training.files import is_file, is_folder, is_remote
+from pspike_jax.analysis.files import is_file, is_folder, is_remote
 
 MANIFEST = "manifest.json"
 _KINDS = {"step": int, "scores": dict, "sums": dict | None, "files": dict}

@@ -1,5 +1,7 @@
-"""The steps of a run, and what follows each of them: metrics, validation, checkpoints, stopping."""
+"""The steps of a run: the prefetch of batches, and metrics, validation, checkpoints, stopping."""
 
+import collections
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -10,7 +12,8 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from pspike_jax.data.batches import Task
+from pspike_jax.data.batches import Task, train_batch
+from pspike_jax.data.split import Split
 from pspike_jax.objectives import metrics
 from pspike_jax.training.accumulator import MetricsAccumulator, check_finite, scalars
 from pspike_jax.training.checkpoints import Checkpoints
@@ -21,12 +24,57 @@ from pspike_jax.training.evaluation import average_draws, run_draws, run_split
 from pspike_jax.training.files import MetricsLog
 from pspike_jax.training.optimizers import plateau_scale, validations_since_best
 from pspike_jax.training.preemption import Preempted, StopSignal
-from pspike_jax.training.prefetch import Prefetch
 from pspike_jax.training.settings import TrainSettings
+from pspike_jax.training.sharding import local_rows, shard_batch
 from pspike_jax.training.state import TrainState, compile_train_step
 from pspike_jax.training.statistics import measure_statistics
 
 Callback = Callable[[dict[str, Any]], None]
+AHEAD = 2  # batches that wait on the devices, or are being made
+
+
+class Prefetch:
+    """The batches of a run in order, made by a thread that ends with the context.
+
+    Each process reads the rows it holds.
+    """
+
+    def __init__(self, split: Split, settings: TrainSettings, mesh: Mesh, *, done: int):
+        """Begin to make the batches that follow `done` steps."""
+        self._split, self._settings, self._mesh = split, settings, mesh
+        self._part = local_rows(settings.batch_size, mesh)
+        self._asked = done
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._coming = collections.deque()
+        for _ in range(AHEAD):
+            self._ask()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def next(self) -> dict[str, jax.Array]:
+        """Return the batch of the next step, on the devices; IndexError where there is none."""
+        batch = self._coming.popleft().result()
+        self._ask()
+        return batch
+
+    def _ask(self) -> None:
+        if self._asked < self._settings.steps:
+            self._coming.append(self._thread.submit(self._make, self._asked))
+            self._asked += 1
+
+    def _make(self, step: int) -> dict[str, jax.Array]:
+        batch = train_batch(
+            self._split,
+            seed=self._settings.seed,
+            step=step,
+            batch_size=self._settings.batch_size,
+            part=self._part,
+        )
+        return shard_batch(batch, self._mesh)
 
 
 class _ToldToStop(Exception):

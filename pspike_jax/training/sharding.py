@@ -77,6 +77,26 @@ def make_mesh(
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def share_batches(*batch_sizes: int) -> Mesh:
+    """Return the mesh that serves where nobody asked for one: of data alone.
+
+    It has all devices; of the CPU devices of one process, the most that share every batch evenly.
+    """
+    devices = jax.devices()
+    if devices[0].platform == "cpu" and jax.process_count() == 1:
+        fits = [n for n in range(1, len(devices) + 1) if not any(b % n for b in batch_sizes)]
+        devices = devices[: max(fits, default=1)]
+    return make_mesh(devices=devices)
+
+
+def describe_mesh(mesh: Mesh, batch_size: int) -> str:
+    """Return a line for people: the devices, and what each gets of a batch."""
+    kind = mesh.devices.flat[0].device_kind
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    each = f", {batch_size // parts} of {batch_size} examples each" if parts > 1 else ""
+    return f"{mesh.size} {kind} device{'s' * (mesh.size > 1)}{each}"
+
+
 def _proposal(sizes: tuple[int, ...], devices: int) -> str:
     """Return sizes near the given ones that use all devices; the data axis takes the rest."""
     proposed = {}

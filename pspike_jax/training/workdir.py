@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from pspike_jax.analysis.files import atomic_write, is_file
 from pspike_jax.data.batches import Task
-from pspike_jax.training.files import atomic_write, is_file
 from pspike_jax.training.settings import TrainSettings
 
 CONFIG = "config.json"

@@ -15,7 +15,7 @@ from pspike_jax.nn.mixers.diagonal import (
     skip_parameter,
     zero_order_hold,
 )
-from pspike_jax.nn.mixers.placed import System, placed_ssm
+from pspike_jax.nn.placement import System, placed_ssm
 from pspike_jax.nn.roles import Role, role
 
 

@@ -22,7 +22,7 @@ from pspike_jax.functional.initializers import (
 )
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.block import Pass
-from pspike_jax.nn.mixers.placed import System, placed_ssm
+from pspike_jax.nn.placement import System, placed_ssm
 from pspike_jax.nn.roles import Role, role
 
 DIAGONAL_INITIALIZERS = {

@@ -1,5 +1,7 @@
 """The diagonal-plus-low-rank state space layer; see diagonal.py for what layers have in common."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,13 @@ from pspike_jax.functional.chunk_states import as_reals
 from pspike_jax.functional.convolution import convolve
 from pspike_jax.functional.discretization import discretize_bilinear_dplr
 from pspike_jax.functional.dplr import dplr_kernel, length_attuned
-from pspike_jax.functional.dplr_chunked import chunked_dplr, real_bilinear_dplr, unattuned
-from pspike_jax.functional.engine import Engine
+from pspike_jax.functional.dplr_chunked import (
+    RealSystem,
+    chunked_dplr,
+    real_bilinear_dplr,
+    unattuned,
+)
+from pspike_jax.functional.engine import Engine, parse_engine
 from pspike_jax.functional.initializers import hippo_legs_nplr, log_uniform_dt
 from pspike_jax.functional.sequence_parallel import sequence_parallel_dplr
 from pspike_jax.nn.block import Pass
@@ -21,9 +28,36 @@ from pspike_jax.nn.mixers.diagonal import (
     skip_parameter,
     state_macs,
 )
-from pspike_jax.nn.mixers.placed import of_spikes, turned
-from pspike_jax.nn.placement import over_time, time_parts
+from pspike_jax.nn.placement import of_spikes, over_time, time_parts, turned
 from pspike_jax.nn.roles import Role, role
+
+
+class System(NamedTuple):
+    """A continuous system: one of each pair of conjugate modes.
+
+    Attributes:
+      Lambda: (H, N/2) complex, diagonal part of A.
+      P: (H, N/2) complex, low-rank factor: A = Lambda - P P*.
+      B: (H, N/2) complex, input map.
+      dt: (H,), step size.
+      C: (directions, H, N/2) complex, length-attuned readouts.
+    """
+
+    Lambda: jax.Array
+    P: jax.Array
+    B: jax.Array
+    dt: jax.Array
+    C: jax.Array
+
+    def kernel(self, length: int) -> jax.Array:
+        """Return the kernel, (H, length) or two-sided (2, H, length) float32."""
+        C = self.C if self.C.shape[0] == 2 else self.C[0]
+        return dplr_kernel(self.Lambda, self.P, self.P.conj(), self.B, C, self.dt, length)
+
+    def real(self, length: int) -> RealSystem:
+        """Return the discretised system that a recurrence runs."""
+        Lambda, P, B, dt, C = self
+        return unattuned(real_bilinear_dplr(Lambda, P, P.conj(), B, C, dt), length)
 
 
 class DPLRSSM(nn.Module):
@@ -42,8 +76,8 @@ class DPLRSSM(nn.Module):
       dt_min: smallest initial step size.
       dt_max: largest initial step size.
       length: kernel length L that C~ belongs to; inputs are at most as long.
-      engine: "chunked" (what "auto" takes, and all that can be where the mesh splits time), or
-        "fft" for a convolution with the kernel.
+      engine: "chunked", which streams and which a mesh that splits time needs, "fft" for a
+        convolution with the kernel, or "auto", the faster one.
       spiking: inputs are spikes, kept as bits for the backward pass.
     """
 
@@ -95,10 +129,21 @@ class DPLRSSM(nn.Module):
 
     def kernel(self) -> jax.Array:
         """Return the kernel, (H, length) or two-sided (2, H, length) float32."""
-        Lambda, P, B, dt = self._continuous()
-        C = from_pairs(self.C)
-        C = C if self.two_sided else C[0]
-        return dplr_kernel(Lambda, P, P.conj(), B, C, dt, self.length)
+        return System(*self._continuous(), from_pairs(self.C)).kernel(self.length)
+
+    def _prepared(self, engine, steps):
+        """Return what an engine needs of the system: "auto" what each platform's does."""
+        given = System(*self._continuous(), from_pairs(self.C))
+        kernel = lambda given: given.kernel(self.length)[..., :steps]
+        real = lambda given: given.real(self.length)
+        if engine is not Engine.AUTO:
+            return kernel(given) if engine is Engine.FFT else real(given)
+        unused = lambda f: jax.tree.map(jnp.zeros_like, jax.eval_shape(f, given))
+        return jax.lax.platform_dependent(
+            given,
+            cpu=lambda given: (kernel(given), unused(real)),
+            default=lambda given: (unused(kernel), real(given)),
+        )
 
     def __call__(
         self,
@@ -118,7 +163,7 @@ class DPLRSSM(nn.Module):
 
         Returns:
           y: (B, L, H) float32.
-          state: (B, H, N/2) complex64; None where the engine is "fft", which has no states.
+          state: (B, H, N/2) complex64; None of a whole sequence unless the engine is "chunked".
 
         Raises:
           ValueError: u is longer than the kernel.
@@ -129,12 +174,10 @@ class DPLRSSM(nn.Module):
                 f"input of {steps} steps, but the kernel is attuned to {self.length}: set l_max"
             )
         D = self.D if self.skip else None
-        if self.engine == Engine.FFT and state is None and time_parts() == 1:
-            run, system = self._convolve, self.kernel()[..., :steps]
-        else:
-            Lambda, P, B, dt = self._continuous()
-            attuned = real_bilinear_dplr(Lambda, P, P.conj(), B, from_pairs(self.C), dt)
-            run, system = self._chunked, unattuned(attuned, self.length)
+        whole = state is None and time_parts() == 1
+        engine = parse_engine(self.engine) if whole else Engine.CHUNKED
+        run = {Engine.AUTO: _auto, Engine.FFT: _convolved, Engine.CHUNKED: _chunked}[engine]
+        system = self._prepared(engine, steps)
 
         def evaluate(u, given):
             system, D, state = given
@@ -169,24 +212,37 @@ class DPLRSSM(nn.Module):
         arrays = (params[name] for name in ("A_real", "A_imag", "P", "B", "inv_dt"))
         return jnp.linalg.eigvals(jax.vmap(transition)(*arrays))
 
-    @staticmethod
-    def _convolve(u, kernel, state, reverse):
-        return turned(convolve(turned(u, reverse), kernel), reverse), state
 
-    @staticmethod
-    def _chunked(u, system, state, reverse):
-        start = None if state is None else as_reals(state)
+def _auto(u, prepared, state, reverse):
+    """Convolve on CPUs, which is never slower there: `python -m benchmarks.dplr_engines`.
 
-        def run(u, system, start, *, axis_name):
-            if axis_name is not None:
-                return sequence_parallel_dplr(
-                    u, system, start, axis_name=axis_name, reverse=reverse
-                )
-            y, state = chunked_dplr(turned(u, reverse), system, start)
-            return turned(y, reverse), state
+    Chunks need powers of dense transitions, however short the sequence. Accelerators multiply
+    matrices well; nobody measured one yet.
+    """
+    y = jax.lax.platform_dependent(
+        u,
+        *prepared,
+        cpu=lambda u, kernel, system: _convolved(u, kernel, None, reverse)[0],
+        default=lambda u, kernel, system: _chunked(u, system, None, reverse)[0],
+    )
+    return y, state
 
-        y, final_state = over_time(run, u, system, start)
-        return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
+
+def _convolved(u, kernel, state, reverse):
+    return turned(convolve(turned(u, reverse), kernel), reverse), state
+
+
+def _chunked(u, system, state, reverse):
+    start = None if state is None else as_reals(state)
+
+    def run(u, system, start, *, axis_name):
+        if axis_name is not None:
+            return sequence_parallel_dplr(u, system, start, axis_name=axis_name, reverse=reverse)
+        y, state = chunked_dplr(turned(u, reverse), system, start)
+        return turned(y, reverse), state
+
+    y, final_state = over_time(run, u, system, start)
+    return y, jax.lax.complex(*jnp.split(final_state, 2, axis=-1))
 
 
 def continuous_dplr(A_real, A_imag, P, B, inv_dt):

@@ -18,8 +18,7 @@ from pspike_jax.functional.oscillator import (
 from pspike_jax.functional.sequence_parallel import sequence_parallel_multi_input
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.mixers.diagonal import from_pairs, skip_parameter
-from pspike_jax.nn.mixers.placed import of_spikes, turned
-from pspike_jax.nn.placement import over_time
+from pspike_jax.nn.placement import of_spikes, over_time, turned
 from pspike_jax.nn.roles import Role, role
 
 STARTS = ("ring", "uniform")
