@@ -47,9 +47,9 @@ NEWER = {
     "test_processes", "test_s4d", "test_sampling", "test_sharding", "test_state", "test_surrogates",
     "test_zoo",
 }
-# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; installations
-# of all that the package needs, a Python after the other; and the common contract of models whose
-# class another model has, too.
+# Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers;
+# installations of all that the package needs, a Python after the other; and the common contract of
+# models whose class another model has, too.
 SLOW = {"test_install", "test_jax_modes", "test_sites_on_mixers"}
 # Of what runs long, the cases that other lanes run, too: a pattern of their ids.
 NONE = "(?!)"

@@ -27,7 +27,10 @@ MAY_IMPORT = {
 MAY_IMPORT["export"] = BELOW_MODELS | {"models", "data"}
 MAY_IMPORT["command"] = set(MAY_IMPORT)
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pspike_jax/*/__init__.py"))
-LATE = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch", "huggingface_hub", "safetensors")
+LATE = (
+    "tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "h5py", "pandas", "torch",
+    "huggingface_hub", "safetensors",
+)
 
 
 def at_import(node):
