@@ -12,11 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.activity import activity
 from pspike_jax.functional.neurons import fire
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
-from pspike_jax.functional.activity import activity
 from pspike_jax.nn.block import Block, Pass
 from pspike_jax.nn.dense import ACTIVATIONS
 from pspike_jax.nn.encoders import InputFeatures
