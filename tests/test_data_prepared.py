@@ -321,7 +321,7 @@ def test_prepare_draws_a_contact_sheet(tmp_path, monkeypatch):
 
 
 def test_prepare_says_where_missing_files_go(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)lacks .*train-images.*Put train-images.*into"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)lacks .*train-images.*Put train-images.*in"):
         command.prepare("psmnist", tmp_path)
     assert not (tmp_path / "psmnist").exists()
 
