@@ -18,12 +18,16 @@ TASKS = {
 }
 NOTES = """\
 Each number is the length of the longest examples of which a model answered the threshold's share of
-the questions on validation, in steps: {thresholds}. 0 says that it did not pass the shortest ones,
-of 8 steps (digits: 16, one for each pixel); {steps} is the longest that was tried. In brackets is
-the share of the test examples' questions that it answered at the length where it failed; chance is
-13 % of 8 symbols, 50 % of a parity, 10 % of the digits. `t` marks a row that ended by its processor
-time, {seconds:g} s, before the {level_steps} updates of a length were over: with more time it might
-go further. A dash was not reached by this run.
+the questions on validation, in steps; thresholds are
+
+{thresholds}.
+
+0 says that it did not pass the shortest ones, of 8 steps (digits: 16, one for each pixel); {steps}
+is the longest that was tried. In brackets is the share of the test examples' questions that it
+answered at the length where it failed; chance is 13 % of 8 symbols, 50 % of a parity, 10 % of the
+digits. `t` marks a row that ended by its processor time, {seconds:g} s, before the {level_steps}
+updates of a length were over: with more time it might go further. A dash was not reached by this
+run.
 
 - **copying:** three of 8 symbols, a pause, then the three again in their order: each is kept for
   the length less three steps.

@@ -78,6 +78,14 @@ def run(name: str, variant: str | None, workdir: pathlib.Path) -> dict[str, Any]
     }
 
 
+def every_run() -> list[tuple[str, str, str | None]]:
+    """Return (name in the record, config, variant) of each run."""
+    return [
+        (f"{name}_{variant or mackey_glass.MODELS[None]['name']}", name, variant)
+        for variant in mackey_glass.MODELS for name in CONFIGS
+    ]
+
+
 def plain_answers(experiment: Experiment) -> dict[str, float]:
     """Return the mean squared errors on test examples of answers that look at nothing, or little.
 
@@ -124,8 +132,10 @@ def page(record: dict[str, Any]) -> str:
     )
     commits = ", ".join(sorted({row["commit"] or "no clone" for row in record["models"].values()}))
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    lacking = [f"`{key}`" for key, *_ in every_run() if key not in record["models"]]
+    lacking = f"This run did not reach {', '.join(lacking)}.\n\n" if lacking else ""
     return (
-        f"# Regression and forecast\n\n{table}\n\n{NOTES.format(draws=record['draws'])}\n"
+        f"# Regression and forecast\n\n{table}\n\n{NOTES.format(draws=record['draws'])}\n{lacking}"
         "All of it comes from\n\n```bash\npython -m experiments.series --workdir=runs/series\n"
         f"```\n\nand single rows from\n\n```bash\n{configs}\n```\n\n"
         f"The [record](series.json) holds all metrics. Source: commit {commits}. Versions: "
@@ -153,14 +163,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if asked.record.exists():
         record = json.loads(asked.record.read_text())
-    for variant in () if asked.page else mackey_glass.MODELS:
-        for name in CONFIGS:
-            key = f"{name}_{variant or mackey_glass.MODELS[None]['name']}"
-            if key not in record["models"]:
-                record["models"][key] = run(name, variant, asked.workdir)
-                atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
-                atomic_write(asked.record.with_suffix(".md"), page(record))
-                jax.clear_caches()  # the next model's programs are its own
+    for key, name, variant in () if asked.page else every_run():
+        if key not in record["models"]:
+            record["models"][key] = run(name, variant, asked.workdir)
+            atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
+            atomic_write(asked.record.with_suffix(".md"), page(record))
+            jax.clear_caches()  # the next model's programs are its own
     atomic_write(asked.record.with_suffix(".md"), page(record))
 
 
