@@ -3,8 +3,8 @@
   quick  what a person runs while writing: the first test of each file, with its first parameters,
          or the one named below where the first is slow. Under two minutes on two cores.
   newer  what newer versions of jax, flax, optax and orbax could break, and the half of the common
-         contract that the README's command leaves out: .ci/run runs it on the newest Python of the
-         machine.
+         contract and of the recordings that the README's command leaves out: .ci/run runs it on the
+         newest Python of the machine. `-m ""` runs all of a file.
   slow   what takes long and no other lane runs: by hand, `python -m pytest -m slow`.
   docs   what compares committed prose, records and pictures with each other, and the types that a
          user's program sees. The README's command leaves it out; .ci/run runs it by itself.
@@ -83,6 +83,7 @@ STAY = {
     "test_what_is_no_checkpoint_is_passed_over_and_nothing_outside_is_touched": ".*-00000003",
 }
 CONTRACT = {"test_contract", "test_contract_training"}
+SHARED = CONTRACT | {"test_recordings"}  # between the README's command and the newer lane
 DOCS = {"test_docs", "test_notebook", "test_readme", "test_types"}
 # Of files whose other tests are of code.
 DOCS_TESTS = ("test_committed_", "test_readme_", "test_papers_figures_", "test_cards_")
@@ -115,18 +116,6 @@ def of_a_class_that_another_has() -> frozenset[str]:
     return frozenset(repeated)
 
 
-def is_of_newer_lane_alone(item: pytest.Item, clause: int) -> bool:
-    """Whether a clause of the contract is left to the lane of newer versions, for a model.
-
-    The two lanes of .ci/run share the contract: each runs every second clause of each model, and
-    every second model of each clause. `-m ""` runs all.
-    """
-    if item.module.__name__ not in CONTRACT or not hasattr(item, "callspec"):
-        return False
-    name = item.callspec.params.get("name")
-    return name in MODELS and (list(MODELS).index(name) + clause) % 2 == 1
-
-
 def mark(items: list[pytest.Item]) -> None:
     """Give the collected tests the marks of their lanes.
 
@@ -134,7 +123,7 @@ def mark(items: list[pytest.Item]) -> None:
       items: as pytest collected them, in the order of their files.
     """
     chosen: dict[str, tuple[str, ...]] = dict(QUICK)
-    marked, clauses = set(), {}
+    marked, cases = set(), {}
     for item in items:
         module, test = item.module.__name__, getattr(item, "originalname", item.name)
         if is_docs(module, test):
@@ -143,10 +132,14 @@ def mark(items: list[pytest.Item]) -> None:
         if is_slow(item):
             item.add_marker("slow")
             continue
-        if is_of_newer_lane_alone(item, clauses.setdefault((module, test), len(clauses))):
-            item.add_marker("newer")
-            item.add_marker("slow")
-            continue
+        if module in SHARED and hasattr(item, "callspec"):
+            # Every second case, beginning with the first of one test and the second of the next.
+            number, so_far = cases.get(test, (len(cases), 0))
+            cases[test] = number, so_far + 1
+            if (number + so_far) % 2:
+                item.add_marker("newer")
+                item.add_marker("slow")
+                continue
         if module in NEWER:
             item.add_marker("newer")
         if test in chosen.setdefault(module, (test,)) and (module, test) not in marked:
