@@ -224,12 +224,8 @@ def initial_poles(model: nn.Module, task: Task, settings: TrainSettings) -> np.n
     if getattr(model, "poles", None) is None:
         return None
 
-    @jax.jit
-    def draw(key):
-        variables = nn.meta.unbox(_initialize(model, example_of(task), key)[1])
-        return model.poles(variables["params"])
-
-    found = draw(seed_keys(settings.seed)[0])
+    draw = jax.jit(lambda key: nn.meta.unbox(_initialize(model, example_of(task), key)[1]))
+    found = model.poles(draw(seed_keys(settings.seed)[0])["params"])
     return None if found is None else np.asarray(found)
 
 
