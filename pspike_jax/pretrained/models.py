@@ -18,6 +18,7 @@ from pspike_jax.pretrained.weights import most_bytes, read_weights
 FOLDER = pathlib.Path(__file__).parent
 # A model of this prefix is fetched from a hub, by the package huggingface_hub.
 HUB = "hf://"
+SAVED = "model.safetensors"  # in the folders of `export.save`
 
 
 def list_pretrained(folder: str | os.PathLike | None = None) -> tuple[str, ...]:
@@ -29,7 +30,8 @@ def list_pretrained(folder: str | os.PathLike | None = None) -> tuple[str, ...]:
     """
     folder = folder or FOLDER
     cards = [name.removesuffix(".json") for name in list_files(folder, ".json")]
-    saved = [name for name in list_files(folder, "") if is_saved(pathlib.Path(folder) / name)]
+    weights = pathlib.Path(folder).glob(f"*/{SAVED}")
+    saved = [path.parent.name for path in weights if not path.parent.is_symlink()]
     return tuple(sorted({*cards, *saved}))
 
 
@@ -98,7 +100,7 @@ def load_pretrained(
 
 def is_saved(folder: str | os.PathLike) -> bool:
     """Tell whether a folder holds what `export.save` writes."""
-    return (pathlib.Path(folder) / "model.safetensors").is_file()
+    return (pathlib.Path(folder) / SAVED).is_file()
 
 
 def _load_saved(
