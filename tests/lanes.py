@@ -41,8 +41,8 @@ QUICK = {
     ),
 }
 NEWER = {
-    "test_checkpoints", "test_evaluation", "test_linear_ssm", "test_loop", "test_main",
-    "test_optimizers", "test_plan", "test_processes", "test_sharding", "test_state", "test_zoo",
+    "test_checkpoints", "test_linear_ssm", "test_loop", "test_main", "test_plan", "test_processes",
+    "test_state",
 }
 # Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; installing
 # all that the package needs, one Python after another; and the common contract of models whose
