@@ -12,6 +12,7 @@ timed, losses and gradients for given noise have to agree.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,6 @@ from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import linear_ssm
 from pspike_jax.objectives.classification import cross_entropy
 from pspike_jax.training import make_mesh
-from pspike_jax.training.distributed import use_every_core
 
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
@@ -166,7 +166,7 @@ def compiled(contenders: dict[str, Logits], params, inputs, labels) -> list[timi
 
 
 def on_every_core(make: Callable, logits: Logits, params, inputs, labels, noise):
-    """Compile a program as `fit` runs it, a device a core; `make` gives it from the model."""
+    """Compile a program for one device a core; `make` gives it from the model."""
     mesh = make_mesh()
     rows = NamedSharding(mesh, PartitionSpec("data"))
     state = jax.device_put((params, OPTIMIZER.init(params)), NamedSharding(mesh, PartitionSpec()))
@@ -281,5 +281,5 @@ def draw(records: Sequence[timing.Record]):
 
 
 if __name__ == "__main__":
-    use_every_core()
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     timing.main("train_step", measure, draw)
