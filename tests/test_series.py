@@ -10,7 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import series  # noqa: E402
+from experiments import archive, series  # noqa: E402
+from experiments.configs import mackey_glass  # noqa: E402
 from pspike_jax.command import experiment  # noqa: E402
 
 
@@ -55,9 +56,9 @@ def test_main_runs_what_the_record_lacks_and_shows_it(monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         series.main([f"--workdir={tmp_path}", f"--record={path}"])
     series.main([f"--workdir={tmp_path}", f"--record={path}"])
-    every = [(name, variant) for variant in (None, "pspikessm") for name in series.CONFIGS]
+    every = [(name, variant) for variant in mackey_glass.MODELS for name in series.CONFIGS]
     assert made == every[:3] + every[2:]
-    assert len(json.loads(path.read_text())["models"]) == 4
+    assert len(json.loads(path.read_text())["models"]) == len(every)
     text = path.with_suffix(".md").read_text()
     assert "| `linoss` | 1,500 | 0.1000 | 0.5000 | 20.0 % |" in text
 
