@@ -16,9 +16,7 @@ from experiments.configs.published import apply_variant, complete
 # how much time has passed.
 SETS = {
     "covid": {"dataset": "Covid3Month", "scale": "log"},
-    "cardano": {"dataset": "CardanoSentiment", "scale": "log"},
     "motions": {"dataset": "BasicMotions", "scale": "standard"},
-    "power": {"dataset": "ItalyPowerDemand", "scale": "standard"},
     "gaps": {"dataset": "BasicMotions", "scale": "standard", "keep": 0.25},
     "untold": {"dataset": "BasicMotions", "scale": "standard", "keep": 0.25, "timed": False},
 }
@@ -53,8 +51,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "weight_decay": 0.01, "schedule": "cosine", "warmup_steps": 20,
         },
         training={
-            "steps": 400, "batch_size": 16, "seed": 0, "log_every": 20, "eval_every": 20,
-            "checkpoint_every": 100, "eval_batch_size": 64,
+            "steps": 400, "batch_size": 16, "seed": 0, "log_every": 20, "eval_every": 40,
+            "checkpoint_every": 200, "eval_batch_size": 64,
         },
     )
     return apply_variant(

@@ -64,15 +64,16 @@ def _run_lanes(lanes, inputs, rates, start, resets):
     rates = rates_of_rows(rates, steps.x.shape[1])
     first = _entering(lanes, steps, rates, start)
 
-    def block(gain, inputs):
+    def block(carry, inputs):
+        gain, kept = carry
         own, way = inputs
         states = gain, gain + way.left_of(first, rates)
-        (gain, _), states = _advance(states, own, _losses(own, rates))
-        return gain, _sum_over_states(states, own.c)
+        (gain, _), kept = _advance(states, own, _losses(own, rates), kept)
+        return (gain, kept), _sum_over_states(kept, own.c)
 
-    blocks = _blocks(steps)
+    blocks, none = _blocks(steps), jnp.zeros_like(first)
     before, whole = _but_one(ways(blocks), -1)
-    gain, y = jax.lax.scan(block, jnp.zeros_like(first), (blocks, before))
+    (gain, _), y = jax.lax.scan(block, (none, _room(blocks, none)), (blocks, before))
     last = gain + whole.left_of(first, rates)
     y = from_rows(lanes, y.reshape(-1, *y.shape[2:]), inputs.x.shape)
     return y, last.reshape(lanes, *start.shape)[-1]
@@ -87,19 +88,19 @@ def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
 
     def starts_of_blocks(gain, inputs):
         own, way = inputs
-        (after,), _ = _advance((gain,), own, _losses(own, rates), keep=False)
+        (after,), _ = _advance((gain,), own, _losses(own, rates))
         return after, gain + way.left_of(first, rates)
 
     def block(carry, inputs):
-        gain, rates_bar = carry
+        gain, rates_bar, states, *kept = carry
         own, way, y_bar, dt_after, start = inputs
         losses = _losses(own, rates)
-        _, states = _advance((start,), own, losses)
+        _, states = _advance((start,), own, losses, states)
         adjoints = gain, gain + way.left_of(behind, rates)
-        (gain, _), (seen, later) = _retreat(adjoints, own, y_bar, losses)
+        (gain, _), (seen, later) = _retreat(adjoints, own, y_bar, losses, tuple(kept))
         log_bar = later * states  # of the decay behind each step
         rates_bar += _sum_over_rows(log_bar * dt_after[:, :, None], rates)
-        return (gain, rates_bar), (
+        return (gain, rates_bar, states, seen, later), (
             _sum_over_states(seen, own.b), jnp.sum(log_bar * rates[None], axis=2),
             _sum_over_channels(seen, own.x), _sum_over_channels(states, y_bar),
         )
@@ -109,9 +110,10 @@ def _pull_back_lanes(lanes, inputs, rates, start, resets, y_bar, adjoint):
     after, whole = _but_one(ways(blocks, reverse=True), 0)
     starts = jax.lax.scan(starts_of_blocks, none, (blocks, before))[1]
     dt_after = jnp.concatenate([steps.dt[1:], jnp.zeros_like(steps.dt[:1])])
+    room = _room(blocks, none)
     blocks = blocks, after, *_blocks((y_bar, dt_after)), starts
-    carry = none, jnp.zeros_like(rates) + none[: len(rates)]
-    (gain, rates_bar), bars = jax.lax.scan(block, carry, blocks, reverse=True)
+    carry = none, jnp.zeros_like(rates) + none[: len(rates)], room, room, room
+    (gain, rates_bar, *_), bars = jax.lax.scan(block, carry, blocks, reverse=True)
     x_bar, dt_after_bar, b_bar, c_bar = (bar.reshape(-1, *bar.shape[2:]) for bar in bars)
     adjoint = gain + whole.left_of(behind, rates)
     log_bar = (adjoint * first)[None]  # of the decay of the first step
@@ -129,7 +131,7 @@ def _entering(lanes, steps, rates, start):
     """Return the state before each lane, (R, N, E)."""
 
     def block(gains, own):
-        return _advance(gains, own, _losses(own, rates), keep=False)[0], None
+        return _advance(gains, own, _losses(own, rates))[0], None
 
     gains_of = lambda zero: jax.lax.scan(block, (zero,), _blocks(steps))[0][0]
     return met(lanes, steps, rates, start, gains_of)
@@ -140,7 +142,7 @@ def _leaving(lanes, steps, rates, y_bar, adjoint):
 
     def block(gains, inputs):
         own, y_bar = inputs
-        return _retreat(gains, own, y_bar, _losses(own, rates), keep=False)[0], None
+        return _retreat(gains, own, y_bar, _losses(own, rates))[0], None
 
     blocks = _blocks((steps, y_bar))
     gains_of = lambda zero: jax.lax.scan(block, (zero,), blocks, reverse=True)[0][0]
@@ -153,38 +155,71 @@ def _blocks(tree):
     return jax.tree.map(lambda array: array.reshape(-1, size, *array.shape[1:]), tree)
 
 
+def _room(blocks, state):
+    """Return room for a state at each step of a block."""
+    return jnp.broadcast_to(state[None], (blocks.x.shape[1], *state.shape))
+
+
 def _but_one(tree, place):
     """Return arrays without their first or last entry, and that entry."""
     rest = slice(1, None) if place == 0 else slice(None, -1)
     return jax.tree.map(lambda a: a[rest], tree), jax.tree.map(lambda a: a[place], tree)
 
 
-def _advance(states, own, losses, keep=True):
-    """Run a block; return each state behind it, and the last one behind each step, (T, R, N, E)."""
+def _advance(states, own, losses, kept=None):
+    """Run a block.
 
-    def step(states, inputs):
-        loss, b, x, cut = inputs
-        states = [passed(state, cut) for state in states]
-        states = tuple(state + loss * state + b[..., None] * x[:, None] for state in states)
-        return states, states[-1] if keep else None
+    Args:
+      states: (R, N, E) each, that pass through it.
+      own: its steps.
+      losses: of its decays.
+      kept: (T, R, N, E), where the last state behind each step is written, or None.
 
-    return jax.lax.scan(step, states, (losses, own.b, own.x, own.cut))
-
-
-def _retreat(adjoints, own, y_bar, losses, keep=True):
-    """Go through a block from its end.
-
-    Returns the cotangents of each state before it; and, of the last one, those of the state behind
-    each step: all of it, and what comes from later steps, (T, R, N, E).
+    Returns:
+      The states behind the block, and what was written.
     """
 
-    def step(adjoints, inputs):
-        loss, c, y_bar, cut = inputs
-        seen = [adjoint + c[..., None] * y_bar[:, None] for adjoint in adjoints]
-        before = tuple(passed(adjoint + loss * adjoint, cut) for adjoint in seen)
-        return before, (seen[-1], adjoints[-1]) if keep else None
+    def step(carry, inputs):
+        states, kept = carry
+        place, loss, b, x, cut = inputs
+        states = [passed(state, cut) for state in states]
+        states = tuple(state + loss * state + b[..., None] * x[:, None] for state in states)
+        return (states, _write(kept, states[-1], place)), None
 
-    return jax.lax.scan(step, adjoints, (losses, own.c, y_bar, own.cut), reverse=True)
+    inputs = jnp.arange(len(losses)), losses, own.b, own.x, own.cut
+    return jax.lax.scan(step, (states, kept), inputs)[0]
+
+
+def _retreat(adjoints, own, y_bar, losses, kept=(None, None)):
+    """Go through a block from its end.
+
+    Args:
+      adjoints: (R, N, E) each, cotangents of states behind it.
+      own, losses: as of `_advance`.
+      y_bar: (T, R, E).
+      kept: two of (T, R, N, E), where cotangents of the state behind each step are written: all of
+        the last one, and what of it comes from later steps; or none.
+
+    Returns:
+      Cotangents of the states before the block, and what was written.
+    """
+
+    def step(carry, inputs):
+        adjoints, (seen, later) = carry
+        place, loss, c, y_bar, cut = inputs
+        all_ = [adjoint + c[..., None] * y_bar[:, None] for adjoint in adjoints]
+        kept = _write(seen, all_[-1], place), _write(later, adjoints[-1], place)
+        return (tuple(passed(adjoint + loss * adjoint, cut) for adjoint in all_), kept), None
+
+    inputs = jnp.arange(len(losses)), losses, own.c, y_bar, own.cut
+    return jax.lax.scan(step, (adjoints, kept), inputs, reverse=True)[0]
+
+
+def _write(kept, values, place):
+    # Into an array that goes through all blocks: a new one would first be filled with zeros.
+    if kept is None:
+        return None
+    return jax.lax.dynamic_update_index_in_dim(kept, values, place, axis=0)
 
 
 def _losses(own, rates):
