@@ -1,7 +1,8 @@
 """Plain baselines, frozen: what a good first version computes, and nothing clever.
 
 State space models by the Vandermonde kernel and rfft, by `lax.associative_scan` and by `lax.scan`,
-selective ones by the two scans, differentiated by JAX; the two presets of P-SpikeSSM from the parameters of `pspike_jax` models.
+selective ones by the two scans, differentiated by JAX; the two presets of P-SpikeSSM from the
+parameters of `pspike_jax` models.
 Nothing but a mistake may be changed here: every ratio in the records is to these programs.
 """
 

@@ -221,7 +221,7 @@ CLAIMS = (
     Claim("memory that `chunked` adds for a state at a step (an array of all states: 4 bytes)",
           "L 4,096 to 16,384, 16 to 64 states", "gated",
           field("bytes", contender="chunked", **SELECTIVE), 0.4, True, " bytes"),
-    Claim("time of `chunked` against L: exponent", "B 4, 256 channels, 16 states, L 1,024 to 16,384",
+    Claim("its time against L: exponent", "B 4, 256 channels, 16 states, L 1,024 to 16,384",
           "gated", exponent("median_s", part="lengths"), 1.05, True, ""),
     Claim("training step, `official`: share of the plain time", TRAIN, "train_step",
           times("pspike_jax", "plain", **OFFICIAL), 0.45, True, ""),

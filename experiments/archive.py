@@ -40,13 +40,13 @@ TITLES = {
 }
 ONLY = {"gaps": ("s5", "pspikessm"), "untold": ("s5", "pspikessm")}  # one dense, one spiking
 NOTES = """\
-Means over {count} seeds and their standard errors, of {draws} draws each where spikes are drawn; the
-seed also chooses the fifth of the training file that selects the step, the test file is the
+Means over {count} seeds and their standard errors, of {draws} draws each where spikes are drawn.
+The seed also chooses the fifth of the training file that selects the step; the test file is the
 archive's. All models have two layers of 16 features with states of 16, one learning rate that none
-was tuned for, and 400 updates. RMSE: lower is better; *plain* is the mean of the training targets, or
-the commonest class. These sets are small (140 countries to learn from and 61 for the test; 40 series
-and 40): they show that the path from a published file to a number works for each kind of model; they
-rank nobody. The long sets that LinOSS reports are not here.
+was tuned for, and 400 updates. RMSE: lower is better; *plain* is the mean of the training targets,
+or the commonest class. The sets are small (140 countries to learn from and 61 for the test; 40
+series and 40): that the path from a published file to a number works for each kind of model is what
+they show; they rank nobody. The long sets that LinOSS reports are not here.
 """
 
 
@@ -118,7 +118,8 @@ def page(record: dict[str, Any]) -> str:
         f"# Small sets of the archives\n\n{table}\n\n"
         f"![Test scores of each seed, and the plain answer](archive.png)\n\n{notes}\n"
         f"Parameters, of the last set above: {sizes}.{lacking} All of it comes from\n\n"
-        "```bash\npip download aeon==1.6.0 --no-deps && unzip -q aeon-1.6.0-*.whl -d data/raw/aeon\n"
+        "```bash\npip download aeon==1.6.0 --no-deps && "
+        "unzip -q aeon-1.6.0-*.whl -d data/raw/aeon\n"
         "python -m experiments.archive --data=data/raw/aeon/aeon/datasets/data "
         "--workdir=runs/archive\n```\n\nThe [record](archive.json) holds every seed. "
         f"Source: commit {commits}. Versions: {versions}.\n"

@@ -28,7 +28,7 @@ def test_each_stream_equals_its_own_sequence_whatever_is_beside_it(name, rng):
     put, take = jax.jit(insert), jax.jit(evict)
 
     slots = open_slots(model, SLOTS)
-    # What happens when, to whom, where: 40 takes the slot of 12; 3 leaves slot 1, goes on in slot 2.
+    # What happens when, to whom, where: 40 takes the slot of 12; 3 goes on in another slot.
     plan = {0: [("in", 7, 1)], 2: [("in", 12, 0)], 5: [("out", 12, 0), ("in", 40, 0)],
             6: [("out", 7, 1), ("in", 3, 1)], 8: [("out", 3, 1), ("in", 3, 2)]}
     where, left, found = {}, {}, {key: [] for key in streams}

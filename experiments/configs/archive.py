@@ -20,6 +20,7 @@ SETS = {
     "gaps": {"dataset": "BasicMotions", "scale": "standard", "keep": 0.25},
     "untold": {"dataset": "BasicMotions", "scale": "standard", "keep": 0.25, "timed": False},
 }
+FOLDER = "data/raw/aeon/aeon/datasets/data"
 STEPS = {"dt_min": 0.01, "dt_max": 0.5}  # time constants of 2 to 100 steps
 MODELS = {
     "linoss": {"preset": "linoss"},
@@ -41,7 +42,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
         )
     config = complete(
         task={
-            "name": "uea", "source_dir": f"data/raw/aeon/aeon/datasets/data/{SETS[name]['dataset']}",
+            "name": "uea", "source_dir": f"{FOLDER}/{SETS[name]['dataset']}",
             "split": "archive", "seed": 0, "keep": 1.0, "timed": True,
         } | SETS[name],
         model={"name": model, "d_model": 16, "d_state": 16, "n_layers": 2, "dropout": 0.1}

@@ -4,7 +4,8 @@
 
 The equation is chaotic; series start from histories of their own, so that none of test is known.
 The variants `pspikessm` and `s4d` have probabilistic spikes and a diagonal state space in place of
-oscillators. `smoke` runs every part in seconds. Sizes are chosen here; `experiments.series` keeps what comes of it.
+oscillators. `smoke` runs every part in seconds. Sizes are chosen here; `experiments.series` keeps
+what comes of it.
 """
 
 from ml_collections import config_dict

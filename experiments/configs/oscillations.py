@@ -4,8 +4,8 @@
 
 Three channels at phases of their own, of 128 steps; after each 32 of them a number is due, which is
 the same each time: the longer a series is known, the surer it is. The variants `pspikessm` and
-`s4d` have probabilistic spikes and a diagonal state space in place of oscillators. `smoke` runs every part in seconds. Sizes are chosen
-here; `experiments.series` keeps what comes of it.
+`s4d` have probabilistic spikes and a diagonal state space in place of oscillators. `smoke` runs
+every part in seconds. Sizes are chosen here; `experiments.series` keeps what comes of it.
 """
 
 from ml_collections import config_dict

@@ -48,8 +48,8 @@ def load_uea(
       scale: of channels, by the training frames: "none", "standard" or "log", see
         `pspike_jax.data.series.scale_frames`.
       keep: share of the frames that is kept, at random.
-      timed: where keep is below 1, the task has `dt`, the time since the frame that was kept before;
-        else frames follow each other as if none were lost.
+      timed: where keep is below 1, the task has `dt`, the time since the frame that was kept
+        before; else frames follow each other as if none were lost.
 
     Returns:
       Task of named classes, or a regression where the files say so; inputs (n, L, F) float32, zero
