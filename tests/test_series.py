@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import archive, series  # noqa: E402
-from experiments.configs import mackey_glass  # noqa: E402
+from experiments.configs import mackey_glass, s5_listops  # noqa: E402
 from pspike_jax.command import experiment  # noqa: E402
 from pspike_jax.objectives import Classification  # noqa: E402
 
@@ -115,6 +115,13 @@ def test_archive_builds_offline_and_names_what_it_does_not_know():
     )
     with pytest.raises(ValueError, match="variant is 'covid-s4', expected 'smoke'"):
         archive.archive.get_config("covid-s4")
+
+
+def test_s5_of_listops_has_the_sizes_of_the_run_script_and_a_smoke_variant():
+    built = experiment.build(s5_listops.get_config("smoke").to_dict())
+    assert built.model.config.gate == "half_glu2" and not built.model.config.causal
+    config = s5_listops.get_config()
+    assert config.training.steps == 76_800 and config.optimizer.learning_rate == 3e-3
 
 
 @pytest.mark.parametrize("module", [series, archive])
