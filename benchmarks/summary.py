@@ -44,6 +44,7 @@ LIMITS = {
     ),
 }
 
+SELECTIVE = {"part": "contenders"}
 LONG = {"batch": 1, "H": 64, "N": 32, "pass": "forward+backward"}
 LAYER = {"batch": 8, "H": 128, "N": 32, "L": 2048}
 BOTH = {"pass": "forward+backward"}
@@ -91,11 +92,11 @@ def times(one: str, other: str, **setting: Any) -> Callable[[Sequence[timing.Rec
     )
 
 
-def exponent(field: str) -> Callable[[Sequence[timing.Record]], float]:
+def exponent(field: str, **setting: Any) -> Callable[[Sequence[timing.Record]], float]:
     """Return a function of records: the slope of log cost of `chunked` against log length."""
 
     def value(records):
-        rows = timing.select(records, contender="chunked", **LONG)
+        rows = timing.select(records, contender="chunked", **setting)
         if len(rows) < 2:
             raise KeyError("too few lengths")
         lengths, costs = ([r[name] for r in rows] for name in ("L", field))
@@ -178,6 +179,7 @@ SILIF = {"program": "training step", "dropout": 0.25}
 NEURONS = "2 layers of 512, 140 inputs, T 250, B 32"
 ONE = "B 1, H 64, N 64"
 EIGHT = "B 8, H 128, N 64, L 2,048"
+CHANGING = "B 4, 256 channels, 16 states, L 4,096"
 TRAIN = "B 8, L 2,048, H 128, N 16, 4 layers"
 PAPER = "2 layers, H 400, N 64, L 784, B 16"
 
@@ -201,11 +203,26 @@ CLAIMS = (
     Claim("for comparison: `auto` and the engine that it runs, one program, at worst", "the same",
           "engine_choice", twice, None, unit=" %"),
     Claim("time of `chunked` against L: exponent", f"{ONE}, L 1,024 to 65,536", "ssm_engines",
-          exponent("median_s"), 1.05, True, ""),
+          exponent("median_s", **LONG), 1.05, True, ""),
     Claim("memory of `chunked` against L: exponent", f"{ONE}, L 1,024 to 65,536", "ssm_engines",
-          exponent("temp_bytes"), 1.05, True, ""),
+          exponent("temp_bytes", **LONG), 1.05, True, ""),
     Claim("`chunked` forward, in matrix products of 2,048", EIGHT, "ssm_engines",
           times("chunked", "matrix product", **LAYER, **{"pass": "forward"}), 0.12, True, ""),
+    *(
+        Claim(f"decays that change: `chunked` against plain {name} scan", CHANGING, "gated",
+              times(f"plain {name}", "chunked", **SELECTIVE), bound)
+        for name, bound in (("associative", 8), ("sequential", None))
+    ),
+    *(
+        Claim(f"temporary memory of {name}", CHANGING, "gated",
+              field("temp_bytes", 1e-6, contender=name, **SELECTIVE), None, unit=" MB")
+        for name in ("chunked", "plain associative", "plain sequential")
+    ),
+    Claim("memory that `chunked` adds for a state at a step (an array of all states: 4 bytes)",
+          "L 4,096 to 16,384, 16 to 64 states", "gated",
+          field("bytes", contender="chunked", **SELECTIVE), 0.4, True, " bytes"),
+    Claim("its time against L: exponent", "B 4, 256 channels, 16 states, L 1,024 to 16,384",
+          "gated", exponent("median_s", part="lengths"), 1.05, True, ""),
     Claim("training step, `official`: share of the plain time", TRAIN, "train_step",
           times("pspike_jax", "plain", **OFFICIAL), 0.45, True, ""),
     Claim("its temporary memory", TRAIN, "train_step",
