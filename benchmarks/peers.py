@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from pspike_jax.functional import Diagonal, discretize_zoh, linear_ssm, multi_input_ssm, neurons
+from pspike_jax.functional import discretize_zoh, linear_ssm, neurons
+from pspike_jax.functional.multi_input import Diagonal, multi_input_ssm
 
 Pytree = Any
 # Relative to the peak of each array: kernels of other programs take exp(l dt A) in float32, whose
@@ -212,7 +213,7 @@ def snntorch_lif(x: Any) -> Any:
 def spikingjelly_lif(x: Any) -> Any:
     """Run spikingjelly's layer over all steps."""
     import torch
-    from spikingjelly.activation_based import neuron, surrogate
+    from spikingjelly.activation_based import neuron
 
     class FastSigmoid(torch.autograd.Function):
         @staticmethod
@@ -224,11 +225,8 @@ def spikingjelly_lif(x: Any) -> Any:
         def backward(ctx, cotangent):
             return cotangent / (1 + SLOPE * ctx.saved_tensors[0].abs()) ** 2
 
-    class Spike(surrogate.SurrogateFunctionBase):
-        spiking_function = staticmethod(lambda drive, alpha: FastSigmoid.apply(drive))
-
     layer = neuron.LIFNode(
-        1 / (1 - LEAK), False, THRESHOLD, v_reset=None, surrogate_function=Spike(SLOPE),
+        1 / (1 - LEAK), False, THRESHOLD, v_reset=None, surrogate_function=FastSigmoid.apply,
         detach_reset=True, step_mode="m",
     )
     return layer(x)
