@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONT = 6.5  # points, of a label
-LETTER, LINE = 0.56 * FONT, 1.15 * FONT  # points that a letter and a line take
+LETTER, LINE = 0.58 * FONT, 1.2 * FONT  # points that a letter and a line take
 DISTANCES, DIRECTIONS = (7, 13, 20, 28, 37, 47), 16
 NOT_REMEMBERED = 4  # steps that stand for a length of none: half of the shortest that is tried
 
