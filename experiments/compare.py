@@ -247,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--time_only", action="store_true", help="time the steps of the record")
     parser.add_argument("--page", action="store_true", help="write the page and pictures alone")
     asked = parser.parse_args(arguments)
+    for name, known in (("tasks", STEPS), ("models", comparison.rows())):
+        if unknown := [one for one in getattr(asked, name) if one not in known]:
+            parser.error(f"--{name} has {unknown}; known are {', '.join(known)}")
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
     try:
         record = begin(asked.record)

@@ -49,7 +49,7 @@ brings it nearest to {size:,} parameters on each data set. All else is its defau
 AdamW without decay, the rate on a cosine after a twentieth of warm-up. The rate is the best by
 validation of {rates}, in {tuning_steps} updates on {tuned_on}, with a seed of their own. Runs are
 short: this ranks how readily a model learns at this size with one recipe, not what its family can
-do. Nobody's settings were tuned for these data, but for those of {tuned_by_hand}.
+do. Nothing was tuned for these data but the threshold of `resonate_and_fire`.
 
 - **Accuracy:** mean over seeds and its standard error, of the test split after the last update;
   models that draw their spikes are run {test_draws} times. **Behind:** the mean difference to the
@@ -76,9 +76,11 @@ def write_page(record: dict[str, Any], path: pathlib.Path) -> None:
     memory = json.loads(MEMORY.read_text())
     atomic_write(path.with_suffix(".md"), page(record, memory, path.stem))
     if any(summaries(record, task) for task in DATA):
-        save_figure(energy_figure(record, ENERGY), path.with_name(f"{path.stem}_energy.png"))
+        titles = {task: title for task, (title, *_) in DATA.items()}
+        figure = energy_figure(record, titles, ENERGY)
+        save_figure(figure, path.with_name(f"{path.stem}_energy.png"))
     if summaries(record, MEMORY_TASK):
-        figure = memory_figure(record, memory, MEMORY_TASK)
+        figure = memory_figure(record, memory, MEMORY_TASK, DATA[MEMORY_TASK][0])
         save_figure(figure, path.with_name(f"{path.stem}_memory.png"))
 
 
@@ -101,7 +103,6 @@ def page(record: dict[str, Any], memory: dict[str, Any], name: str) -> str:
             "steps": ", ".join(f"{n} on {_words(task)}" for task, n in settings["steps"].items()),
             "rates": ", ".join(f"{rate:g}" for rate in settings["rates"]),
             "tuned_on": _words(settings["tuned_on"]),
-            "tuned_by_hand": "`resonate_and_fire`, whose threshold was",
         }
     )
     shared = [row for row in record["models"] if memory_of(memory, row)]

@@ -14,41 +14,44 @@ if TYPE_CHECKING:
 FONT = 6.5  # points, of a label
 LETTER, LINE = 0.58 * FONT, 1.2 * FONT  # points that a letter and a line take
 DISTANCES, DIRECTIONS = (7, 13, 20, 28, 37, 47), 16
+NO_MISTAKE = 0.25  # percent that stand for none on an axis of powers
 NOT_REMEMBERED = 4  # steps that stand for a length of none: half of the shortest that is tried
 
 
-def energy_figure(record: dict[str, Any], energy) -> "Figure":
+def energy_figure(record: dict[str, Any], titles: dict[str, str], energy) -> "Figure":
     """Plot the accuracy of every model against its energy, a panel for each data set.
 
     Args:
       record: as `experiments.compare` makes it.
+      titles: {data set: its name}, in their order.
       energy: function of a model's operations to nanojoules.
 
     Returns:
       Figure.
     """
-    panels = {task: found for task in record["settings"]["steps"]
-              if (found := summaries(record, task))}
+    panels = {task: found for task in titles if (found := summaries(record, task))}
     fig, axes = _figure(len(panels))
     for ax, (task, found) in zip(axes, panels.items()):
         ax.set_xscale("log")
-        places = {row: (energy(one.operations), 100 * one.accuracy) for row, one in found.items()}
+        places = {row: (energy(one.operations), _mistakes(one)) for row, one in found.items()}
         _scatter(ax, found, places)
-        ax.set_title(task.replace("_", " ").capitalize(), loc="left", fontsize=10)
-        ax.set_ylabel("test accuracy (%)", fontsize=9)
+        ax.set_title(titles[task], loc="left", fontsize=10)
     axes[-1].set_xlabel(
         "energy of an example (nJ), state updates included; blue dense, red spiking", fontsize=9
     )
     return fig
 
 
-def memory_figure(record: dict[str, Any], memory: dict[str, Any], task: str) -> "Figure":
+def memory_figure(
+    record: dict[str, Any], memory: dict[str, Any], task: str, title: str
+) -> "Figure":
     """Plot the accuracy of every model on one data set against what it remembers.
 
     Args:
       record: as `experiments.compare` makes it.
       memory: as `experiments.memory` makes it.
       task: data set of the record.
+      title: its name.
 
     Returns:
       Figure.
@@ -58,11 +61,10 @@ def memory_figure(record: dict[str, Any], memory: dict[str, Any], task: str) -> 
     }
     fig, (ax,) = _figure(1)
     ax.set_xscale("log", base=2)
-    places = {row: (memory_of(memory, row), 100 * one.accuracy) for row, one in found.items()}
+    places = {row: (memory_of(memory, row), _mistakes(one)) for row, one in found.items()}
     _scatter(ax, found, places)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_title(task.replace("_", " ").capitalize(), loc="left", fontsize=10)
-    ax.set_ylabel("test accuracy (%)", fontsize=9)
+    ax.set_title(title, loc="left", fontsize=10)
     ax.set_xlabel(
         "steps remembered, geometric mean of five tasks; blue dense, red spiking", fontsize=9
     )
@@ -99,16 +101,30 @@ def _figure(panels: int) -> tuple["Figure", list["Axes"]]:
     return fig, axes
 
 
+def _mistakes(one: Summary) -> float:
+    """Return the share of test examples that are taken for another class, in percent."""
+    return max(100 * (1 - one.accuracy), NO_MISTAKE)
+
+
 def _scatter(ax: "Axes", found: dict[str, Summary], places: dict[str, tuple[float, float]]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     for row, (x, y) in places.items():
         color = PALETTE[0 if found[row].firing_rate is None else 1]
-        error = 100 * found[row].error
-        ax.errorbar(x, y, yerr=error, fmt="o", color=color, markersize=4, elinewidth=0.7)
+        error = np.nan_to_num(100 * found[row].error)
+        down = min(error, y - NO_MISTAKE / 2)
+        ax.errorbar(
+            x, y, yerr=([down], [error]), fmt="o", color=color, markersize=4, elinewidth=0.7
+        )
+    ax.set_yscale("log")
+    ax.set_ylabel("test error (%), small ones on top", fontsize=9)
     if places:
         xs, ys = np.transpose(list(places.values()))
-        ax.set_ylim(max(-3.0, ys.min() - 4), min(103.0, ys.max() + 4))
-        if ax.get_xscale() == "log" and xs.min() > 0:
-            ax.set_xlim(xs.min() / 1.5, xs.max() * 1.9)
+        ax.set_ylim(min(100.0, 1.3 * ys.max()), ys.min() / 1.4)
+        ax.set_xlim(xs.min() / 1.5, xs.max() * 1.9)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
         label_points(ax, places)
 
 
