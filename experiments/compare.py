@@ -2,8 +2,9 @@
 
   python -m experiments.compare --data_dir=FILES                 all models on all data sets
   python -m experiments.compare --data_dir=FILES --seeds=5       two seeds more
-  python -m experiments.compare --data_dir=FILES --time_only     a training step of each, again
+  python -m experiments.compare --data_dir=FILES --time_only     time a training step of each
   python -m experiments.compare --page                           the page of the record, again
+  python -m experiments.compare --page --add=OTHER               with what another process made
 
 FILES holds a folder for each data set, named after it, with its published files; scikit-learn has
 the digits. What is compared stands in `experiments.comparison`: all models have two layers and
@@ -12,8 +13,8 @@ a cosine. The learning rate of each is the best by validation of short runs on o
 seed of their own. The test split is read once for each seed, after the last update.
 
 The record, experiments/results/comparison.json, is written after each run: a command that was
-killed goes on where it was. Step time and memory belong to a quiet machine and are measured by
---time_only alone.
+killed goes on where it was. Steps are timed by --time_only alone, for a quiet machine; it, too,
+does what the record lacks.
 """
 
 import argparse
@@ -33,18 +34,17 @@ from experiments import comparison
 from experiments.comparison import STEPS, find_width, make_model, make_settings, make_task
 from experiments.comparison_page import write_page
 from experiments.record import RESULTS, hardware
+from experiments.step_costs import time_steps
 from pspike_jax.analysis.activity import merge_aux
 from pspike_jax.analysis.energy import estimate_energy
-from pspike_jax.data import Task, train_batch
+from pspike_jax.data import Task
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.objectives import metrics
-from pspike_jax.training import create_state, fit, make_mesh, run_split, shard_batch
+from pspike_jax.training import fit, make_mesh, run_split
 from pspike_jax.training.files import atomic_write
-from pspike_jax.training.state import compile_train_step
 from pspike_jax.training.workdir import source_commit
 
 RECORD = RESULTS / "comparison.json"
-TIMED_ON, WARM_UP, TIMED = "digits", 3, 25  # steps
 KEPT = ("validation/accuracy", "validation/loss")
 
 
@@ -134,6 +134,20 @@ def begin(path: pathlib.Path) -> dict[str, Any]:
     return begun | {"models": {}, "left_out": {}}
 
 
+def add(record: dict[str, Any], path: pathlib.Path) -> None:
+    """Take the models of another record, made with the same settings, into a record.
+
+    Raises:
+      ValueError: the settings are others, or a model is in both.
+    """
+    other = json.loads(path.read_text())
+    both = sorted(record["models"].keys() & other["models"].keys())
+    if both or other["settings"] != record["settings"]:
+        raise ValueError(f"{path} has other settings, or has {both}, too")
+    for part in ("models", "left_out"):
+        record[part] |= other[part]
+
+
 def compare(
     record: dict[str, Any], path: pathlib.Path, data_dir: str, tasks: Sequence[str],
     models: Sequence[str], seeds: int,
@@ -192,46 +206,6 @@ def _begin_task(row, task):
     return {"width": width, "parameters": parameters, "test_examples": examples, "seeds": {}}
 
 
-def time_step(row: str, task: Task, width: int, rate: float) -> dict[str, Any]:
-    """Measure a training step as `fit` compiles it, on one device.
-
-    Returns:
-      "q1", "median" and "q3" of its seconds, and "temporary_bytes", what the program needs beside
-      its arguments and results.
-    """
-    mesh = make_mesh(devices=jax.devices()[:1])
-    settings = make_settings(STEPS[TIMED_ON], rate, 0)
-    state = create_state(make_model(row, task, width), task, settings, mesh)
-    take = functools.partial(train_batch, task.train, seed=0, batch_size=settings.batch_size)
-    batches = [shard_batch(take(step=step), mesh) for step in range(8)]
-    advance = compile_train_step(state, mesh).lower(state, batches[0]).compile()
-    seconds = []
-    for step in range(WARM_UP + TIMED):
-        start = time.perf_counter()
-        state, _ = advance(state, batches[step % len(batches)])
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
-    quartiles = np.percentile(seconds[WARM_UP:], (25, 50, 75)).tolist()
-    memory = advance.memory_analysis()
-    return dict(zip(("q1", "median", "q3"), quartiles)) | {
-        "temporary_bytes": memory.temp_size_in_bytes
-    }
-
-
-def time_steps(record: dict[str, Any], path: pathlib.Path, data_dir: str) -> None:
-    """Measure a step of every row that has learnt, and write the record after each."""
-    task = make_task(TIMED_ON, data_dir)
-    record["timed"] = {"task": TIMED_ON, "steps": TIMED, "hardware": hardware()}
-    for row, kept in record["models"].items():
-        if TIMED_ON in kept["tasks"]:
-            width = kept["tasks"][TIMED_ON]["width"]
-            kept["step"] = time_step(row, task, width, kept["learning_rate"])
-            kept["step"]["commit"] = source_commit()
-            atomic_write(path, json.dumps(record, indent=1) + "\n")
-            print(f"{row}: {kept['step']}", flush=True)
-            jax.clear_caches()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Complete the record that the command line names, or time its steps; and write its page."""
     parser = argparse.ArgumentParser(
@@ -244,7 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=commas, default=list(comparison.rows()))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--record", type=pathlib.Path, default=RECORD)
-    parser.add_argument("--time_only", action="store_true", help="time the steps of the record")
+    parser.add_argument("--add", type=pathlib.Path, help="another record, of other models")
+    parser.add_argument("--time_only", action="store_true", help="time steps, train nothing")
     parser.add_argument("--page", action="store_true", help="write the page and pictures alone")
     asked = parser.parse_args(arguments)
     for name, known in (("tasks", STEPS), ("models", comparison.rows())):
@@ -253,8 +228,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
     try:
         record = begin(asked.record)
+        if asked.add is not None:
+            add(record, asked.add)
+            atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
         if asked.time_only:
-            time_steps(record, asked.record, asked.data_dir)
+            time_steps(record, asked.record, asked.data_dir, asked.models)
         elif not asked.page:
             compare(
                 record, asked.record, asked.data_dir, asked.tasks, asked.models, asked.seeds

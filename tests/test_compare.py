@@ -16,7 +16,9 @@ from pspike_jax.data import from_arrays
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import compare, comparison, comparison_page, comparison_plots  # noqa: E402
+from experiments import (  # noqa: E402
+    compare, comparison, comparison_page, comparison_plots, step_costs
+)
 from experiments.comparison_statistics import Summary, difference, front  # noqa: E402
 from pspike_jax.analysis.energy import Energy  # noqa: E402
 
@@ -144,6 +146,36 @@ def test_a_model_that_does_not_fit_is_left_out_with_its_reason(scripted, tmp_pat
     assert "`s4d` is not here: too wide.\n" in text and "Nothing has been trained yet." in text
 
 
+def test_records_of_two_processes_become_one(scripted, tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    alone, record = run(one, models=("s4d",)), run(two, models=("lif_ssm",))
+    compare.add(record, one)
+    assert record["models"].keys() == {"s4d", "lif_ssm"}
+    assert record["models"]["s4d"] == alone["models"]["s4d"]
+    with pytest.raises(ValueError, match="or has \\['s4d'\\], too"):
+        compare.add(record, one)
+    record["settings"]["batch"] = 1
+    del record["models"]["s4d"]
+    with pytest.raises(ValueError, match="has other settings"):
+        compare.add(record, one)
+
+
+def test_steps_are_timed_once_with_the_width_that_was_trained(scripted, tmp_path, monkeypatch):
+    asked, quartiles = [], {"q1": 1e-3, "median": 2e-3, "q3": 3e-3, "temporary_bytes": 4_200_000}
+    monkeypatch.setattr(step_costs, "make_task", compare.make_task)
+    monkeypatch.setattr(step_costs, "find_width", lambda row, task: (77, 20_000))
+    monkeypatch.setattr(
+        step_costs, "time_step", lambda row, task, width: asked.append((row, width)) or quartiles
+    )
+    path = tmp_path / "record.json"
+    record = run(path, models=("s4d",))
+    for _ in range(2):
+        step_costs.time_steps(record, path, "FILES", ("s4d", "lif"))
+    assert asked == [("s4d", 32), ("lif", 77)]
+    text = comparison_page.page(json.loads(path.read_text()), NO_MEMORY, "record")
+    assert "| `lif` | 2.0 | 1.0 | 3.0 | 4.2 |" in text
+
+
 def summary(*accuracies, examples=10_000, additions=0.0):
     named = {str(seed): value for seed, value in enumerate(accuracies)}
     error = np.std(accuracies, ddof=1) / len(accuracies) ** 0.5
@@ -210,7 +242,7 @@ def test_stopped_runs_are_named_and_do_not_count(scripted, tmp_path):
 
 def test_labels_cover_no_other_label():
     rng = np.random.default_rng(0)
-    names = {f"a model {number}": (10**x, 80 + 10 * y)
+    names = {f"a model {number}": (10 ** (2 * x), 10 ** (2 * y))
              for number, (x, y) in enumerate(rng.random((34, 2)))}
     fig, (ax,) = comparison_plots._figure(1)
     comparison_plots._scatter(ax, {name: summary(0.5, 0.6) for name in names}, names)
