@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FONT = 6.5  # points, of a label
 LETTER, LINE = 0.58 * FONT, 1.2 * FONT  # points that a letter and a line take
-DISTANCES, DIRECTIONS = (7, 13, 20, 28, 37, 47), 16
+DISTANCES, DIRECTIONS = (7, 13, 20, 28, 37, 47, 60, 75), 16
 NO_MISTAKE = 0.25  # percent that stand for none on an axis of powers
 NOT_REMEMBERED = 4  # steps that stand for a length of none: half of the shortest that is tried
 
