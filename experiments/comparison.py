@@ -4,7 +4,6 @@ Nothing here is chosen by hand for a model unless `OWN` says why: widths are sea
 are chosen by validation.
 """
 
-import bisect
 import functools
 import pathlib
 from typing import Any
@@ -166,8 +165,13 @@ def find_width(row: str, task: Task) -> tuple[int, int]:
     if not widths:
         raise ValueError(str(refused[-1]))
     size = functools.cache(lambda width: count_parameters(make_model(row, task, width), task))
-    above = bisect.bisect_left(widths, SIZE, hi=len(widths) - 1, key=size)  # sizes grow with it
-    width = min(widths[max(0, above - 1) : above + 1], key=lambda one: abs(size(one) - SIZE))
+    low, high = 0, len(widths) - 1
+    while high - low > 1:  # sizes grow with the width, nearly by its square: few are asked for
+        below, above = (size(widths[end]) ** 0.5 for end in (low, high))
+        guess = low + round((SIZE**0.5 - below) / (above - below) * (high - low))
+        guess = min(max(guess, low + 1), high - 1)
+        low, high = (guess, high) if size(widths[guess]) < SIZE else (low, guess)
+    width = min((widths[low], widths[high]), key=lambda one: abs(size(one) - SIZE))
     if abs(size(width) - SIZE) > TOLERANCE * SIZE:
         raise ValueError(f"{row} has {size(width):,} parameters at width {width}, not {SIZE:,}")
     return width, size(width)
