@@ -51,13 +51,15 @@ def page(record: dict[str, Any], memory: dict[str, Any], name: str) -> str:
       The page.
     """
     found = {task: one for task in DATA if (one := summaries(record, task))}
-    settings = record["settings"]
+    settings, models = record["settings"], record["models"].values()
     notes = NOTES.format(
         **settings | {
             "dropout": settings["fields"]["dropout"],
             "steps": ", ".join(f"{n} on {_words(task)}" for task, n in settings["steps"].items()),
             "rates": ", ".join(f"{rate:g}" for rate in settings["rates"]),
             "tuned_on": _words(settings["tuned_on"]),
+            "largest": sum(row["learning_rate"] == max(settings["rates"]) for row in models),
+            "models": len(models),
         }
     )
     shared = [row for row in record["models"] if memory_of(memory, row)]
