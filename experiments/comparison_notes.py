@@ -31,8 +31,9 @@ brings it nearest to {size:,} parameters on each data set. All else is its defau
 `OWN` in `experiments/comparison.py`, which says why. Updates are {steps}, of batches of {batch}, by
 AdamW without decay, the rate on a cosine after a twentieth of warm-up. The rate is the best by
 validation of {rates}, in {tuning_steps} updates on {tuned_on}, with a seed of their own; it was the
-largest for {largest} of {models} models, which might do better with more. Runs are short: this ranks how readily a model learns at this size with one recipe, not what its family can
-do. Nothing was tuned for these data but the threshold of `resonate_and_fire`.
+largest for {largest} of {models} models, which might do better with more. Runs are short: this
+ranks how readily a model learns at this size with one recipe, not what its family can do. Nothing
+was tuned for these data but the threshold of `resonate_and_fire`.
 
 - **Accuracy:** mean over seeds and its standard error, of the test split after the last update;
   models that draw their spikes are run {test_draws} times. **Behind:** the mean difference to the
