@@ -169,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def save():
         atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
         atomic_write(asked.record.with_suffix(".md"), page(record))
+        jax.clear_caches()  # the next model's programs are its own
 
     if not asked.page:
         runs = {

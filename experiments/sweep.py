@@ -26,8 +26,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
 from experiments.record import RESULTS, hardware
 from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command import overrides
@@ -96,7 +94,6 @@ def complete(
         if key not in rows:
             rows[key] = run()
             save()
-            jax.clear_caches()  # the next model's programs are its own
 
 
 def validations(experiment: Experiment, trained: FitResult) -> dict[str, Any]:

@@ -15,12 +15,12 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     config = config_dict.create(
         sessions={"base_classes": 6, "ways": 2, "shots": 5},
         backbone={
-            "model": {"name": "s4d", "d_model": 64, "d_state": 16, "n_layers": 2},
-            "steps": 400, "batch_size": 64, "seed": 0,
+            "model": {"name": "s4d", "d_model": 32, "d_state": 16, "n_layers": 2},
+            "steps": 300, "batch_size": 64, "seed": 0,
         },
         model={"name": "mamba_fscil", "preset": "digits"},
         training={
-            "steps": 400, "batch_size": 32, "momentum": 0.9, "weight_decay": 5e-4,
+            "steps": 300, "batch_size": 32, "momentum": 0.9, "weight_decay": 5e-4,
             "base_rate": 0.1, "new_rate": 0.05, "old_rate": 0.01,
         },
         weights={

@@ -15,16 +15,17 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     """Return the config; variant None, or "smoke"."""
     config = config_dict.create(
         task={
-            "seed": 0, "counts": (2000, 1, 64), "frames": 20, "size": 24, "digits": 2, "speed": 1.0,
+            "seed": 0, "counts": (1000, 1, 64), "frames": 12, "size": 16, "digits": 1, "speed": 1.0,
         },
-        model={"name": "stc", "preset": "moving_digits", "cell": "lif", "widths": (16, 16)},
+        model={"name": "stc", "preset": "moving_digits", "cell": "lif", "widths": (16, 16),
+               "filter_size": 3},
         training={
-            "steps": 500, "batch_size": 16, "learning_rate": 2e-3, "given": 10, "seed": 0,
+            "steps": 600, "batch_size": 8, "learning_rate": 2e-3, "given": 6, "seed": 0,
         },
     )
     if variant == "smoke":
-        config.task.update(counts=(8, 1, 4), frames=6, size=12)
-        config.model.update(widths=(4, 4), filter_size=3, groups=2)
+        config.task.update(counts=(8, 1, 4), frames=6)
+        config.model.update(widths=(4, 4), groups=2)
         config.training.update(steps=2, batch_size=4, given=3)
     elif variant is not None:
         raise ValueError(f"variant is {variant!r}, expected 'smoke' or none")

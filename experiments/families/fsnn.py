@@ -26,7 +26,7 @@ CAPTION = (
 )
 ORDERS, TAU = (1.0, 0.9, 0.6, 0.3), 4.0
 RULE, ORDER, FEATURES = "gl", 0.6, 64  # of the timed stream
-AGES, STEPS, REPEATS = (100, 1000, 10_000, 100_000), 200, 15
+AGES, STEPS, REPEATS = (100, 1000, 10_000, 100_000), 100, 15
 
 
 def relaxation(v: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -124,8 +124,8 @@ def page(rows: dict[str, Any]) -> str:
     return (
         f"A stream of {exact['length']:,} steps stays within {exact['largest_error']:.0e} of the "
         f"largest value of a float64 sum over its whole past (rule `{RULE}`, order {ORDER}). "
-        f"A step of {timed['features']} neurons, median of {REPEATS} times {STEPS} steps, on a machine "
-        "that did other work too; the state is of one size by construction:\n\n"
+        f"A step of {timed['features']} neurons, median of {REPEATS} times {STEPS} steps, on a "
+        "machine that did other work too; the state is of one size by construction:\n\n"
         + table(
             ("steps before", "stream, µs a step", "its state, bytes", "sum over the past, µs",
              "the past, bytes"), *lines,

@@ -2,7 +2,7 @@
 
 Rates of held-out trials against the rates that made the spikes, and bits per spike against mean
 rates; beside them counts smoothed by a Gaussian of the best width. One setting for all, that of
-`configs/langevinflow_lorenz.py` on fewer steps.
+`configs/langevinflow_lorenz.py`, smaller.
 """
 
 import argparse
@@ -30,7 +30,10 @@ VARIANTS = {
     "langevin": (None, "GRU and Langevin dynamics"), "control": ("control", "GRU alone"),
     "spiking": ("spiking", "SiLIF encoder and Langevin dynamics"),
 }
-TRAINING = {"steps": 900, "eval_every": 90, "checkpoint_every": 450}
+SIZES = {  # of a run that takes one core some two minutes
+    "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 400},
+    "training": {"steps": 400, "batch_size": 32, "eval_every": 80, "checkpoint_every": 400},
+}
 SHOWN = (0, 1, 2)  # neurons of the picture, and the first test trial
 WIDTHS = (1, 2, 3, 4, 6, 8)  # bins, of the Gaussian
 
@@ -51,8 +54,8 @@ def make_config(name: str, seed: int, smoke: bool) -> dict[str, Any]:
     """Return the config of a run."""
     config = langevinflow_lorenz.get_config("smoke" if smoke else VARIANTS[name][0])
     if not smoke:
-        config.training.update(TRAINING)
-        config.model.kl_ramp = TRAINING["steps"]
+        for section, fields in SIZES.items():
+            config[section].update(fields)
     config.training.seed = seed
     return config.to_dict()
 

@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import pspike_jax
 from experiments.configs import mamba_fscil_digits
@@ -124,7 +123,7 @@ def sessions(found: dict[str, Any], config: dict[str, Any], seed: int) -> dict[s
     (x, y), (x_test, y_test) = found["train"], found["test"]
     base, ways = config["sessions"]["base_classes"], config["sessions"]["ways"]
     chosen = few_shot_sessions(y, **config["sessions"], seed=seed)
-    make = functools.partial(pspike_jax.create_model, **config["model"], seed=seed)
+    make = functools.partial(pspike_jax.create_model, **config["model"])
     plain = Plain(tuple(map(tuple, np.asarray(make().prototypes()))))
     models = {"mamba": make(), "plain": plain, "plain slow": plain}
     begin = lambda model: nn.meta.unbox(model.init(jax.random.key(seed), x[:2]))["params"]
@@ -149,9 +148,8 @@ def sessions(found: dict[str, Any], config: dict[str, Any], seed: int) -> dict[s
         count = base + ways * number
         keep = y_test < count
         told = {
-            name: np.argmax(
-                model.apply({"params": params[name]}, x_test[keep])[0][:, :count], axis=1
-            ) for name, model in models.items()
+            name: np.argmax(scores_of(model)(params[name], x_test)[keep, :count], axis=1)
+            for name, model in models.items()
         } | {"nearest mean": nearest_mean(x_test[keep].mean(1), means.mean(1), classes)}
         lines.append({"classes": count} | {
             name: accuracies(one, y_test[keep], base) for name, one in told.items()
@@ -166,33 +164,47 @@ def accuracies(told: np.ndarray, labels: np.ndarray, base: int) -> dict[str, flo
     return {name: float(right[part].mean()) if part.any() else None for name, part in parts.items()}
 
 
-def learn(model, params, features, labels, rate, old_rate, *, config, seed):
-    """Fit a projector by SGD, the base branch at its own rate; return its parameters."""
-    settings, base = config["training"], config["sessions"]["base_classes"]
-    new = lambda path, _: "new" in jax.tree_util.keystr(path)
-    groups = jax.tree_util.tree_map_with_path(new, params)
-    sgd = lambda rate: optax.chain(
-        optax.add_decayed_weights(settings["weight_decay"]), optax.sgd(rate, settings["momentum"])
+def learn(model, params, features, labels, new_rate, old_rate, *, config, seed):
+    """Fit a projector by SGD, what was there before the new branch at its own rate; return it."""
+    settings = config["training"]
+    is_new = lambda path, _: "new" in jax.tree_util.keystr(path)
+    rates = jax.tree.map(
+        lambda new: np.float32(new_rate if new else old_rate),
+        jax.tree_util.tree_map_with_path(is_new, params),
     )
-    rule = optax.multi_transform({True: sgd(rate), False: sgd(old_rate)}, groups)
+    step = make_step(model, config["sessions"]["base_classes"], settings["weight_decay"],
+                     settings["momentum"], tuple(config["weights"].items()))
+    speed, rng = jax.tree.map(jnp.zeros_like, params), np.random.default_rng(seed)
+    for _ in range(settings["steps"]):
+        rows = rng.integers(0, len(labels), settings["batch_size"])
+        params, speed = step(params, speed, rates, features[rows], labels[rows])
+    return params
+
+
+@functools.cache
+def scores_of(model):
+    """Return a compiled function of parameters and features."""
+    return jax.jit(lambda params, x: model.apply({"params": params}, x)[0])
+
+
+@functools.cache
+def make_step(model, base: int, decay: float, momentum: float, weights: tuple):
+    """Return a compiled step of SGD whose rates are a tree; one for all sessions and seeds."""
 
     def loss(params, x, y):
         scores, aux = model.apply({"params": params}, x, capture=True)
         total = jnp.mean(dot_regression(scores, y))
         if "new" in aux.get("parts", {}):
-            total += sum(class_sensitive(aux["parts"], y < base, **config["weights"]).values())
+            total += sum(class_sensitive(aux["parts"], y < base, **dict(weights)).values())
         return total
 
     @jax.jit
-    def step(params, state, x, y):
-        updates, state = rule.update(jax.grad(loss)(params, x, y), state, params)
-        return optax.apply_updates(params, updates), state
+    def step(params, speed, rates, x, y):
+        slope = jax.tree.map(lambda g, p: g + decay * p, jax.grad(loss)(params, x, y), params)
+        speed = jax.tree.map(lambda v, g: momentum * v + g, speed, slope)
+        return jax.tree.map(lambda p, r, v: p - r * v, params, rates, speed), speed
 
-    state, rng = rule.init(params), np.random.default_rng(seed)
-    for _ in range(settings["steps"]):
-        rows = rng.integers(0, len(labels), settings["batch_size"])
-        params, state = step(params, state, features[rows], labels[rows])
-    return params
+    return step
 
 
 def page(rows: dict[str, Any]) -> str:

@@ -135,8 +135,8 @@ def page(rows: dict[str, Any]) -> str:
         ))
     lines += [(name, f"{error:.4f}", "") for name, error in first["rivals"].items()]
     return (
-        f"{task['digits']} digits on {task['size']} x {task['size']} pixels, {task['frames']} "
-        f"frames of which {training['given']} are shown; {task['counts'][0]:,} training films; "
+        f"{task['digits']} digit{'s' * (task['digits'] > 1)} on {task['size']} x {task['size']} "
+        f"pixels, {task['frames']} frames of which {training['given']} are shown; {task['counts'][0]:,} training films; "
         f"{widths} features, {first['parameters']:,} parameters, {training['steps']:,} steps of "
         f"{training['batch_size']} films. Mean squared error of a pixel over the "
         f"{task['frames'] - training['given']} predicted frames of {task['counts'][2]} test films, "
