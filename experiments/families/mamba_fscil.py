@@ -109,11 +109,10 @@ def frozen_features(
         return jnp.einsum("bpl,blh->bph", shares, last) / jnp.maximum(total, 1)
 
     def features(split: Split):
-        pieces = [
-            np.asarray(pooled(split.inputs[i : i + 64], split.lengths[i : i + 64]))
-            for i in range(0, len(split.inputs), 64)
-        ]
-        return np.concatenate(pieces), np.asarray(split.targets)
+        number = len(split.lengths)
+        rows = np.resize(np.arange(number), (-(-number // 64), 64))  # batches of one size
+        pieces = [np.asarray(pooled(split.inputs[i], split.lengths[i])) for i in rows]
+        return np.concatenate(pieces)[:number], np.asarray(split.targets)
 
     return {name: features(split) for name, split in task.splits().items()}
 
@@ -126,7 +125,7 @@ def sessions(found: dict[str, Any], config: dict[str, Any], seed: int) -> dict[s
     make = functools.partial(pspike_jax.create_model, **config["model"])
     plain = Plain(tuple(map(tuple, np.asarray(make().prototypes()))))
     models = {"mamba": make(), "plain": plain, "plain slow": plain}
-    begin = lambda model: nn.meta.unbox(model.init(jax.random.key(seed), x[:2]))["params"]
+    begin = lambda model: nn.meta.unbox(jax.jit(model.init)(jax.random.key(seed), x[:2]))["params"]
     params = {name: begin(model) for name, model in models.items()}
     rates, fit = config["training"], functools.partial(learn, config=config, seed=seed)
     means, classes = old_means, old_classes = class_means(x[chosen[0]], y[chosen[0]])

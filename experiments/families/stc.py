@@ -136,9 +136,9 @@ def page(rows: dict[str, Any]) -> str:
     lines += [(name, f"{error:.4f}", "") for name, error in first["rivals"].items()]
     return (
         f"{task['digits']} digit{'s' * (task['digits'] > 1)} on {task['size']} x {task['size']} "
-        f"pixels, {task['frames']} frames of which {training['given']} are shown; {task['counts'][0]:,} training films; "
-        f"{widths} features, {first['parameters']:,} parameters, {training['steps']:,} steps of "
-        f"{training['batch_size']} films. Mean squared error of a pixel over the "
+        f"pixels, {task['frames']} frames of which {training['given']} are shown; "
+        f"{task['counts'][0]:,} training films; {widths} features, {first['parameters']:,} "
+        f"parameters, {training['steps']:,} steps of {training['batch_size']} films. Mean squared error of a pixel over the "
         f"{task['frames'] - training['given']} predicted frames of {task['counts'][2]} test films, "
         f"whose digits occur in no training film; mean and standard deviation over "
         f"{len(of_name(rows, CELLS[0]))} seeds:\n\n"
