@@ -138,10 +138,10 @@ def page(rows: dict[str, Any]) -> str:
         f"{task['digits']} digit{'s' * (task['digits'] > 1)} on {task['size']} x {task['size']} "
         f"pixels, {task['frames']} frames of which {training['given']} are shown; "
         f"{task['counts'][0]:,} training films; {widths} features, {first['parameters']:,} "
-        f"parameters, {training['steps']:,} steps of {training['batch_size']} films. Mean squared error of a pixel over the "
-        f"{task['frames'] - training['given']} predicted frames of {task['counts'][2]} test films, "
-        f"whose digits occur in no training film; mean and standard deviation over "
-        f"{len(of_name(rows, CELLS[0]))} seeds:\n\n"
+        f"parameters, {training['steps']:,} steps of {training['batch_size']} films. Mean squared "
+        f"error of a pixel over the {task['frames'] - training['given']} predicted frames of "
+        f"{task['counts'][2]} test films, whose digits occur in no training film; mean and "
+        f"standard deviation over {len(of_name(rows, CELLS[0]))} seeds:\n\n"
         + table(("prediction", "mean squared error", "firing rate"), *lines)
     )
 
