@@ -140,6 +140,7 @@ def draw(rows: dict[str, Any]):
     left.set(xlabel="first state", ylabel="third state")
     right.plot(x1, color="black", label="first state")
     right.plot(best["told"], color=plots.PALETTE[1], linestyle="--", label="from coefficients")
-    right.set(xlabel="step", title=f"R² {best['first_state']:.4f} on paths not fitted")
+    right.set(xlabel="step")
+    right.set_title(f"R² {best['first_state']:.4f} on paths not fitted", loc="left", fontsize=10)
     right.legend(frameon=False, fontsize=9)
     return figure

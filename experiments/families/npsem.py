@@ -111,13 +111,14 @@ def draw(rows: dict[str, Any]):
                       markersize=4, label=f"width {width}")
     biased = np.array([row["least_squares"] for row in rows.values()])
     left.plot(samples, biased.mean(1), color=plots.GREY, linestyle="--", label="least squares")
-    left.set(xscale="log", yscale="log", xlabel="samples", ylabel="mean squared error of f")
+    left.set(xscale="log", ylim=(0, None), xlabel="samples", ylabel="mean squared error of f")
     left.legend(frameon=False, fontsize=9)
     last = [*rows.values()][-1]
     right.plot(last["grid"], truth(np.array(last["grid"])), color="black", label="the effect of x")
-    styles = zip(last["functions"].items(), ((plots.GREY, "--"), (plots.PALETTE[1], "-")))
+    styles = zip(last["functions"].items(), ((plots.GREY, "--"), (plots.PALETTE[len(widths) - 1], "-")))
     for (name, values), (colour, style) in styles:
         right.plot(last["grid"], values, color=colour, linestyle=style, label=name)
-    right.set(xlabel="x", ylabel="y", title=f"after {last['samples']:,} samples")
+    right.set(xlabel="x", ylabel="y")
+    right.set_title(f"after {last['samples']:,} samples", loc="left", fontsize=10)
     right.legend(frameon=False, fontsize=9)
     return figure
