@@ -14,7 +14,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import families  # noqa: E402
-from experiments.configs import mamba_fscil_digits, stc_moving_digits  # noqa: E402
+from experiments.configs import (  # noqa: E402
+    mamba_fscil_digits,
+    pendulum_digits,
+    stc_moving_digits,
+)
 from experiments.families import __main__ as command  # noqa: E402
 from experiments.families import dlds, mamba_fscil, stc  # noqa: E402
 from experiments.results_page import fill, read_records  # noqa: E402
@@ -71,7 +75,7 @@ def test_accuracies_of_old_and_new_classes():
     assert mamba_fscil.accuracies(told[:3], labels[:3], 3)["new"] is None
 
 
-@pytest.mark.parametrize("config", [stc_moving_digits, mamba_fscil_digits])
+@pytest.mark.parametrize("config", [stc_moving_digits, mamba_fscil_digits, pendulum_digits])
 def test_configs_of_families_make_models_small_ones_too(config):
     for variant in (None, "smoke"):
         assert create_model(**config.get_config(variant).to_dict()["model"]).config

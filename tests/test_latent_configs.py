@@ -17,7 +17,6 @@ VARIANTS = {
     "langevinflow_lorenz": (None, "control", "spiking", "smoke"),
     "dlds_lorenz": (None, "smoke"),
     "npsem_instrument": (None, "smoke"),
-    "pendulum_digits": (None, "author", "smoke"),
 }
 
 

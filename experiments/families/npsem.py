@@ -115,8 +115,8 @@ def draw(rows: dict[str, Any]):
     left.legend(frameon=False, fontsize=9)
     last = [*rows.values()][-1]
     right.plot(last["grid"], truth(np.array(last["grid"])), color="black", label="the effect of x")
-    styles = zip(last["functions"].items(), ((plots.GREY, "--"), (plots.PALETTE[len(widths) - 1], "-")))
-    for (name, values), (colour, style) in styles:
+    looks = (plots.GREY, "--"), (plots.PALETTE[len(widths) - 1], "-")
+    for (name, values), (colour, style) in zip(last["functions"].items(), looks):
         right.plot(last["grid"], values, color=colour, linestyle=style, label=name)
     right.set(xlabel="x", ylabel="y")
     right.set_title(f"after {last['samples']:,} samples", loc="left", fontsize=10)
