@@ -30,7 +30,7 @@ KNOWN = np.stack([
     np.eye(3) + STEP * np.array([[-S, S, 0], [R, -1, 0], [0, 0, -BETA]]),
     STEP * np.array([[0, 0, 0], [0, 0, -1.0], [0, 1, 0]]),
 ])
-TRIALS, LENGTH, ITERATIONS = 8, 250, 1000
+TRIALS, LENGTH, ITERATIONS = 4, 250, 300
 NEAR = 0.1  # how far from "nothing changes" a fit starts: solutions in turn end in their valley
 
 
