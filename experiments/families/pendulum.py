@@ -147,8 +147,8 @@ def draw(rows: dict[str, Any]):
 
     figure = Figure(figsize=(plots.WIDTH, 5.2), layout="constrained")
     axes = figure.subplot_mosaic([["solved"], ["author's scheme"], ["small"]])
-    for name, found in rows["solutions"].items():
-        axis = axes[name]
+    for name in ("solved", "author's scheme"):
+        axis, found = axes[name], rows["solutions"][name]
         axis.plot(found["time"], found["angle"], color=plots.PALETTE[0], linewidth=1)
         when = found["spikes"]
         axis.plot(when, np.full(len(when), np.pi), "|", color=plots.PALETTE[1], markersize=14)
