@@ -153,7 +153,7 @@ def draw(rows: dict[str, Any]):
         when = found["spikes"]
         axis.plot(when, np.full(len(when), np.pi), "|", color=plots.PALETTE[1], markersize=14)
         axis.axhline(np.pi, color=plots.GREY, linewidth=0.6)
-        axis.set(ylabel="angle", xlabel="time", ylim=(-3.4, 3.8))
+        axis.set(ylabel="angle", xlabel="time")
         axis.set_title(f"{name}: spikes {len(when)}", loc="left", fontsize=10)
     small, axis = rows["small swings"], axes["small"]
     swings = np.array(small["swings"])
