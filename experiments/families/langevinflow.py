@@ -32,7 +32,9 @@ VARIANTS = {
 }
 SIZES = {  # of a run that takes one core some two minutes
     "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 400},
-    "training": {"steps": 400, "batch_size": 32, "eval_every": 80, "checkpoint_every": 400},
+    "training": {
+        "steps": 400, "batch_size": 32, "log_every": 20, "eval_every": 80, "checkpoint_every": 400,
+    },
 }
 SHOWN = (0, 1, 2)  # neurons of the picture, and the first test trial
 WIDTHS = (1, 2, 3, 4, 6, 8)  # bins, of the Gaussian
