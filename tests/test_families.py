@@ -99,8 +99,10 @@ def test_every_family_runs_small_and_is_shown(name, tmp_path, rng):
 @pytest.mark.parametrize("name", command.FAMILIES)
 def test_committed_page_of_a_family_is_that_of_its_record(name):
     text = (ROOT / "docs" / "models" / f"{name}.md").read_text()
-    content = command.section(name, RECORDS[name])
+    content = command.section(name, RECORDS.get(name))
     assert content in text and fill(text, "measured", content) == text
+    if name not in RECORDS:
+        return
     assert (ROOT / "docs" / "pictures" / f"{name}.png").stat().st_size < 250_000
     assert not re.search(r'"/|/tmp|/home|\\\\', json.dumps(RECORDS[name]))
     assert not any("dirty" in row["commit"] for row in RECORDS[name]["rows"].values())

@@ -79,8 +79,10 @@ def written(record: dict[str, Any]) -> str:
     return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
-def section(name: str, record: dict[str, Any]) -> str:
-    """Return the part "Measured here" of a family's page."""
+def section(name: str, record: dict[str, Any] | None) -> str:
+    """Return the part "Measured here" of a family's page; of one without a record, that."""
+    if record is None:
+        return f"No run is recorded yet.\n\n    {command(name)}\n"
     rows = record["rows"]
     commits = ", ".join(sorted({row["commit"] or "no clone" for row in rows.values()}))
     machine, minutes = record["hardware"], sum(row["seconds"] for row in rows.values()) / 60
@@ -93,10 +95,12 @@ def section(name: str, record: dict[str, Any]) -> str:
     )
 
 
-def show(name: str, record: dict[str, Any], docs: pathlib.Path = ROOT / "docs") -> None:
+def show(name: str, record: dict[str, Any] | None, docs: pathlib.Path = ROOT / "docs") -> None:
     """Put a record on its family's page, and draw its picture."""
     page = docs / "models" / f"{name}.md"
     atomic_write(page, fill(page.read_text(), "measured", section(name, record)))
+    if record is None:
+        return
     picture = docs / "pictures" / f"{name}.png"
     plots.save_figure(module(name).draw(record["rows"]), picture)
     shrink(picture, picture)
@@ -122,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.smoke and asked.records == RECORDS:
         parser.error("--smoke needs another --records: the committed ones are not of small runs")
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
-    found = read_records(asked.records) if asked.page else {}
+    found: dict[str, Any] = dict.fromkeys(FAMILIES) | read_records(RECORDS) if asked.page else {}
     found |= {name: measured(name, asked) for name in asked.names}
     for name, record in found.items():
         if asked.records == RECORDS:

@@ -105,6 +105,8 @@ def page(rows: dict[str, Any]) -> str:
     lines = []
     for name, (_, words) in VARIANTS.items():
         found = of_name(rows, name)
+        if not found:
+            continue
         rates = [rate for row in found for rate in row["firing_rates"].values()]
         lines.append((
             words, f"{found[0]['parameters']:,}",
@@ -139,14 +141,16 @@ def draw(rows: dict[str, Any]):
         true = trial["rates"][number]
         bins = np.arange(len(true))
         axis.plot(bins, true, color="black", linewidth=2, label="true rate")
+        top = max(true)
         for (name, (_, words)), colour in zip(VARIANTS.items(), plots.PALETTE):
-            told = rows[f"{name}_0"]["told"][number]
-            axis.plot(bins, told, color=colour, linewidth=1.2, label=words)
-        top = 1.15 * max(map(max, (true, *(rows[f"{n}_0"]["told"][number] for n in VARIANTS))))
+            for row in of_name(rows, name)[:1]:
+                told = row["told"][number]
+                axis.plot(bins, told, color=colour, linewidth=1.2, label=words)
+                top = max(top, *told)
         counts = np.array(trial["counts"][number])
         for count in range(1, counts.max(initial=0) + 1):
             when = np.flatnonzero(counts >= count)
-            axis.plot(when, np.full(len(when), top * (1 + 0.09 * count)), "|", color=plots.GREY,
+            axis.plot(when, np.full(len(when), top * (1.05 + 0.09 * count)), "|", color=plots.GREY,
                       markersize=7)
         axis.set_ylabel(f"neuron {SHOWN[number] + 1}\nspikes a bin")
     axes[-1, 0].set_xlabel("bin")

@@ -84,6 +84,8 @@ def page(rows: dict[str, Any]) -> str:
     lines = []
     for attend in ATTEND:
         found = of_name(rows, attend)
+        if not found:
+            continue
         layers = zip(*(row["firing_rates"]["router"] for row in found))
         lines.append((
             attend, mean_and_spread([row["accuracy"] for row in found], ".1f", 100),
