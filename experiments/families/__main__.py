@@ -126,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.smoke and asked.records == RECORDS:
         parser.error("--smoke needs another --records: the committed ones are not of small runs")
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file
-    found: dict[str, Any] = dict.fromkeys(FAMILIES) | read_records(RECORDS) if asked.page else {}
+    found: dict[str, Any] = {}
+    if asked.page:
+        found = dict.fromkeys(FAMILIES) | read_records(asked.records)
     found |= {name: measured(name, asked) for name in asked.names}
     for name, record in found.items():
         if asked.records == RECORDS:
