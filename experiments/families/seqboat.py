@@ -134,7 +134,7 @@ def draw(rows: dict[str, Any]):
         axes["kinds"].bar(places, np.mean(shares, axis=0), 0.33, yerr=np.std(shares, axis=0),
                           color=colour, label=f"layer {layer + 1}")
     axes["kinds"].set_xticks(np.arange(len(KINDS)) + 0.17, KINDS)
-    axes["kinds"].set_ylabel("steps that attend (%)")
+    axes["kinds"].set(ylabel="steps that attend (%)", ylim=(0, 1.3 * axes["kinds"].get_ylim()[1]))
     axes["kinds"].legend(frameon=False, fontsize=9)
     for name in ("accuracy", "kinds"):
         axes[name].spines[["top", "right"]].set_visible(False)
