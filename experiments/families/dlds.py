@@ -22,8 +22,8 @@ from pspike_jax.functional import dlds
 from pspike_jax.training.dlds import DLDSSettings, fit_dlds
 
 CAPTION = (
-    "A path of the Lorenz system, coloured by what the coefficients of two fitted operators say of "
-    "its first state, and both over time"
+    "Left, a path of the Lorenz system, coloured by the coefficient of the second of two operators: "
+    "it is the first state. Right, the error of a step on paths that were not fitted"
 )
 S, R, BETA = 10.0, 28.0, 8 / 3
 KNOWN = np.stack([
@@ -60,7 +60,13 @@ def known(trials: int, length: int) -> dict[str, Any]:
         states = paths(100, trials, length)[:, :-1, 0] * 10
         answer = np.stack([np.ones_like(states), states], axis=-1)
         worst[dtype] = float(np.abs(found - answer).max() / np.abs(answer).max())
-    return {"trials": trials, "length": length, "largest_error": worst}
+    return {
+        "trials": trials, "length": length, "largest_error": worst,
+        "path": {
+            "x1": kept(states[0]), "x3": kept(10 * paths(100, trials, length)[0, :-1, 2]),
+            "coefficient": kept(found[0, :, 1]),
+        },
+    }
 
 
 def fitted(number: int, trials: int, length: int, iterations: int) -> dict[str, Any]:
@@ -75,16 +81,12 @@ def fitted(number: int, trials: int, length: int, iterations: int) -> dict[str, 
         infer = jax.jit(jax.vmap(functools.partial(dlds.infer_coefficients, fit.operators)))
         coefficients = infer(fresh)
         left = jax.vmap(functools.partial(dlds.residuals, fit.operators))(coefficients, fresh)
-        told, share = explained(np.asarray(coefficients, np.float64), fresh[:, :-1, 0])
+        _, share = explained(np.asarray(coefficients, np.float64), fresh[:, :-1, 0])
         starts.append({
             "train": fit.error / moved[0], "fresh": float(np.mean(np.sum(left**2, -1)) / moved[1]),
-            "first_state": share, "told": kept(10 * told[0]),
+            "first_state": share,
         })
-    path = fresh[0, :-1] * 10
-    return {
-        "trials": trials, "length": length, "iterations": iterations, "starts": starts,
-        "path": {"x1": kept(path[:, 0]), "x3": kept(path[:, 2])},
-    }
+    return {"trials": trials, "length": length, "iterations": iterations, "starts": starts}
 
 
 def explained(coefficients: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
@@ -129,18 +131,21 @@ def page(rows: dict[str, Any]) -> str:
 
 
 def draw(rows: dict[str, Any]):
-    """Draw a path coloured by what coefficients tell, and that over time."""
+    """Draw a path coloured by a coefficient, and errors by number of operators."""
     figure, axes = grid(1, 2, height=3.2, sharey=False, sharex=False)
     left, right = axes[0]
-    row = rows["operators_2"]
-    best = min(row["starts"], key=lambda start: start["train"])
-    x1, x3 = (np.array(row["path"][name]) for name in ("x1", "x3"))
-    shown = left.scatter(x1, x3, c=best["told"], s=7, cmap="viridis")
-    figure.colorbar(shown, ax=left, label="first state, from coefficients")
+    path = rows["known"]["path"]
+    shown = left.scatter(path["x1"], path["x3"], c=path["coefficient"], s=9, cmap="viridis")
+    figure.colorbar(shown, ax=left, label="coefficient of the second operator")
     left.set(xlabel="first state", ylabel="third state")
-    right.plot(x1, color="black", label="first state")
-    right.plot(best["told"], color=plots.PALETTE[1], linestyle="--", label="from coefficients")
-    right.set(xlabel="step")
-    right.set_title(f"R² {best['first_state']:.4f} on paths not fitted", loc="left", fontsize=10)
+    left.set_title("operators given", loc="left", fontsize=10)
+    numbers = [int(key.partition("_")[2]) for key in rows if key != "known"]
+    for field, colour, mark in zip(("train", "fresh"), plots.PALETTE, "os"):
+        errors = [[start[field] for start in rows[f"operators_{n}"]["starts"]] for n in numbers]
+        places = np.repeat(numbers, [len(one) for one in errors])
+        label = "fitted paths" if field == "train" else "other paths"
+        right.semilogy(places, np.concatenate(errors), mark, color=colour, alpha=0.7, label=label)
+    right.set(xlabel="operators, fitted", ylabel="error of a step, relative", xticks=numbers)
+    right.set_title("three states: three operators say nothing", loc="left", fontsize=10)
     right.legend(frameon=False, fontsize=9)
     return figure

@@ -125,8 +125,8 @@ def page(rows: dict[str, Any]) -> str:
         f"A stream of {exact['length']:,} steps stays within {exact['largest_error']:.0e} of the "
         f"largest value of a float64 sum over its whole past (rule `{RULE}`, order {ORDER}). A "
         f"step of {timed['features']} neurons in a compiled loop, median of {REPEATS} times "
-        f"{STEPS} steps, and a sum, one call, on a machine that did other work too; the state is of "
-        "one size by construction:\n\n"
+        f"{STEPS} steps, and a sum, one call, on a machine that did other work too; the state is "
+        "of one size by construction:\n\n"
         + table(
             ("steps before", "stream, µs a step", "its state, bytes", "sum over the past, µs",
              "the past, bytes"), *lines,
