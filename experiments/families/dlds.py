@@ -22,8 +22,8 @@ from pspike_jax.functional import dlds
 from pspike_jax.training.dlds import DLDSSettings, fit_dlds
 
 CAPTION = (
-    "Left, a path of the Lorenz system, coloured by the coefficient of the second of two operators: "
-    "it is the first state. Right, the error of a step on paths that were not fitted"
+    "Left, a path of the Lorenz system, coloured by the coefficient of the second of two operators, "
+    "which is the first state. Right, the error of a step on paths that were not fitted"
 )
 S, R, BETA = 10.0, 28.0, 8 / 3
 KNOWN = np.stack([
@@ -81,25 +81,23 @@ def fitted(number: int, trials: int, length: int, iterations: int) -> dict[str, 
         infer = jax.jit(jax.vmap(functools.partial(dlds.infer_coefficients, fit.operators)))
         coefficients = infer(fresh)
         left = jax.vmap(functools.partial(dlds.residuals, fit.operators))(coefficients, fresh)
-        _, share = explained(np.asarray(coefficients, np.float64), fresh[:, :-1, 0])
         starts.append({
             "train": fit.error / moved[0], "fresh": float(np.mean(np.sum(left**2, -1)) / moved[1]),
-            "first_state": share,
+            "first_state": explained(np.asarray(coefficients, np.float64), fresh[:, :-1, 0]),
         })
     return {"trials": trials, "length": length, "iterations": iterations, "starts": starts}
 
 
-def explained(coefficients: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return what a linear map of the coefficients says of a state, and R^2.
+def explained(coefficients: np.ndarray, state: np.ndarray) -> float:
+    """Return how much of a state a linear map of the coefficients explains, R^2.
 
     Operators that mix the known ones have coefficients that are mixed the other way, so that 1 and
     the first state are linear in them.
     """
     flat = coefficients.reshape(-1, coefficients.shape[-1])
     weights = np.linalg.lstsq(flat, state.reshape(-1), rcond=None)[0]
-    told = coefficients @ weights
-    left = np.sum((told - state) ** 2) / np.sum((state - state.mean()) ** 2)
-    return told, float(1 - left)
+    left = np.sum((coefficients @ weights - state) ** 2) / np.sum((state - state.mean()) ** 2)
+    return float(1 - left)
 
 
 def page(rows: dict[str, Any]) -> str:
