@@ -9,6 +9,7 @@ beside it after every one: what is in the record is not run again, and a killed 
 """
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 
 from experiments.configs import mackey_glass, oscillations
+from experiments.sweep import complete
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.command.outcome import test
 from pspike_jax.data import Split
@@ -179,12 +181,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if asked.record.exists():
         record = json.loads(asked.record.read_text())
-    for key, name, variant in () if asked.page else every_run():
-        if key not in record["models"]:
-            record["models"][key] = run(name, variant, asked.workdir)
-            atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
-            atomic_write(asked.record.with_suffix(".md"), page(record))
-            jax.clear_caches()  # the next model's programs are its own
+
+    def save():
+        atomic_write(asked.record, json.dumps(record, indent=1) + "\n")
+        atomic_write(asked.record.with_suffix(".md"), page(record))
+        jax.clear_caches()  # the next model's programs are its own
+
+    if not asked.page:
+        runs = {
+            key: functools.partial(run, name, variant, asked.workdir)
+            for key, name, variant in every_run()
+        }
+        complete(record["models"], runs, save)
     atomic_write(asked.record.with_suffix(".md"), page(record))
 
 

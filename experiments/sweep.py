@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.record import RESULTS, hardware
@@ -84,6 +84,16 @@ def train_once(
     atomic_write(finished, json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder / "checkpoints")
     return result
+
+
+def complete(
+    rows: dict[str, Any], runs: Mapping[str, Callable[[], Any]], save: Callable[[], None]
+) -> None:
+    """Run what `rows` lack of {key: run}, and save after each: a killed job goes on from there."""
+    for key, run in runs.items():
+        if key not in rows:
+            rows[key] = run()
+            save()
 
 
 def validations(experiment: Experiment, trained: FitResult) -> dict[str, Any]:

@@ -56,6 +56,7 @@ STAY = {
     "test_batch_over_eight_devices_spikes_as_on_one": NONE,
     "test_constant_decays_near_one_stay_exact_over_65536_steps": "selective",
     "test_default_settings_train_every_model_and_validation_does_not_swing": "silif",
+    "test_every_family_runs_small_and_is_shown": NONE,
     "test_every_parameter_gets_a_gradient": NONE,
     "test_every_parameter_learns": NONE,
     "test_feed_trains_at_the_shape_of_the_config": NONE,

@@ -2,8 +2,8 @@
 
   python -m experiments.main --config=experiments/configs/npsem_instrument.py --workdir=runs/iv
 
-`experiments/instrument.py` plays the game of the paper itself, with plain gradients and the average
-over iterates; here the optimizer is the project's. `smoke` is small.
+`python -m experiments.families npsem` plays the game of the paper itself, with plain gradients and
+the average over iterates; here the optimizer is the project's. `smoke` is small.
 """
 
 from ml_collections import config_dict
