@@ -19,6 +19,8 @@ PICTURES = {
         "input": "What the model reads, what is true of it and what the model answered.",
         "raster": "Its spikes, layer by layer. Neurons that stay white are dead for it.",
         "traces": "One neuron of each layer: its spikes (ticks) over its probability of firing.",
+        "membranes": "One neuron of each layer: its spikes (ticks) over its membrane, less the "
+        "threshold. It fires where the line passes the dashed one.",
     },
     "Answers": {
         "confusion": "Classes that are there against classes that the model answered.",
@@ -38,6 +40,9 @@ PICTURES = {
     "Dynamics": {
         "poles": "Poles of the state spaces after training; grey crosses: before. The nearer to "
         "the circle, the longer the memory; the angle is how fast a state turns.",
+        "kernels": "What an impulse of one feature leaves in a whole layer, at the output that "
+        "hears it most, and how strongly each frequency passes: a line for each of up to eight "
+        "features, thick for all of them. Of neurons it is their membranes between spikes.",
         "modes": "Kernels of single modes: what an impulse leaves, and which frequencies pass; "
         "dashed: before training. Of 5, 50 and 95 % of a layer's modes the memory is shorter.",
     },

@@ -115,7 +115,7 @@ class SequenceModel(nn.Module):
           sampling: "spikes", or "mean" for probabilities in place of spikes.
           example_ids: (B,) int, names of the examples for the noise; arange(B) if None; (B, L)
             where rows hold several examples.
-          capture: add full spike and probability arrays to aux.
+          capture: add full arrays of spikes, probabilities and drives to aux.
           resets: (B, L) bool, true at the first step of each example where rows hold several.
           dt: (B, L) positive, time since the step before in units of the model's step.
           state: to start from, as `initial_state` gives it; None for rest.
