@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pspike_jax
+from pspike_jax.models.sequence import SUPPORTS
 from pspike_jax.models.zoo import MODELS
 
 DOCS = pathlib.Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ def models_table(links: str | None) -> str:
 
 def supports_table() -> str:
     """Return a table of what each model can do beside whole sequences."""
-    able = ("streaming", "resets", "dt", "sequence", "pairs")
+    able = SUPPORTS
     lines = ["| model | " + " | ".join(able) + " |", "| --- |" + " --- |" * len(able)]
     for name in pspike_jax.list_models():
         supports = pspike_jax.describe_model(name).supports

@@ -203,7 +203,7 @@ class Grouped:
 
 @pytest.mark.parametrize("given", [[("a", [1.0]), ("b", [1.0, 2.0])], Grouped()])
 def test_what_is_no_array_is_named_in_one_line(given):
-    with pytest.raises(TypeError, match="inputs.* a (list|Grouped) that is no array of num") as told:
+    with pytest.raises(TypeError, match="inputs.* a (list|Grouped) that is no array") as told:
         from_arrays(given, np.arange(len(given)) % 2)
     assert "\n" not in str(told.value)
 

@@ -1,6 +1,7 @@
 """Tasks of one's own arrays: what inputs and targets may look like, and what follows from that."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def from_arrays(
     objective: Objective | type | None = None,
     lengths: Arrays | None = None,
     groups: Arrays | None = None,
-    splits: Any = None,
+    splits: Mapping[str, Arrays] | Arrays | None = None,
     stratify: bool = True,
     validation: float = 0.1,
     test: float = 0.1,

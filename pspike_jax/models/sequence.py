@@ -20,6 +20,8 @@ from pspike_jax.nn.placement import time_parts
 from pspike_jax.nn.precision import PRECISIONS
 
 SAMPLINGS = ("spikes", "mean")
+# What a model may be able to do beside whole sequences, see `SequenceModel.supports`.
+SUPPORTS = ("streaming", "resets", "dt", "sequence", "pairs")
 NoiseArgument = float | jax.Array | list | tuple | None
 
 

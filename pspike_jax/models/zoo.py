@@ -34,7 +34,7 @@ from pspike_jax.models import (
     stc,
 )
 from pspike_jax.models.config import Config, field_types
-from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.models.sequence import SUPPORTS, SequenceModel
 
 
 class Family(NamedTuple):
@@ -143,7 +143,14 @@ def list_models(supports: str | None = None, kind: str | None = None) -> tuple[s
       supports: only models whose default preset supports this, as `SequenceModel.supports` names
         it, for example "streaming" or "resets".
       kind: only models of this kind, see `Family`.
+
+    Raises:
+      ValueError: no model is of that kind, or supports that.
     """
+    if kind is not None:
+        _known("kind of models", kind, {family.kind for family in MODELS.values()})
+    if supports is not None:
+        _known("support", supports, SUPPORTS)
     return tuple(
         name
         for name, family in sorted(MODELS.items())
