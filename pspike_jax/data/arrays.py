@@ -183,6 +183,9 @@ def plain(value: Any, what: str) -> np.ndarray:
             f"{what} are a {type(value).__name__} that is no array of numbers: "
             + str(error).splitlines()[0]
         ) from error
+    if not array.ndim:
+        found = repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
+        raise TypeError(f"{what} are {found}, expected an array, or a list of arrays")
     if array.dtype.isnative or is_mapped(array):  # batches of a map are converted as they are read
         return array
     return array.astype(array.dtype.newbyteorder("="))
@@ -246,6 +249,10 @@ def _read_inputs(inputs, lengths, vocab_size, objective):
             inputs = inputs.astype(np.float32)
     if isinstance(objective, NextToken) and vocab_size is None:
         vocab_size = objective.vocab_size
+        if vocab_size is None and inputs.dtype.kind not in "iu":
+            raise TypeError(
+                f"inputs are {inputs.dtype} {inputs.shape}, expected integer tokens for NextToken"
+            )
         if vocab_size is None and inputs.dtype.kind in "iu":
             vocab_size = int(inputs.max(initial=0)) + 1
     if vocab_size is None and inputs.ndim > 3:  # frames

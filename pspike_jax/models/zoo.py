@@ -227,8 +227,13 @@ def describe_model(name: str) -> Description:
 
 def _known(kind: str, name: str, known: Iterable[str]) -> str:
     known = tuple(known)
+    if not isinstance(name, str):
+        hint = "; fields are given by name, **fields" if isinstance(name, Mapping) else ""
+        raise TypeError(f"a {kind} is a {type(name).__name__}, expected a name{hint}")
     if name in known:
         return name
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    near = [lower[one] for one in near]
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
     raise ValueError(f"unknown {kind} {name!r}; {hint}")
