@@ -106,3 +106,20 @@ def test_create_model_says_how_fields_are_given():
         lambda: pspike_jax.create_model("silif", TASK.model_fields)
     )
     assert "a model is a S4D, expected a name" in said(lambda: pspike_jax.create_model(MODEL))
+
+
+def test_exports_name_what_is_something_else(variables, tmp_path):
+    out = tmp_path / "x.bin"
+    pytest.importorskip("flatbuffers")
+    nir = pytest.importorskip("nir")
+    to_stablehlo, from_nir = pspike_jax.export.to_stablehlo, pspike_jax.export.from_nir
+    shape = {"example_shape": (6, 2), "length": 6}
+    assert "model is a str, expected" in said(lambda: to_stablehlo("s4d", variables, out, **shape))
+    for wrong in ({"params": {}}, nn.meta.unbox(variables) | {"params": {"head": {}}}):
+        message = said(lambda: to_stablehlo(MODEL, wrong, out, **shape))
+        assert message.startswith("model, variables and example_shape do not fit together: ")
+    np.save(tmp_path / "a.npy", X)
+    assert "a.npy' is no file of NIR" in said(lambda: from_nir(tmp_path / "a.npy"))
+    with pytest.raises(FileNotFoundError, match="b.nir' is no file"):
+        from_nir(tmp_path / "b.nir")
+    assert nir and not out.exists()

@@ -88,5 +88,6 @@ def test_picture_of_kernels_shows_time_and_frequency():
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), 0.5**k)
     strength = axes[1].lines[0].get_ydata()
     np.testing.assert_allclose(strength[[0, -1]], [2, 1 / 1.5], rtol=1e-9)  # 1 / (1 -+ 1/2)
+    assert len(strength) == 257
     turning = axes[1].lines[1]
     assert turning.get_xdata()[np.argmax(turning.get_ydata())] == 0.25

@@ -118,8 +118,9 @@ def kernels(found: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
     for (time, passed), (part, layer, response, start) in zip(axes, rows):
         lags = np.arange(response.shape[1]) - start
         most = np.square(response).sum(axis=1).argmax(axis=-1)
-        strength = np.linalg.norm(np.fft.rfft(response, axis=1), axis=-1)
-        frequency = np.fft.rfftfreq(len(lags))
+        size = max(STEPS, len(lags))  # zeros behind a short window make its spectrum smooth
+        strength = np.linalg.norm(np.fft.rfft(response, size, axis=1), axis=-1)
+        frequency = np.fft.rfftfreq(size)
         for feature, color in enumerate(layer_colors(len(response))):
             time.plot(lags, response[feature, :, most[feature]], color=color, linewidth=0.9)
             passed.plot(frequency, strength[feature], color=color, linewidth=0.6)

@@ -51,6 +51,14 @@ ACTIVITY = {
     "firing_rate": "firing rate", "probability": "mean probability", "dead": "dead",
     "saturated": "saturated", "surrogate": "surrogate gradient > 0",
 }
+OPERATIONS = {
+    "synaptic_ops": "additions that spikes trigger",
+    "dense_macs": "multiply-accumulates in their place in the dense twin",
+    "encoder_macs": "multiply-accumulates of the encoder, in both",
+    "head_macs": "of the head, in both",
+    "real_macs": "of other products with real inputs, in both",
+    "state_macs": "of state updates, in both",
+}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
  color:#24292f;background:#fff}
@@ -189,13 +197,15 @@ def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 def _energy(report: Mapping[str, Any]) -> list[str]:
     if "operations" not in report:
         return ["<p>Operations of this model are not counted.</p>"]
-    operations = [(name.replace("_", " "), _number(n)) for name, n in report["operations"].items()]
+    operations = [
+        (OPERATIONS.get(name, name), _number(n)) for name, n in report["operations"].items()
+    ]
     energy = [
-        (name.replace("_", " "), _number(one["spiking_picojoules"]),
-         _number(one["dense_picojoules"]), _number(one["ratio"]))
+        (name.replace("_", " "), _number(one["spiking_picojoules"] / 1000),
+         _number(one["dense_picojoules"] / 1000), _number(one["ratio"]))
         for name, one in report.get("energy", {}).items()
     ]
-    head = ("energy per example", "spiking, pJ", "dense twin, pJ", "dense / spiking")
+    head = ("energy per example", "spiking, nJ", "dense twin, nJ", "dense / spiking")
     words = "<p>A count of operations at 45 nm, not a measurement of any hardware.</p>"
     return [_table(("operations per example", "number"), operations), _table(head, energy), words]
 
