@@ -60,6 +60,7 @@ def test_own_arrays_train_outside_a_clone_and_give_one_page(finished, capsys):
     page = Page()
     page.feed(text)
     pictures = len(list(finished.glob("*.png")))
+    assert {"kernels", "traces", "poles"} <= {path.stem for path in finished.glob("*.png")}
     assert pictures >= 4 and page.tags.count("img") == pictures
     assert all(one.startswith("data:image/png;base64,") for one in page.loaded)
     score = json.loads((finished / "evaluation.json").read_text())["sampled"]["mean"]

@@ -221,7 +221,8 @@ def _folder(workdir: str | os.PathLike | None) -> Iterator[epath.Path]:
     try:
         yield run_folder(folder)
     except (KeyboardInterrupt, Preempted):
-        print(f"the run so far is in {folder}: workdir={folder!r} goes on", file=sys.stderr)
+        said = f"the run so far is in {folder}, where load(..., workdir=) reads it; "
+        print(f"{said}workdir={folder!r} goes on", file=sys.stderr)
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
