@@ -174,7 +174,7 @@ def create_model(name: str, preset: str | None = None, **fields: object) -> Sequ
       TypeError, ValueError: unknown model, preset or field, with the nearest known name; values
         that do not fit.
 
-    Example:
+    Examples:
       >>> model = create_model("pspikessm", num_outputs=3, d_model=32, n_layers=2)
     """
     family = MODELS[_known("model", name, MODELS)]
