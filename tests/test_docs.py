@@ -55,6 +55,14 @@ def test_table_of_the_two_presets_has_every_field_in_which_they_differ():
     ]
 
 
+def test_picture_of_a_block_shows_what_the_block_calls():
+    from block_diagram import calls_of, diagram
+
+    assert calls_of("lif") == [("input", "InputCurrent"), ("neurons", "NeuronSite")]
+    picture = diagram("lif")
+    assert "\n" not in picture and picture.count("<rect") == 2 and ">neurons</text>" in picture
+
+
 def test_tables_in_docstrings_stay_tables_on_the_site():
     pytest.importorskip("griffe")
     from literal_blocks import literal
