@@ -104,8 +104,8 @@ def _block_pictures(names: list[str]) -> Iterator[str]:
         seen.add(family.model)
         if picture := diagram(name):
             yield f"\n## A block of `{name}`\n\n{picture}\n\n"
-            yield "What a block calls, in order, of the preset `tiny`; sums, gates and maps without "
-            yield "parameters stand between.\n"
+            yield "What a block calls, in order, of the preset `tiny`; sums, gates and maps "
+            yield "without parameters stand between.\n"
 
 
 def on_config(config):

@@ -96,10 +96,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     reader.add_argument("run", type=pathlib.Path, help="workdir of the run")
     asked = reader.parse_args(arguments)
     from pspike_jax.command.outcome import judge, load_best
-    from pspike_jax.training.distributed import use_every_core
     from pspike_jax.training.files import run_folder
 
-    use_every_core()  # as the run did: sums in another order differ in their last digits
     experiment, result = load_best(asked.run)
     judge(experiment, result, run_folder(asked.run))
 
