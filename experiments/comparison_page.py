@@ -72,7 +72,10 @@ def _short(found: dict[str, dict[str, Summary]]) -> str:
     lines = ["In short:", ""]
     for task, rows in found.items():
         best = next(iter(rows))
-        gaps = {row: difference(rows[best], one) for row, one in rows.items() if row != best}
+        gaps = {
+            row: gap for row, one in rows.items()
+            if row != best and (gap := difference(rows[best], one)).seeds > 1
+        }
         tied = [row for row, gap in gaps.items() if not gap.stands]
         title, classes, _ = DATA[task]
         silent = [row for row, one in rows.items() if one.accuracy < 2 / classes]
@@ -83,7 +86,7 @@ def _short(found: dict[str, dict[str, Summary]]) -> str:
         )
         if len(gaps) > 1:
             text += (
-                f"{len(tied)} of the {len(gaps)} others cannot be told from it"
+                f"{len(tied)} of {len(gaps)} others of more than one seed cannot be told from it"
                 + (f": {_names(tied)}. " if tied else ". ")
             )
         text += f"None is both as accurate as and cheaper than {_names(front(rows, ENERGY))}."
