@@ -41,6 +41,9 @@ was tuned for these data but the threshold of `resonate_and_fire`.
   its standard error over seeds, and above 1.96 standard errors of the number of test examples. With
   as many models as here, one difference in twenty is expected to stand by chance.
 - **Rate:** spikes per neuron and valid step of the test split; samplers of inputs count as neurons.
+  A leaky neuron averages its input: of pixels in random order, which have little to do with each
+  other, the decays of `lif`, 0.82 to 0.96, leave 0.32 to 0.14 of the spread, far below its
+  threshold of 1, so that it hardly fires on them. That is what its published settings do.
 - **Additions:** per test example, each spike times what it reaches. **Products:** of real numbers,
   state updates among them.
 - **Energy:** 4.6 pJ a product and 0.9 pJ an addition (45 nm), with the updates of linear states and

@@ -7,18 +7,14 @@ from typing import Any
 from experiments import comparison
 from experiments.comparison_notes import DATA, NOTES
 from experiments.comparison_plots import energy_figure, memory_figure, memory_of
-from experiments.comparison_statistics import Summary, difference, front, summaries
+from experiments.comparison_statistics import (
+    COSTS, ENERGY, Summary, difference, front, summaries
+)
 from pspike_jax.analysis.canvas import number, save_figure
 from pspike_jax.training.files import atomic_write
 
 MEMORY = pathlib.Path(__file__).resolve().parent / "results" / "memory.json"
 MEMORY_TASK = "digits"
-# What an example costs in nanojoules, by each way to count.
-COSTS = {
-    "energy, nJ": lambda operations: operations.spiking(state_updates=True) / 1e3,
-    "without states, nJ": lambda operations: operations.spiking(state_updates=False) / 1e3,
-}
-ENERGY = COSTS["energy, nJ"]
 
 
 def write_page(record: dict[str, Any], path: pathlib.Path) -> None:
@@ -76,7 +72,10 @@ def _short(found: dict[str, dict[str, Summary]]) -> str:
     lines = ["In short:", ""]
     for task, rows in found.items():
         best = next(iter(rows))
-        gaps = {row: difference(rows[best], one) for row, one in rows.items() if row != best}
+        gaps = {
+            row: gap for row, one in rows.items()
+            if row != best and (gap := difference(rows[best], one)).seeds > 1
+        }
         tied = [row for row, gap in gaps.items() if not gap.stands]
         title, classes, _ = DATA[task]
         silent = [row for row, one in rows.items() if one.accuracy < 2 / classes]
@@ -87,7 +86,7 @@ def _short(found: dict[str, dict[str, Summary]]) -> str:
         )
         if len(gaps) > 1:
             text += (
-                f"{len(tied)} of the {len(gaps)} others cannot be told from it"
+                f"{len(tied)} of {len(gaps)} others of more than one seed cannot be told from it"
                 + (f": {_names(tied)}. " if tied else ". ")
             )
         text += f"None is both as accurate as and cheaper than {_names(front(rows, ENERGY))}."
@@ -110,10 +109,10 @@ def _section(record, task, rows):
         spikes = one.firing_rate is not None
         products = operations.real_products + operations.state_macs
         gap = difference(best, one)
-        behind = f"{100 * gap.mean:.1f} ± {100 * gap.error:.1f}"
+        behind = _spread(gap.mean, gap.error)
         lines.append(_line((
             f"`{row}`",
-            f"{100 * one.accuracy:.1f} ± {100 * one.error:.1f} %",
+            f"{_spread(one.accuracy, one.error)} %",
             "" if one is best else f"**{behind}**" if gap.stands else behind,
             f"{100 * one.firing_rate:.1f} %" if spikes else "",
             f"{operations.synaptic_ops:,.0f}" if spikes else "",
@@ -143,17 +142,16 @@ def _twins(found):
         gaps, costs = [], []
         for one, other in pairs:
             gap = difference(one, other) if one and other else None
-            text = f"{100 * gap.mean:+.1f} ± {100 * gap.error:.1f}" if gap else "-"
+            text = _spread(gap.mean, gap.error, "+") if gap else "-"
             gaps.append(f"**{text}**" if gap and gap.stands else text)
-            ratio = ENERGY(other.operations) / ENERGY(one.operations) if gap else 0.0
-            costs.append(f"{ratio:.2g} times less" if gap else "-")
+            costs.append(_ratio(one, other) if gap else "-")
         lines.append(_line((f"`{row}`", f"`{twin}`", *gaps, *costs)))
     if not lines:
         return []
     text = (
         "Each spiking model beside the dense one that carries information over time in the same "
         "way, both at the common size: points of accuracy won or lost, bold where the difference "
-        "stands, and how many times less energy an example takes."
+        "stands, and the energy of an example beside that of the dense one."
     )
     head = ["## What spikes cost", "", text, "", _line(columns), _line(_rule(columns))]
     return [*head, *lines, ""]
@@ -204,7 +202,9 @@ def _missing(record):
             row for row in comparison.rows() if row not in left_out
             and not record["models"].get(row, {"tasks": {}})["tasks"].get(task, {}).get("seeds")
         ]
-        if lacking:
+        if len(lacking) == len(comparison.rows()) - len(left_out):
+            text += f"Nothing was run yet on {_words(task)}.\n\n"
+        elif lacking:
             text += f"Not run yet on {_words(task)}: {_names(lacking)}.\n\n"
     return text
 
@@ -221,6 +221,18 @@ def _source(record, name):
         f"which go on where they were stopped. The [record]({name}.json) holds every seed. "
         f"Source: commit {', '.join(commits)}. Versions: {versions}.\n"
     )
+
+
+def _ratio(one, other):
+    """Say how the energy of one model compares with that of another."""
+    ratio = ENERGY(other.operations) / ENERGY(one.operations)
+    return f"{ratio:.2g} times less" if ratio >= 1 else f"{1 / ratio:.2g} times more"
+
+
+def _spread(mean, error, sign=""):
+    """Write a mean and its error in percent; of one seed, the value alone."""
+    text = f"{100 * mean:{sign}.1f}"
+    return text if error != error else f"{text} ± {100 * error:.1f}"
 
 
 def _names(rows):

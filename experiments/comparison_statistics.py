@@ -9,6 +9,12 @@ from scipy import stats
 from pspike_jax.analysis.energy import Energy
 
 CONFIDENCE = 0.95
+# What an example costs in nanojoules, by each way to count.
+COSTS = {
+    "energy, nJ": lambda operations: operations.spiking(state_updates=True) / 1e3,
+    "without states, nJ": lambda operations: operations.spiking(state_updates=False) / 1e3,
+}
+ENERGY = COSTS["energy, nJ"]
 
 
 class Summary(NamedTuple):
