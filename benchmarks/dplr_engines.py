@@ -42,9 +42,10 @@ def grid(quick: bool) -> Iterator[Shape]:
     for state in (8, 16, 32):
         yield Shape(16, 784, 100, state)
     yield Shape(32, 64, 64, 16)
-    yield Shape(8, 2048, 64, 16)
+    for state in (16, 32, 64):
+        yield Shape(8, 2048, 128, state)
     yield Shape(1, 784, 64, 64)
-    yield Shape(4, 8192, 64, 64)
+    yield Shape(2, 8192, 64, 64)
 
 
 def program(shape: Shape, engine: str):

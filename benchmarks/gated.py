@@ -1,38 +1,43 @@
-"""Time and memory of `selective_recurrence` against a plain associative scan, forward and backward.
+"""Decays that change with every step: the engine against a plain associative scan.
 
-  python -m benchmarks.gated            # B 4, L 4,096, 256 channels, 16 states
-  python -m benchmarks.gated --quick    # tiny shapes, to see that it works
+  python -m benchmarks.gated
 
-Prints one line of JSON: medians of contenders that take turns, their ratio, temporary memory, and
-the exponent of time over L.
+Forward and backward, y and the gradients of all five arguments, of selective state spaces of
+Mamba's kind: rates -1 to -N, steps between 0.001 and 0.1. Plain programs of benchmarks/plain.py are
+differentiated by JAX. Contenders have to agree at the shape where they are compared; then the
+chunked engine is timed against L. Memory is read from the compiled programs: `bytes` in a record is
+what a further state at a further step takes, of which an array of all states would take 4.
 """
 
-import json
-import math
-import statistics
-import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
+from benchmarks import plain, timing
 from pspike_jax.functional import selective_recurrence
 
-QUICK = flags.DEFINE_bool("quick", False, "Tiny shapes.")
-ROUNDS = flags.DEFINE_integer("rounds", 7, "Runs of each program.", lower_bound=1)
+# Of gradients, relative to the largest entry of each array: that of A is a sum over all examples
+# and steps, and in the plain scan products of up to L decays near 1 are rounded once a level.
+TOLERANCE = 1e-4
 
 
-def plain(x, dt, A, b, c):
-    """Scan pairs (decay, state) in parallel over time, a state at each step."""
-    decay = jnp.exp(dt[..., None] * A[None, None])
-    drive = x[..., None] * b[:, :, None]
+class Shape(NamedTuple):
+    """Sizes of a selective state space and its batch."""
 
-    def combine(left, right):
-        return left[0] * right[0], right[0] * left[1] + right[1]
+    batch: int
+    L: int
+    channels: int
+    states: int
 
-    states = jax.lax.associative_scan(combine, (decay, drive), axis=1)[1]
-    return jnp.sum(states * c[:, :, None], axis=-1)
+
+PLAIN = {
+    "plain associative": plain.associative_selective, "plain sequential": plain.scan_selective
+}
+COMPARED = Shape(4, 4096, 256, 16)
+LENGTHS = (1024, 4096, 16_384)
 
 
 def chunked(x, dt, A, b, c):
@@ -40,72 +45,77 @@ def chunked(x, dt, A, b, c):
     return selective_recurrence(x, dt, A, b, c, engine="chunked")[0]
 
 
-def problem(batch, length, channels, states):
+def arguments(shape: Shape) -> tuple[jax.Array, ...]:
     """Return x, dt, A, b, c and a cotangent of y."""
     rng = np.random.default_rng(0)
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    dt = jnp.asarray(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), (batch, length, channels))))
-    A = -jnp.tile(jnp.arange(1, states + 1, dtype=jnp.float32)[None], (channels, 1))
-    inputs = normal(batch, length, channels), dt.astype(jnp.float32), A
-    reads = normal(batch, length, states), normal(batch, length, states)
-    return *inputs, *reads, normal(batch, length, channels)
+    normal = lambda *sizes: jnp.asarray(rng.normal(size=sizes), jnp.float32)
+    batch, length, channels, states = shape
+    dt = np.exp(rng.uniform(np.log(1e-3), np.log(0.1), (batch, length, channels)))
+    A = -np.tile(np.arange(1.0, states + 1), (channels, 1))
+    return (
+        normal(batch, length, channels), jnp.asarray(dt, jnp.float32), jnp.asarray(A, jnp.float32),
+        normal(batch, length, states), normal(batch, length, states),
+        normal(batch, length, channels),
+    )
 
 
-def compile_gradient(function, arguments):
-    """Return a compiled program of y and all cotangents."""
+def gradient(function: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
+    """Return the program of y and the cotangents of all arguments."""
 
-    def gradient(*arguments):
+    def program(*arguments):
         *arguments, y_bar = arguments
         y, pull_back = jax.vjp(function, *arguments)
         return y, *pull_back(y_bar)
 
-    return jax.jit(gradient).lower(*arguments).compile()
+    return program
 
 
-def time_in_turns(programs):
-    """Return the median seconds of each program; programs map names to (compiled, arguments)."""
-    seconds = {name: [] for name in programs}
-    for run in range(ROUNDS.value + 1):
-        for name, (compiled, arguments) in programs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*arguments))
-            if run:  # the first one warms up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(own) for name, own in seconds.items()}
+def temporary(shape: Shape) -> int:
+    """Return the bytes of the engine's program besides arguments and results."""
+    batch, length, channels, states = shape
+    array = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    wide, narrow = array(batch, length, channels), array(batch, length, states)
+    shapes = wide, wide, array(channels, states), narrow, narrow, wide
+    return jax.jit(gradient(chunked)).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
-def main(_):
-    """Measure and print."""
-    sizes = (2, 64, 8, 4) if QUICK.value else (4, 4096, 256, 16)
-    batch, length, *widths = sizes
-    programs = {}
-    contenders = {
-        "chunked": (chunked, length),
-        "plain": (plain, length),
-        "chunked long": (chunked, 4 * length),
-    }
-    for name, (function, steps) in contenders.items():
-        arguments = problem(batch, steps, *widths)
-        programs[name] = compile_gradient(function, arguments), arguments
-    ours, theirs = (programs[name][0](*programs[name][1]) for name in ("chunked", "plain"))
-    apart = lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
-    difference = max(map(apart, ours, theirs))
-    del ours, theirs
-    seconds = time_in_turns(programs)
-    memory = {
-        name: compiled.memory_analysis().temp_size_in_bytes
-        for name, (compiled, _) in programs.items()
-    }
-    print(json.dumps({
-        "sizes": dict(zip(("B", "L", "channels", "states"), sizes, strict=True)),
-        "platform": jax.default_backend(),
-        "seconds": seconds,
-        "speedup": seconds["plain"] / seconds["chunked"],
-        "temp_bytes": memory,
-        "exponent": math.log(seconds["chunked long"] / seconds["chunked"], 4),
-        "difference": difference,
-    }))
+def growth(shape: Shape) -> float:
+    """Return what a further state at a further step adds to the engine's memory, in bytes.
+
+    Between L and 4 L, N and 4 N, the mixed difference: what grows with L or with N alone, as inputs
+    and their gradients do, is not in it.
+    """
+    batch, length, channels, states = shape
+    sizes = lambda steps, rates: temporary(Shape(batch, steps * length, channels, rates * states))
+    added = sizes(4, 4) - sizes(4, 1) - sizes(1, 4) + sizes(1, 1)
+    return added / (batch * 3 * length * channels * 3 * states)
+
+
+def measure(quick: bool) -> list[timing.Record]:
+    """Time the contenders at one shape, then the engine against L."""
+    compared = Shape(2, 64, 8, 4) if quick else COMPARED
+    lengths = (32, 64) if quick else LENGTHS
+    how = {"rounds": 3} if quick else {"rounds": 9, "min_rounds": 5, "budget_s": 60.0}
+    given = arguments(compared)
+    programs = [
+        timing.compile_program(name, gradient(function), *given)
+        for name, function in (PLAIN | {"chunked": chunked}).items()
+    ]
+    differences = timing.check_agreement(programs, TOLERANCE)
+    setting = compared._asdict() | {"part": "contenders"}
+    records = timing.measure(programs, setting=setting, differences=differences, **how)
+    records[-1]["bytes"] = growth(compared)
+    del programs
+    # Lengths take turns, so that what else the machine does strikes all alike.
+    sweep = [
+        timing.compile_program(str(L), gradient(chunked), *arguments(compared._replace(L=L)))
+        for L in lengths
+    ]
+    rows = timing.measure(sweep, setting=compared._asdict() | {"part": "lengths"}, **how)
+    return records + [
+        row | {"L": L, "contender": "chunked", "speedup": 1.0} for L, row in zip(lengths, rows)
+    ]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main("gated", measure)

@@ -1,7 +1,8 @@
 """Plain baselines, frozen: what a good first version computes, and nothing clever.
 
 State space models by the Vandermonde kernel and rfft, by `lax.associative_scan` and by `lax.scan`,
-differentiated by JAX; the two presets of P-SpikeSSM from the parameters of `pspike_jax` models.
+selective ones by the two scans, differentiated by JAX; the two presets of P-SpikeSSM from the
+parameters of `pspike_jax` models.
 Nothing but a mistake may be changed here: every ratio in the records is to these programs.
 """
 
@@ -61,6 +62,34 @@ def scan_ssm(u, Lambda_bar, B_bar, C):
 
     start = jnp.zeros((u.shape[0], *Lambda_bar.shape), jnp.complex64)
     return jax.lax.scan(step, start, u.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+
+# Selective state spaces: x, dt (B, L, D); A (D, N); b, c (B, L, N); y (B, L, D).
+
+
+def associative_selective(x, dt, A, b, c):
+    """Scan pairs (decay, state) in parallel over time."""
+    decays = jnp.exp(dt[..., None] * A[None, None])
+    drive = x[..., None] * b[:, :, None]
+
+    def combine(left, right):
+        return left[0] * right[0], right[0] * left[1] + right[1]
+
+    _, states = jax.lax.associative_scan(combine, (decays, drive), axis=1)
+    return jnp.sum(states * c[:, :, None], axis=-1)
+
+
+def scan_selective(x, dt, A, b, c):
+    """Step through time."""
+
+    def step(state, inputs):
+        x_t, dt_t, b_t, c_t = inputs
+        state = jnp.exp(dt_t[..., None] * A[None]) * state + x_t[..., None] * b_t[:, None]
+        return state, jnp.sum(state * c_t[:, None], axis=-1)
+
+    start = jnp.zeros((x.shape[0], *A.shape))
+    inputs = jax.tree.map(lambda array: array.swapaxes(0, 1), (x, dt, b, c))
+    return jax.lax.scan(step, start, inputs)[1].swapaxes(0, 1)
 
 
 # Parts of P-SpikeSSM.

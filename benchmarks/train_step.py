@@ -12,6 +12,7 @@ timed, losses and gradients for given noise have to agree.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,6 @@ from pspike_jax.analysis.canvas import GREY, PALETTE, WIDTH
 from pspike_jax.functional import linear_ssm
 from pspike_jax.objectives.classification import cross_entropy
 from pspike_jax.training import make_mesh
-from pspike_jax.training.distributed import use_every_core
 
 OPTIMIZER = optax.adam(1e-3)
 CLASSES, TOKENS = 10, 18
@@ -36,12 +36,11 @@ EVERY_CORE = "pspike_jax, a device a core"
 REMATS = ("none", "block")  # settings that are timed beside the default
 
 # Of losses and gradients for one noise, relative to the largest entry of each array. One spike on a
-# tie (see benchmarks/ties.py) moves entries by 1e-3 to 1e-2, so few examples are run, with up to
-# DRAWS noises; one of them, without a tie, has to agree to rounding.
+# tie (see benchmarks/ties.py) moves entries by 1e-3 to 1e-2, so few examples are run, up to DRAWS
+# times with other noise or, for neurons without noise, other inputs; one of them, without a tie,
+# has to agree to rounding.
 TOLERANCE = 1e-3
 EXAMPLES, DRAWS = 2, 8
-# LIF neurons have no noise to draw again: a membrane within rounding of its threshold stays.
-LIF_TOLERANCE = 5e-3
 
 Logits = Callable[..., jax.Array]  # (params, inputs, key or arrays of noise) -> (B, classes)
 
@@ -138,17 +137,19 @@ def check(contenders: dict[str, Logits], params, inputs, labels, noise, toleranc
     return timing.check_agreement(programs, tolerance)
 
 
-def check_spiking(contenders: dict[str, Logits], model: nn.Module, params, inputs, labels):
-    """Raise unless losses and gradients agree for a noise without ties; return the differences."""
-    inputs, labels = inputs[:EXAMPLES], labels[:EXAMPLES]
-    given = (params, inputs, labels, uniforms(model, inputs))
+def check_spiking(contenders: dict[str, Logits], params, given: Callable[[int], tuple]):
+    """Raise unless losses and gradients agree for a draw without ties; return the differences.
+
+    Args:
+      given: gives inputs, labels and noise of a seed.
+    """
     programs = [
-        timing.compile_program(name, value_and_gradient(f), *given)
+        timing.compile_program(name, value_and_gradient(f), params, *given(1))
         for name, f in contenders.items()
     ]
     for seed in range(1, DRAWS + 1):
-        given = (*given[:3], uniforms(model, inputs, seed))
-        programs = [dataclasses.replace(program, arguments=given) for program in programs]
+        arguments = (params, *given(seed))
+        programs = [dataclasses.replace(program, arguments=arguments) for program in programs]
         try:
             return timing.check_agreement(programs, TOLERANCE)
         except ValueError:
@@ -165,7 +166,7 @@ def compiled(contenders: dict[str, Logits], params, inputs, labels) -> list[timi
 
 
 def on_every_core(make: Callable, logits: Logits, params, inputs, labels, noise):
-    """Compile a program as `fit` runs it, a device a core; `make` gives it from the model."""
+    """Compile a program for one device a core; `make` gives it from the model."""
     mesh = make_mesh()
     rows = NamedSharding(mesh, PartitionSpec("data"))
     state = jax.device_put((params, OPTIMIZER.init(params)), NamedSharding(mesh, PartitionSpec()))
@@ -197,8 +198,9 @@ def official(quick: bool) -> list[timing.Record]:
         "plain": plain_logits("official", length),
         "pspike_jax": model_logits(model, variables),
     }
-    given = (variables["params"], inputs, labels)
-    differences = check_spiking(contenders, model, *given)
+    given, few = (variables["params"], inputs, labels), (inputs[:EXAMPLES], labels[:EXAMPLES])
+    noise = lambda seed: (few[0], few[1], uniforms(model, few[0], seed))
+    differences = check_spiking(contenders, variables["params"], noise)
     setting = {"model": "official", "layers": layers, "batch": batch, "L": length}
     for remat in REMATS:
         if remat != model.config.remat:
@@ -229,14 +231,17 @@ def psmnist(quick: bool) -> list[timing.Record]:
     # The plain kernel's exp(l log Lambda_bar) has a phase of hundreds of radian, whose rounding
     # moves some of 2e6 spikes: compared is the plain program around a recurrence in its place.
     exact = plain_logits("paper", length, recurrence)
-    differences = check_spiking(spiking | {"plain": exact}, model, variables["params"], *data)
+    inputs, labels = (array[:EXAMPLES] for array in data)
+    noise = lambda seed: (inputs, labels, uniforms(model, inputs, seed))
+    differences = check_spiking(spiking | {"plain": exact}, variables["params"], noise)
     lif, lif_variables, *_ = make("lif_ssm", batch, length, **sizes)
     neurons = {
         "lif, both stepped": lambda params, inputs, noise: plain.lif_logits(params, inputs),
         "lif, parallel SSM": model_logits(lif, lif_variables),
     }
-    key = jax.random.key(0)
-    differences |= check(neurons, lif_variables["params"], *data, key, LIF_TOLERANCE)
+    normal = lambda seed: jax.random.normal(jax.random.key(seed), (1, *inputs.shape[1:]))
+    redrawn = lambda seed: (normal(seed), labels[:1], jax.random.key(0))
+    differences |= check_spiking(neurons, lif_variables["params"], redrawn)
     setting = {"model": "psmnist", "layers": sizes["n_layers"], "batch": batch, "L": length}
     given = (spiking["pspike_jax"], variables["params"], *data)
     differences |= check_every_core(*given)
@@ -263,8 +268,9 @@ def draw(records: Sequence[timing.Record]):
         colours = [PALETTE[0] if r["contender"] == "pspike_jax" else GREY for r in shown]
         timing.bars(row[0], shown, colours)
         row[0].set_title(f"{name}: training step (ms)", loc="left")
-        row[1].barh([r["contender"] for r in shown], [r["temp_bytes"] / 1e6 for r in shown],
-                    color=colours)
+        row[1].barh(
+            [r["contender"] for r in shown], [r["temp_bytes"] / 1e6 for r in shown], color=colours
+        )
         row[1].bar_label(row[1].containers[-1], fmt="{:,.0f}", padding=3)
         row[1].margins(x=0.22)
         row[1].invert_yaxis()
@@ -275,5 +281,5 @@ def draw(records: Sequence[timing.Record]):
 
 
 if __name__ == "__main__":
-    use_every_core()
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     timing.main("train_step", measure, draw)

@@ -12,11 +12,17 @@ site. `<!-- include: PATH -->` stands for a file of the repository.
 import pathlib
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pspike_jax
-from pspike_jax.models.zoo import MODELS
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))  # mkdocs loads this file alone
+
+from block_diagram import diagram  # noqa: E402
+from pspike_jax.models.sequence import SUPPORTS  # noqa: E402
+from pspike_jax.models.zoo import MODELS  # noqa: E402
 
 DOCS = pathlib.Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -52,7 +58,7 @@ def models_table(links: str | None) -> str:
 
 def supports_table() -> str:
     """Return a table of what each model can do beside whole sequences."""
-    able = ("streaming", "resets", "dt", "sequence", "pairs")
+    able = SUPPORTS
     lines = ["| model | " + " | ".join(able) + " |", "| --- |" + " --- |" * len(able)]
     for name in pspike_jax.list_models():
         supports = pspike_jax.describe_model(name).supports
@@ -86,6 +92,20 @@ def field_tables(names: list[str]) -> Iterator[str]:
         for preset, fields in found.presets.items():
             words = ", ".join(f"`{field}={value!r}`" for field, value in fields.items())
             yield f"- preset `{preset}`: {words or 'the defaults above'}\n"
+
+
+def _block_pictures(names: list[str]) -> Iterator[str]:
+    """Yield the section on what blocks call, of each class of models of a page."""
+    seen = set()
+    for name in names:
+        family = MODELS[name]
+        if family.kind != "classifier" or family.model in seen:
+            continue
+        seen.add(family.model)
+        if picture := diagram(name):
+            yield f"\n## A block of `{name}`\n\n{picture}\n\n"
+            yield "What a block calls, in order, of the preset `tiny`; sums, gates and maps "
+            yield "without parameters stand between.\n"
 
 
 def on_config(config):
@@ -129,7 +149,7 @@ def on_page_markdown(markdown, page, config, files):
     folder, _, name = source.rpartition("/")
     names = families().get(name.removesuffix(".md")) if folder == "models" else None
     if names:
-        text += "\n" + "".join(field_tables(names))
+        text += "\n" + "".join([*_block_pictures(names), *field_tables(names)])
     return LINK.sub(lambda link: _inside(link, source), text)
 
 

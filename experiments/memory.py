@@ -18,7 +18,8 @@ AdamW without decay, one rate for all.
 
 The record, experiments/results/memory.json, holds a row for each model and task. It is written
 after each of them: a command that was killed goes on where it was. `--seconds` bounds the
-processor time of a row; the model's compilation, once for all tasks, is not in it.
+processor time of a row, without the model's compilation, which is once for all tasks. A row that
+it ended says less of the model than of the machine: with a larger bound such rows are made again.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.memory_ladder import BATCH, FIELDS, OWN, RATE, THRESHOLDS, Settings
+from experiments.memory_ladder import BATCH, FIELDS, OWN, RATE, THRESHOLDS, Learner, Settings
 from experiments.memory_ladder import climb, make_model
 from experiments.memory_page import write_page
 from pspike_jax.models import list_models
@@ -58,6 +59,7 @@ def begin(path: pathlib.Path, settings: Settings) -> dict[str, Any]:
     fixed = json.loads(json.dumps(fixed))
     if path.exists():
         record = json.loads(path.read_text())
+        record["settings"]["seconds"] = settings.seconds  # of the rows that are still to be made
         differing = [key for key, value in fixed.items() if record[key] != value]
         if differing:
             raise ValueError(f"{path} has other {', '.join(differing)}; give another --record")
@@ -91,12 +93,21 @@ def run(
             save()
             continue
         rows = record["models"].setdefault(name, _facts(model))["tasks"]
-        for task in (task for task in tasks if task not in rows):
-            rows[task] = climb(model, task, settings)
+        due = [task for task in tasks if _is_due(rows.get(task), settings)]
+        learner = Learner(model, settings) if due else None
+        for task in due:
+            rows[task] = climb(learner, task, settings)
             save()
             print(f"{name}, {task}: {rows[task]}", flush=True)
         jax.clear_caches()  # the next model's programs are its own
     return record
+
+
+def _is_due(row: dict[str, Any] | None, settings: Settings) -> bool:
+    """Say whether a row is missing, or was ended by a time that is now longer."""
+    if row is None:
+        return True
+    return row["ended"] == "seconds" and row["seconds"] < settings.seconds
 
 
 def _facts(model: SequenceModel) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pspike_jax.data import TASKS, Task, train_batch
@@ -48,14 +49,14 @@ class Settings:
       steps: L, of the longest examples; a power of two, at least 16.
       level_steps: updates within which a length must be passed.
       every: updates from one validation to the next.
-      seconds: of processor time within which a row ends.
+      seconds: of processor time within which a row ends; rows of a record may differ in it.
       seed: of the data, the parameters, the order and the noise.
     """
 
     steps: int = 64
     level_steps: int = 600
     every: int = 50
-    seconds: float = 20.0
+    seconds: float = 60.0
     seed: int = 0
 
 
@@ -111,20 +112,31 @@ def make_model(name: str, settings: Settings) -> SequenceModel:
 class Learner:
     """A model that learns a task from one length of examples to the next.
 
+    All tasks have the same shapes, so that its programs and its first weights serve all of them.
+
     Attributes:
       state: of training.
-      updates: so far, over all lengths.
+      updates: so far, over all lengths of a task.
     """
 
-    def __init__(self, model: SequenceModel, task: Task, settings: Settings):
+    def __init__(self, model: SequenceModel, settings: Settings):
+        task = make_task("copying", settings.steps, settings)
         optimizer = OptimizerSettings(learning_rate=RATE, weight_decay=0.0, schedule="constant")
         steps = settings.level_steps * len(lengths("copying", settings))
         self._training = TrainSettings(
             steps=steps, batch_size=BATCH, seed=settings.seed, optimizer=optimizer
         )
         self._mesh = make_mesh(devices=jax.devices()[:1])
-        self.state: TrainState = create_state(model, task, self._training, self._mesh)
-        self._advance = compile_train_step(self.state, self._mesh)
+        self._first = create_state(model, task, self._training, self._mesh)
+        self._advance = compile_train_step(self._first, self._mesh)
+        self.forget()
+        self.learn(task, 1)  # compiles, as the next line does
+        self.measure(task, "validation")
+        self.forget()
+
+    def forget(self) -> None:
+        """Go back to the first weights."""
+        self.state: TrainState = jax.tree.map(jnp.copy, self._first)  # an update takes its buffers
         self.updates = 0
 
     def learn(self, task: Task, updates: int) -> None:
@@ -149,11 +161,11 @@ class Learner:
         return float(metrics.mean(measured["accuracy"])), rate
 
 
-def climb(model: SequenceModel, name: str, settings: Settings) -> dict[str, Any]:
+def climb(learner: Learner, name: str, settings: Settings) -> dict[str, Any]:
     """Train a model on longer and longer examples until it fails.
 
     Args:
-      model: of the common size.
+      learner: of the model; it forgets what it has learnt before.
       name: of the task.
       settings: of the record.
 
@@ -163,13 +175,10 @@ def climb(model: SequenceModel, name: str, settings: Settings) -> dict[str, Any]
       "seconds" of the processor; "firing_rate" on test examples of the last length, or None.
     """
     levels: list[dict[str, Any]] = []
-    learner, spent, ended, rate = None, 0.0, None, None
+    spent, ended, rate = 0.0, None, None
+    learner.forget()
     for length in lengths(name, settings):
         task = make_task(name, length, settings)
-        if learner is None:
-            learner = Learner(model, task, settings)
-            _compile(learner, task)
-            learner = Learner(model, task, settings)  # what was compiled has learnt
         before, best, passed = learner.updates, 0.0, False
         while not passed and ended is None:
             start = time.process_time()
@@ -193,8 +202,3 @@ def climb(model: SequenceModel, name: str, settings: Settings) -> dict[str, Any]
         "remembers": remembers, "ended": ended, "levels": levels, "seconds": round(spent, 1),
         "firing_rate": rate, "commit": source_commit(),
     }
-
-
-def _compile(learner, task):
-    learner.learn(task, 1)
-    learner.measure(task, "validation")

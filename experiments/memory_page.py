@@ -25,9 +25,9 @@ the questions on validation, in steps; thresholds are
 0 says that it did not pass the shortest ones, of 8 steps (digits: 16, one for each pixel); {steps}
 is the longest that was tried. In brackets is the share of the test examples' questions that it
 answered at the length where it failed; chance is 13 % of 8 symbols, 50 % of a parity, 10 % of the
-digits. `t` marks a row that ended by its processor time, {seconds:g} s, before the {level_steps}
-updates of a length were over: with more time it might go further. A dash was not reached by this
-run.
+digits. `t` and a number mark a row that was ended by its processor time, after so many of the
+{level_steps} updates that a length may take: the model might go further, it is the machine that did
+not. A dash was not reached by this run.
 
 - **copying:** three of 8 symbols, a pause, then the three again in their order: each is kept for
   the length less three steps.
@@ -80,7 +80,7 @@ def page(record: dict[str, Any], name: str) -> str:
     for spiking, title in ((False, "*dense*"), (True, "*spiking*")):
         rows.append((title, *[""] * (len(rows[0]) - 1)))
         rows += [_cells(*one) for one in _ranked(record, spiking)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    table = _table(rows)
     left_out = "".join(
         f"`{model}` is not here: {why}.\n\n" for model, why in record["left_out"].items()
     )
@@ -91,12 +91,32 @@ def page(record: dict[str, Any], name: str) -> str:
     })
     return (
         "# Who remembers what, and for how long\n\n"
-        f"{table}\n\n![The longest examples that each model passed]({name}.png)\n\n{notes}\n"
+        f"{table}\n\n{_side_by_side(record)}\n\n"
+        f"![The longest examples that each model passed]({name}.png)\n\n{notes}\n"
         f"{left_out}{_missing(record)}"
         f"All of it comes from\n\n```bash\npython -m experiments.memory\n```\n\n"
         f"which goes on where it was stopped. The [record]({name}.json) holds every length. "
         f"Source: commit {', '.join(commits)}. Versions: {versions}.\n"
     )
+
+
+def _table(rows):
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _side_by_side(record):
+    """Count the models of each kind that passed every length, and those that passed none."""
+    longest = record["settings"]["steps"]
+    rows = [("", "dense: all lengths", "none", "spiking: all lengths", "none")]
+    rows.append(("---", *["---:"] * 4))
+    for task, title in TASKS.items():
+        cells = [title]
+        for spiking in (False, True):
+            found = [model["tasks"].get(task) for _, model in _ranked(record, spiking)]
+            found = [row["remembers"] for row in found if row is not None]
+            cells += [f"{found.count(longest)} of {len(found)}", str(found.count(0))]
+        rows.append(tuple(cells))
+    return _table(rows)
 
 
 def _ranked(record, spiking):
@@ -121,7 +141,7 @@ def _cell(row):
     failed = row["levels"][-1]
     if failed["passed"]:
         return f"**{row['remembers']}**"
-    mark = " t" if row["ended"] == "seconds" else ""
+    mark = f" t{failed['updates']}" if row["ended"] == "seconds" else ""
     return f"{row['remembers']} ({100 * failed['test']:.0f} %){mark}"
 
 
@@ -153,6 +173,8 @@ def draw(record: dict[str, Any]) -> "Figure":
             if row is not None:  # 4, left of the shortest, stands for none
                 color = PALETTE[1 if model["spiking"] else 0]
                 ax.plot([4, max(4, row["remembers"])], [place] * 2, color=color, linewidth=4)
+                if row["ended"] == "seconds":
+                    ax.plot(max(4, row["remembers"]), place, ">", color=color, clip_on=False)
         ax.set_xscale("log", base=2)
         ax.set_xlim(4, 1.2 * record["settings"]["steps"])
         ax.set_title(title.replace(", ", ",\n"), loc="left", fontsize=9)
@@ -162,6 +184,8 @@ def draw(record: dict[str, Any]) -> "Figure":
         ax.spines[["top", "right"]].set_visible(False)
     ax.set_yticks(range(len(models)), [name for name, _ in models])
     ax.invert_yaxis()
-    fig.supxlabel("steps of the longest examples that were passed; blue dense, red spiking",
-                  fontsize=9)
+    fig.supxlabel(
+        "steps of the longest examples that were passed; blue dense, red spiking; an arrow: out of "
+        "time", fontsize=9,
+    )
     return fig

@@ -61,7 +61,8 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     sections = []
     for name, record in records.items():
         if "seeds" not in record:
-            what = "models of equal size" if "models" in record else "short runs, validation alone"
+            searched = "models" not in record and "command" in record
+            what = "short runs, validation alone" if searched else "models of equal size"
             rows.append((f"[{name}]({name}.md)", "none", "a table of its own", "", what))
             continue
         rows.append((f"[{name}](#{name})", *_compared(record), _conditions_in_short(record)))

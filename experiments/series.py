@@ -26,6 +26,7 @@ from experiments.sweep import complete
 from pspike_jax.command.experiment import Experiment, build
 from pspike_jax.command.outcome import test
 from pspike_jax.data import Split
+from pspike_jax.objectives import Classification
 from pspike_jax.training import fit
 from pspike_jax.training.files import atomic_write
 from pspike_jax.training.workdir import source_commit
@@ -60,8 +61,22 @@ def run(name: str, variant: str | None, workdir: pathlib.Path) -> dict[str, Any]
       A row of the record.
     """
     config = CONFIGS[name].get_config(variant).to_dict()
+    where = f"experiments/configs/{name}.py" + (f":{variant}" if variant else "")
+    row = {"task": name, "model": config["model"]["name"], "config": where}
+    return row | outcome(config, workdir / f"{name}_{variant or config['model']['name']}")
+
+
+def outcome(config: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+    """Train what a config says, and test it once at its best step by validation.
+
+    Args:
+      config: of a sequence model.
+      folder: of the run; one that was begun goes on.
+
+    Returns:
+      {"parameters", "best_step", "metrics", "plain", "commit"}.
+    """
     experiment = build(config)
-    folder = workdir / f"{name}_{variant or config['model']['name']}"
     trained = fit(
         experiment.model, experiment.task, experiment.training, workdir=folder, config=config,
         mesh=experiment.mesh, progress=False,
@@ -69,9 +84,6 @@ def run(name: str, variant: str | None, workdir: pathlib.Path) -> dict[str, Any]
     evaluation = test(experiment, trained.variables)["sampled"]
     leaves = jax.tree.leaves(trained.variables["params"])
     return {
-        "task": name,
-        "model": config["model"]["name"],
-        "config": f"experiments/configs/{name}.py" + (f":{variant}" if variant else ""),
         "parameters": int(sum(leaf.size for leaf in leaves)),
         "best_step": trained.best_step,
         "metrics": evaluation["metrics"],
@@ -92,12 +104,16 @@ def plain_answers(experiment: Experiment) -> dict[str, float]:
     """Return the mean squared errors on test examples of answers that look at nothing, or little.
 
     Args:
-      experiment: whose task is a forecast, or has targets at its steps.
+      experiment: whose task is a forecast, or has numbers as targets; or classes.
 
     Returns:
-      {"mean": of the mean of the training targets, and of a forecast "unchanged"}.
+      {"mean": of the mean of the training targets, and of a forecast "unchanged"}; of classes,
+      {"commonest": the share of test examples in the commonest class of training}.
     """
     task = experiment.task
+    if isinstance(task.objective, Classification):
+        commonest = np.argmax(np.bincount(task.train.targets))
+        return {"commonest": float(np.mean(task.test.targets == commonest))}
     horizon = getattr(task.objective, "horizon", None)
     center = np.nanmean(_targets(task.train, horizon))
     errors = {"mean": float(np.nanmean((_targets(task.test, horizon) - center) ** 2))}

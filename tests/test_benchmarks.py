@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import (  # noqa: E402
     compiled_table,
     engine_choice,
+    gated,
     sampling,
     ssm_engines,
     stream,
@@ -80,6 +81,15 @@ def test_ssm_engines_agree_with_plain_programs(tmp_path, monkeypatch):
         assert [r["contender"] for r in timing.select(records, **{"pass": passes})] == names
     # The tolerance that long sequences need hides nothing here.
     assert max(r["difference"] for r in records[1:] if "difference" in r) < 1e-5
+
+
+def test_gated_engine_agrees_with_plain_scans_and_its_memory_is_told(tmp_path):
+    records = check_report("gated", gated.measure, None, tmp_path)
+    compared = timing.select(records, part="contenders")
+    assert [r["contender"] for r in compared] == [*gated.PLAIN, "chunked"]
+    assert max(r["difference"] for r in compared[1:]) < 1e-5 and compared[-1]["bytes"] >= 0
+    text = "\n".join(summary.rows({"gated": records}))
+    assert text.count("decays that change") == 2 and "exponent" in text
 
 
 def test_engine_choice_keeps_what_comes_near_the_fastest(monkeypatch):

@@ -60,6 +60,7 @@ def test_own_arrays_train_outside_a_clone_and_give_one_page(finished, capsys):
     page = Page()
     page.feed(text)
     pictures = len(list(finished.glob("*.png")))
+    assert {"kernels", "traces", "poles"} <= {path.stem for path in finished.glob("*.png")}
     assert pictures >= 4 and page.tags.count("img") == pictures
     assert all(one.startswith("data:image/png;base64,") for one in page.loaded)
     score = json.loads((finished / "evaluation.json").read_text())["sampled"]["mean"]
@@ -99,6 +100,24 @@ def test_errors_are_one_line_that_says_what_to_change(tmp_path, monkeypatch, wor
     said = str(caught.value.code)
     assert said.startswith("error: ") and message in said and "\n" not in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ([], "the following arguments are required"),
+    (["trian", "arrays"], "unknown command 'trian'; did you mean 'train'?"),
+    (["models", "--suports=dt"], "unknown arguments --suports=dt; did you mean --supports?"),
+    (["train", "arrays", "--workdri=x"], "unknown arguments --workdri=x; did you mean --workdir?"),
+    (["train"], "the config is missing: a file, or one of arrays, csv"),
+    (["train", "arrays"], "--workdir is missing"),
+    (["prepare", "--dataset=shdd", "--data_dir=x"], "invalid choice: 'shdd'"),
+    (["export", "pspikessm_digits"], "--format"),
+])
+def test_wrong_words_are_one_line_too(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith("error: ") and message in said
+    assert said.count("\n") == 1
 
 
 def test_models_lists_all_and_describes_one(capsys):

@@ -98,6 +98,12 @@ def test_outputs_and_counts_are_those_of_the_valid_steps(name):
         np.testing.assert_allclose(record["probability"], p.sum((1, 2, 3)), rtol=1e-6)
         np.testing.assert_array_equal(record["neurons"], spikes.shape[-1])
         assert 0 < spikes.mean() < 1, f"{site} is silent or saturated: the test would see nothing"
+        if "drive_array" not in record:
+            assert (p != spikes).any(), f"{site}: what decides on its spikes?"
+            continue
+        drive = record["drive_array"]
+        apart = (np.abs(drive) > 1e-5) & valid[None, :, :, None]  # more than rounding
+        np.testing.assert_array_equal(drive[apart] > 0, record["spike_array"][apart] == 1)
     macs = {key: float(value) for key, value in aux["macs"].items()}
     assert all(np.isfinite(value) and value >= 0 for value in macs.values())
     assert sum(macs.values()) > 0

@@ -79,6 +79,67 @@ def test_splits_are_the_paper_s_shares_or_the_archive_s_files(tmp_path, rng):
         load_uea(dataset="Big", source_dir=tmp_path, seed=0)
 
 
+def write_small(folder, rng, label, header=HEADER, count=20):
+    """Write series of two channels and unequal lengths; return those of training and of test."""
+    parts = {}
+    for part in ("TRAIN", "TEST"):
+        parts[part] = [rng.normal(3, 5, (2, 4 + i % 5)) for i in range(count)]
+        write(folder, part, ".ts", [(x, label(i)) for i, x in enumerate(parts[part])])
+        path = folder / f"Small_{part}.ts"
+        path.write_text(path.read_text().replace(HEADER, header))
+    return parts["TRAIN"], parts["TEST"]
+
+
+def test_numbers_are_targets_where_the_file_says_so(tmp_path, rng):
+    header = "@problemName Small\n@targetLabel true\n@data\n"
+    write_small(tmp_path, rng, lambda i: i / 8, header)
+    task = load_uea(dataset="Small", source_dir=tmp_path, seed=0, split="archive")
+    assert type(task.objective).__name__ == "Regression"
+    np.testing.assert_array_equal(task.test.targets[:, 0], np.arange(20) / 8)
+    learnt = np.concatenate([task.train.targets, task.validation.targets])[:, 0]
+    assert sorted(learnt) == sorted(np.arange(20) / 8) and len(task.validation.targets) == 4
+    write_small(tmp_path, rng, lambda i: "up", header)
+    with pytest.raises(ValueError, match="the file says that targets are numbers"):
+        load_uea(dataset="Small", source_dir=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("scale", ["standard", "log"])
+def test_scale_is_that_of_the_training_frames_alone(tmp_path, rng, scale):
+    _, test = write_small(tmp_path, rng, lambda i: ("up", "down")[i % 2])
+    given = {"dataset": "Small", "source_dir": tmp_path, "seed": 1, "split": "archive"}
+    raw, task = load_uea(**given), load_uea(**given, scale=scale)
+    change = (lambda x: np.sign(x) * np.log(1 + np.abs(x))) if scale == "log" else lambda x: x
+    frames = [change(np.float64(x[:n])) for x, n in zip(raw.train.inputs, raw.train.lengths)]
+    mean, deviation = np.mean(np.vstack(frames), 0), np.std(np.vstack(frames), 0)
+    for row, length, published in zip(task.test.inputs, task.test.lengths, test, strict=True):
+        expected = (change(published.T) - mean) / deviation
+        np.testing.assert_allclose(row[:length], expected, rtol=1e-4, atol=1e-5)  # float32
+        assert not row[length:].any()
+    with pytest.raises(ValueError, match="scale is 'max', expected one of none, standard, log"):
+        load_uea(**given, scale="max")
+
+
+def test_lost_frames_leave_the_time_that_has_passed(tmp_path, rng):
+    write_small(tmp_path, rng, lambda i: ("up", "down")[i % 2])
+    given = {"dataset": "Small", "source_dir": tmp_path, "seed": 1, "split": "archive"}
+    given |= {"time_channel": True}  # tells which frames are left
+    task, whole = load_uea(**given, keep=0.4), load_uea(**given)
+    lost = 0
+    for x, n, dt, total in zip(
+        task.test.inputs, task.test.lengths, task.test.dt, whole.test.lengths, strict=True
+    ):
+        places = np.rint(x[:n, 0] * total)
+        np.testing.assert_array_equal(np.diff(places), dt[1:n])
+        assert dt[0] == 1 and n >= 1
+        lost += total - n
+    assert 40 < lost < 100  # of 120, 0.6 each: 72, and six deviations of 5.4
+    untold = load_uea(**given, keep=0.4, timed=False)
+    assert untold.test.dt is None
+    np.testing.assert_array_equal(untold.test.inputs, task.test.inputs)
+    with pytest.raises(ValueError, match="keep is 0, expected a probability"):
+        load_uea(**given, keep=0)
+
+
 def test_targets_of_some_steps_are_missing_at_the_others(tmp_path, rng):
     arrays = {}
     for part, count in (("train", 4), ("validation", 2), ("test", 2)):

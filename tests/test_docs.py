@@ -55,5 +55,21 @@ def test_table_of_the_two_presets_has_every_field_in_which_they_differ():
     ]
 
 
+def test_picture_of_a_block_shows_what_the_block_calls():
+    from block_diagram import calls_of, diagram
+
+    assert calls_of("lif") == [("input", "InputCurrent"), ("neurons", "NeuronSite")]
+    picture = diagram("lif")
+    assert "\n" not in picture and picture.count("<rect") == 2 and ">neurons</text>" in picture
+
+
+def test_tables_in_docstrings_stay_tables_on_the_site():
+    pytest.importorskip("griffe")
+    from literal_blocks import literal
+
+    text = "One line.\n\nMore:\n\n  a   1\n  b   2\n\nText.\n\nArgs:\n  x: one,\n    two."
+    assert literal(text) == text.replace("  a   1\n  b", "      a   1\n      b")
+
+
 def test_committed_picture_is_what_its_script_draws():
     assert (ROOT / "docs" / "pictures" / "block.svg").read_text() == block_picture.picture()

@@ -75,6 +75,9 @@ def test_a_unit_that_makes_too_much_or_nothing_is_refused(rng):
     times, channels = make_events(rng, unit="ns")
     with pytest.raises(ValueError, match="bins of 0.01 s .* in 's'; do they stand in"):
         from_events(times, channels, LABELS, unit="s", bin_width=0.01)
+    times, channels = make_events(rng, unit="ms")  # fits in memory, and hardly a bin has an event
+    with pytest.raises(ValueError, match="hold at most .* events, .* do they stand in 'ms'"):
+        from_events(times, channels, LABELS, unit="s", bin_width=0.01)
     times, channels = make_events(rng, unit="s")
     with pytest.raises(ValueError, match="no event lies behind the first bin .* in 'us'"):
         from_events(times, channels, LABELS, unit="us", bin_width=0.01)

@@ -255,11 +255,17 @@ def test_source_commit_is_that_of_a_clone_of_this_project_alone(tmp_path, monkey
     mine = tmp_path / "pspike_jax" / "training" / "workdir.py"
     mine.parent.mkdir(parents=True)
     shutil.copy(copy, mine)
-    (tmp_path / "setup.cfg").write_text("")
+    record = tmp_path / "experiments" / "results" / "rows.json"
+    record.parent.mkdir(parents=True)
+    for file in (record, tmp_path / "setup.cfg"):
+        file.write_text("")
     git("add", ".")
     git("commit", "-m", "a clone")
     monkeypatch.setattr(workdir, "__file__", str(mine))
+    record.write_text("a row")  # what a command that asks for its commit just wrote
     assert re.fullmatch("[0-9a-f]{40}", workdir.source_commit())
+    (tmp_path / "setup.cfg").write_text("changed")
+    assert re.fullmatch("[0-9a-f]{40}-dirty", workdir.source_commit())
 
 
 @pytest.mark.parametrize(

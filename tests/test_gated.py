@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from pspike_jax.functional import explain_engine, gated_recurrence, selective_recurrence
 from pspike_jax.functional.gated import (
+    lanes as lanes_of_time,
     selective,
     sequence_parallel_gated,
     sequence_parallel_selective,
@@ -159,6 +160,19 @@ def test_engines_match_a_float64_loop(rng, case, length, engine):
     actual = results_of(function, arguments, cotangents, engine=engine)
     # Float32 sums of a few hundred terms: 2e-6 seen.
     assert_close(actual, oracle(arguments, cotangents))
+
+
+def test_losses_of_decays_are_exact_near_none_and_near_all(rng):
+    dt = np.float32(np.exp(rng.uniform(-30, 4.5, (40, 1, 500))))
+    dt[0, 0, :4] = 0, 88.5, 1e6, np.inf
+    steps = lanes_of_time.Steps(None, jnp.asarray(dt), None, None)
+    for sign in (-1, 1):
+        dt = np.where(sign * dt < 88, dt, 0) if sign > 0 else dt
+        rates = jnp.full((1, 1, 1), sign, jnp.float32)
+        found = jax.jit(lanes_of_time.losses_of)(steps._replace(dt=jnp.asarray(dt)), rates)
+        expected = np.expm1(np.float64(sign * dt))[:, :, None]
+        # Two roundings of results of either sign, and what the polynomial leaves out.
+        np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-44)
 
 
 @pytest.mark.parametrize("lanes", [2, 4])

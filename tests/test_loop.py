@@ -427,8 +427,11 @@ def test_two_runs_never_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_ctrl_c_keeps_what_there_is_and_says_where(tmp_path, whole, capsys, kept):
+def test_ctrl_c_keeps_what_there_is_and_says_where(tmp_path, whole, capsys, request, kept):
     """Without a workdir the run goes on from the folder that is named."""
+    # What a shell starts in the background ignores the signal.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ignored))
 
     def interrupt(line):
         if line["step"] == 16:

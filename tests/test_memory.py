@@ -3,7 +3,6 @@
 import json
 import pathlib
 import sys
-import types
 
 import pytest
 
@@ -18,12 +17,11 @@ SETTINGS = memory_ladder.Settings(steps=32, level_steps=6, every=2, seconds=1e9)
 class Scripted:
     """Passes a length after so many updates, or never; says what it was tested on."""
 
-    needed: dict[int, int] = {}
-    tested: list[tuple[int, str]] = []
+    def __init__(self, needed):
+        self.needed, self.tested = needed, []
 
-    def __init__(self, model, task, settings):
-        self.updates, self.state = 0, types.SimpleNamespace(step=0)
-        self.spent = {}
+    def forget(self):
+        self.updates, self.spent = 0, {}
 
     def learn(self, task, updates):
         self.updates += updates
@@ -37,23 +35,9 @@ class Scripted:
         return (0.95 if passed else 0.5), 0.25
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """Put a script in the place of training."""
-    monkeypatch.setattr(memory_ladder, "Learner", Scripted)
-    monkeypatch.setattr(memory_ladder, "_compile", lambda learner, task: None)
-    monkeypatch.setattr(Scripted, "tested", [])
-
-    def script(**needed):
-        monkeypatch.setattr(Scripted, "needed", {int(k[1:]): v for k, v in needed.items()})
-        return Scripted
-
-    return script
-
-
-def test_climb_doubles_the_length_until_the_updates_are_over(scripted):
-    learner = scripted(_8=3, _16=5)
-    row = memory_ladder.climb(None, "copying", SETTINGS)
+def test_climb_doubles_the_length_until_the_updates_are_over():
+    learner = Scripted({8: 3, 16: 5})
+    row = memory_ladder.climb(learner, "copying", SETTINGS)
     assert row["remembers"] == 16 and row["ended"] == "steps" and row["firing_rate"] == 0.25
     levels = [(one["length"], one["updates"], one["passed"]) for one in row["levels"]]
     assert levels == [(8, 4, True), (16, 6, True), (32, 6, False)]
@@ -61,12 +45,14 @@ def test_climb_doubles_the_length_until_the_updates_are_over(scripted):
     assert tests == [8, 16, 32]  # once each
 
 
-def test_climb_ends_where_all_is_passed_or_the_time_is_over(scripted):
-    scripted(_16=1, _32=1)
-    row = memory_ladder.climb(None, "waiting_digits", SETTINGS)
-    assert (row["remembers"], row["ended"]) == (32, None)
-    scripted()
-    row = memory_ladder.climb(None, "parity", memory_ladder.Settings(steps=16, seconds=0.0))
+def test_climb_ends_where_all_is_passed_or_the_time_is_over():
+    learner = Scripted({16: 1, 32: 1})
+    for _ in range(2):  # a second row begins anew
+        row = memory_ladder.climb(learner, "waiting_digits", SETTINGS)
+        assert (row["remembers"], row["ended"]) == (32, None)
+        assert [level["updates"] for level in row["levels"]] == [2, 2]
+    settings = memory_ladder.Settings(steps=16, seconds=0.0)
+    row = memory_ladder.climb(Scripted({}), "parity", settings)
     assert (row["remembers"], row["ended"]) == (0, "seconds")
     assert row["levels"][0]["updates"] == 50
 
@@ -93,6 +79,7 @@ def test_run_makes_each_row_once_and_goes_on_where_it_was(monkeypatch, tmp_path)
         return row | {"firing_rate": None, "commit": None}
 
     monkeypatch.setattr(memory, "climb", climb)
+    monkeypatch.setattr(memory, "Learner", lambda model, settings: model)
     facts = {"S4D": False, "SpikingNetwork": True}
     monkeypatch.setattr(memory, "_facts", lambda model: {
         "spiking": facts[type(model).__name__], "parameters": 1234, "tasks": {}
@@ -114,6 +101,29 @@ def test_run_makes_each_row_once_and_goes_on_where_it_was(monkeypatch, tmp_path)
                       for kind in ("dense", "spiking"))
     assert dense < lines.index("| `s4d` | 1,234 |  | **8** | - | - | 0 (50 %) | - |") < spiking
     assert path.with_suffix(".png").stat().st_size > 0
+
+
+def test_run_makes_rows_again_that_ended_by_a_shorter_time(monkeypatch, tmp_path):
+    made = []
+
+    def climb(learner, task, settings):
+        made.append((task, settings.seconds))
+        level = {"length": 8, "passed": False, "test": 0.5, "updates": 50}
+        ended = {"copying": "seconds", "parity": "steps"}[task]
+        row = {"remembers": 0, "ended": ended, "seconds": settings.seconds + 1, "levels": [level]}
+        return row | {"firing_rate": None, "commit": None}
+
+    monkeypatch.setattr(memory, "climb", climb)
+    monkeypatch.setattr(memory, "Learner", lambda model, settings: model)
+    for seconds in (5.0, 5.0, 9.0):
+        settings = memory_ladder.Settings(seconds=seconds)
+        arguments = (("s4d",), ("copying", "parity"), settings, tmp_path / "memory.json")
+        record = memory.run(*arguments)
+    assert made == [("copying", 5.0), ("parity", 5.0), ("copying", 9.0)]
+    assert record["settings"]["seconds"] == 9.0
+    page = memory_page.page(record, "memory")
+    assert "0 (50 %) t50 | - | - | 0 (50 %) |" in page
+    assert "| parity | 0 of 1 | 1 | 0 of 0 | 0 |" in page
 
 
 def test_committed_page_of_memory_is_that_of_the_record():

@@ -174,6 +174,40 @@ def test_a_list_of_series_is_padded(rng):
     np.testing.assert_array_equal(framed.train.inputs, task.train.inputs)
 
 
+def test_frames_are_features_in_one_axis(tmp_path):
+    films = (numbers(N, L, 2, 4, 3) % 2).astype(np.uint8)
+    stored = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, films.shape)
+    stored[:] = films
+    flat, everything = films.reshape(N, L, 24), {"train": np.arange(N)}
+    ragged = [film[: 1 + i % L] for i, film in enumerate(films)]
+    for inputs in (films, films[:, :, 0], stored, ragged):
+        task = from_arrays(inputs, np.arange(N) % 2, splits=everything)
+        found, alone = task.train, inputs_alone(inputs)
+        size = 12 if getattr(inputs, "ndim", 5) == 4 else 24
+        for row, length in enumerate(found.lengths):
+            for split in (found, alone):
+                assert split.inputs[row].shape == (L, size) and split.lengths[row] == length
+                np.testing.assert_array_equal(split.inputs[row, :length], flat[row, :length, :size])
+    assert isinstance(from_arrays(stored, np.arange(N) % 2).train.inputs, Rows)  # not copied
+
+
+class Grouped:
+    """Stands for what pandas gives by groupby: it has parts, and is no array."""
+
+    def __len__(self):
+        return N
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([[1], [2, 3]])
+
+
+@pytest.mark.parametrize("given", [[("a", [1.0]), ("b", [1.0, 2.0])], Grouped()])
+def test_what_is_no_array_is_named_in_one_line(given):
+    with pytest.raises(TypeError, match="inputs.* a (list|Grouped) that is no array") as told:
+        from_arrays(given, np.arange(len(given)) % 2)
+    assert "\n" not in str(told.value)
+
+
 def test_a_list_that_does_not_fit_is_refused_by_row():
     with pytest.raises(ValueError, match=r"inputs\[1\] has shape \(5, 3\), expected .* \(4, 2\)"):
         from_arrays([np.ones((4, 2)), np.ones((5, 3))], [0, 1])

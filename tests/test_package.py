@@ -29,6 +29,20 @@ def test_every_file_of_the_package_is_in_the_wheel():
     assert [folder for folder in modules if not (folder / "__init__.py").exists()] == []
 
 
+def test_every_public_name_is_there():
+    """`from ROOM import *` works for each module that says what it offers, and offers it once."""
+    listed = {}
+    for path in sorted((ROOT / "pspike_jax").rglob("*.py")):
+        if "__all__ = [" in path.read_text():
+            name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+            module = importlib.import_module(name.removesuffix(".__init__"))
+            listed[name] = module.__all__
+            missing = [one for one in module.__all__ if not hasattr(module, one)]
+            assert missing == [], f"{name} lacks {missing}"
+            assert len(set(module.__all__)) == len(module.__all__), f"{name} names one twice"
+    assert len(listed) > 10
+
+
 def test_sdist_has_all_that_the_tests_read():
     grafted = {
         line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines()

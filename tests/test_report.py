@@ -95,6 +95,22 @@ def test_report_draws_the_captured_batch_without_its_padding(run, rng):
     np.testing.assert_allclose(shares, 100 * expected / 48, rtol=1e-14)  # one product, one quotient
 
 
+def test_report_draws_membranes_where_a_threshold_decides(run, rng):
+    drive = rng.normal(size=(2, 3, 6, 4))
+    spikes = (drive > 0) + 0.0
+    site = {"spike_array": spikes, "probability_array": spikes, "drive_array": drive}
+    _, drawn = run(STATELESS, made({"hidden": site}, np.array([4, 6, 2])), [])
+    assert "membranes.png" in drawn and "traces.png" not in drawn
+    rate = spikes[1, 0, :4].mean(axis=0)
+    neuron = np.argmax(np.where(rate < 0.5, rate, -1))
+    ax = drawn["membranes.png"].axes[1]
+    line, threshold = ax.lines
+    np.testing.assert_array_equal(line.get_ydata(), drive[1, 0, :4, neuron])
+    assert not np.any(threshold.get_ydata())  # drawn where the neuron would fire
+    (ticks,) = (each.get_segments() for each in ax.collections)
+    assert [int(tick[0, 0]) for tick in ticks] == list(1 + np.flatnonzero(spikes[1, 0, :4, neuron]))
+
+
 def test_report_draws_poles_where_there_are_state_spaces(run):
     _, drawn = run(MODEL, SILENT, [])
     points = drawn["poles.png"].axes[0].collections[0].get_offsets()

@@ -10,6 +10,7 @@ import pytest
 from small_models import draw_inputs, small_model
 
 import pspike_jax
+from pspike_jax.models.sequence import SUPPORTS
 
 COUNTS = {
     "spikes": (2,),
@@ -80,6 +81,21 @@ def test_list_models_names_what_create_model_builds():
     assert {"pspikessm", "lif_ssm", "s4d", "silif", "csilif"} <= set(names)
     for name in names:
         assert callable(pspike_jax.create_model(name).initial_state)
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [({"supports": "stream"}, "'stream'; did you mean 'streaming'"),
+     ({"kind": "clasifier"}, "'clasifier'; did you mean 'classifier'")],
+)
+def test_list_models_refuses_what_no_model_could_be(asked, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pspike_jax.list_models(**asked)
+
+
+def test_every_model_supports_what_has_a_name():
+    for name in pspike_jax.list_models():
+        assert pspike_jax.create_model(name).supports <= set(SUPPORTS)
 
 
 def test_fields_override_the_preset():

@@ -3,8 +3,9 @@
   python -m experiments.main --config=experiments/configs/mackey_glass.py --workdir=runs/mackey
 
 The equation is chaotic; series start from histories of their own, so that none of test is known.
-The variant `pspikessm` has probabilistic spikes in place of oscillators. `smoke` runs every part
-in seconds. Sizes are chosen here; `experiments.series` keeps what comes of it.
+The variants `pspikessm` and `s4d` have probabilistic spikes and a diagonal state space in place of
+oscillators. `smoke` runs every part in seconds. Sizes are chosen here; `experiments.series` keeps
+what comes of it.
 """
 
 from ml_collections import config_dict
@@ -14,11 +15,12 @@ from experiments.configs.published import apply_variant, complete
 MODELS = {
     None: {"name": "linoss", "preset": "linoss"},
     "pspikessm": {"name": "pspikessm", "preset": "paper", "dt_min": 0.01, "dt_max": 0.5},
+    "s4d": {"name": "s4d", "causal": True, "dt_min": 0.01, "dt_max": 0.5},
 }
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
-    """Return the config; variant None, "pspikessm" or "smoke"."""
+    """Return the config; variant None, "smoke" or a key of MODELS."""
     return small_series(
         variant,
         task={
@@ -42,7 +44,8 @@ def small_series(variant: str | None, *, task: dict, smoke: dict) -> config_dict
     """
     small = variant == "smoke"
     if not small and variant not in MODELS:
-        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or 'pspikessm'")
+        names = ", ".join(name for name in MODELS if name)
+        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {names}")
     sizes = {"d_model": 16, "d_state": 16, "n_layers": 2, "dropout": 0.0}
     config = complete(
         task=task,

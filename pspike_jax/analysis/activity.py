@@ -4,8 +4,9 @@ A model returns aux = {"sites": {site: counts}, "losses": {name: value}, "macs":
 Counts are {"spikes", "probability", "steps", "neurons", "fan_out", "neuron_spikes", "surrogate"},
 sums over the valid steps of one batch, stacked over layers; macs are the multiply-accumulates of
 the batch. Sums of several batches add up. With capture=True each site also holds "spike_array" and
-"probability_array" (layers, B, L, H); the functions here that take such arrays take the lengths
-with them and leave padding out. NumPy in, NumPy out, in float64.
+"probability_array" (layers, B, L, H), and, where a threshold decides, "drive_array", the membrane
+less the threshold; the functions here that take such arrays take the lengths with them and leave
+padding out. NumPy in, NumPy out, in float64.
 """
 
 from collections.abc import Iterable, Mapping

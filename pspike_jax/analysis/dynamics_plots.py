@@ -1,10 +1,13 @@
-"""Pictures of trained dynamics: poles, before and after, and what a single mode does."""
+"""Pictures of trained dynamics: poles, before and after, single modes, and whole layers."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pspike_jax.analysis.canvas import GREY, PALETTE, grid, number, panels_of
+from pspike_jax.analysis.canvas import (
+    GREY, PALETTE, grid, layer_colors, number, panels_of, words,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,6 +92,45 @@ def modes(Lambda_bar: np.ndarray, initial: np.ndarray | None = None) -> "Figure"
     axes[0, 0].set_title("after an impulse", loc="left", fontsize=10)
     axes[0, 1].set_title("strength of each frequency", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("time step")
+    axes[-1, 1].set_xlabel("cycles a step")
+    return fig
+
+
+def kernels(found: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
+    """Show kernels of whole layers in time and in frequency.
+
+    Args:
+      found: {part of a layer: {"response": (layers, P, W, H), what an impulse of each of P
+        features leaves in W steps at H outputs; "start": (layers,), its step}}.
+
+    Returns:
+      Figure with a row for a part of a layer, of the first six. Left, a line for each feature at
+      the output that it reaches most; right, how strongly each frequency passes to all outputs, in
+      cycles a step, and thick the root of the mean square over features.
+    """
+    rows = [
+        (words(part), layer, np.asarray(response, np.float64), int(start))
+        for part, one in found.items()
+        for layer, (response, start) in enumerate(zip(one["response"], one["start"]))
+    ]
+    rows = sorted(rows, key=lambda row: row[1])[:6]
+    fig, axes = grid(len(rows), 2, height=0.7 + 1.7 * len(rows), sharey=False, sharex=False)
+    for (time, passed), (part, layer, response, start) in zip(axes, rows):
+        lags = np.arange(response.shape[1]) - start
+        most = np.square(response).sum(axis=1).argmax(axis=-1)
+        size = max(STEPS, len(lags))  # zeros behind a short window make its spectrum smooth
+        strength = np.linalg.norm(np.fft.rfft(response, size, axis=1), axis=-1)
+        frequency = np.fft.rfftfreq(size)
+        for feature, color in enumerate(layer_colors(len(response))):
+            time.plot(lags, response[feature, :, most[feature]], color=color, linewidth=0.9)
+            passed.plot(frequency, strength[feature], color=color, linewidth=0.6)
+        together = np.sqrt(np.mean(np.square(strength), axis=0))
+        passed.plot(frequency, together, color="black", linewidth=1.8)
+        time.set_ylabel(f"layer {layer + 1}\n{part}")
+        passed.set_ylim(bottom=0)
+    axes[0, 0].set_title("after an impulse", loc="left", fontsize=10)
+    axes[0, 1].set_title("strength of each frequency", loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel("time step since the impulse")
     axes[-1, 1].set_xlabel("cycles a step")
     return fig
 

@@ -1,6 +1,7 @@
 """Run a trained model on part of a test split: what it fires, and what that takes."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from pspike_jax.analysis import activity, energy
+from pspike_jax.analysis.kernels import listen
 
 EXAMPLES = 256  # of the split
 BATCH_STEPS = 2**13  # B L of a batch: each captured array holds layers x H times as many numbers
@@ -26,6 +28,8 @@ class Findings(NamedTuple):
       targets: theirs; the inputs where the task has none.
       all_lengths: theirs.
       first_input: what the first example's row holds, (L,) or (L, F); None where it is not kept.
+      kernels: {part of a layer: {"response": (layers, P, W, H), "start": (layers,)}}, what
+        impulses leave, see `analysis.kernels`; empty where no layer is linear.
     """
 
     examples: int
@@ -37,6 +41,7 @@ class Findings(NamedTuple):
     targets: np.ndarray
     all_lengths: np.ndarray
     first_input: np.ndarray | None = None
+    kernels: Mapping[str, Any] = MappingProxyType({})
 
 
 def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax.Array) -> Findings:
@@ -57,13 +62,14 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
     steps = split.inputs.shape[split.lengths.ndim] * split.lengths[0].size
     batch_size = max(1, min(rows, 64, BATCH_STEPS // steps))
     batches = np.arange(rows - rows % batch_size).reshape(-1, batch_size)
-    captured, outputs = [], []
+    captured, outputs, kernels = [], [], {}
 
     def counts() -> Iterator[activity.Aux]:
         for one, aux in _run(model, variables, split, batches, key):
             outputs.append(np.asarray(one))
             if not captured:
                 captured.append(jax.device_get(aux["sites"]))
+                kernels.update(jax.device_get(aux.get("kernels", {})))
             yield aux
 
     aux = activity.merge_aux(counts())
@@ -78,6 +84,7 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
         targets=np.asarray(targets[seen]),
         all_lengths=np.asarray(split.lengths[seen]),
         first_input=None if split.lengths.ndim > 1 else np.asarray(split.inputs[0]),
+        kernels=kernels,
     )
 
 
@@ -89,10 +96,13 @@ def _run(
     # Arrays are captured in every batch, since a second program would take longer to compile.
     @jax.jit
     def apply(variables, arrays, rows, key):
-        return model.apply(
-            variables, **arrays, example_ids=rows, capture=True, rngs={"spikes": key}
-        )
+        with listen(split.inputs.shape[split.lengths.ndim], linear):
+            return model.apply(
+                variables, **arrays, example_ids=rows, capture=True, rngs={"spikes": key}
+            )
 
+    poles = getattr(model, "poles", None)
+    linear = poles is not None and poles(variables["params"]) is not None
     real = split.inputs.ndim == split.lengths.ndim + 2  # features, not tokens
     kinds = {"inputs": np.float32 if real else np.int32, "lengths": np.int32, "dt": np.float32}
     arrays = {name: getattr(split, name, None) for name in kinds}

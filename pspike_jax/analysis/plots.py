@@ -8,7 +8,7 @@ import numpy as np
 from pspike_jax.analysis.canvas import (
     DPI, GREY, PALETTE, WIDTH, grid, number, panels_of, save_figure, words,
 )
-from pspike_jax.analysis.dynamics_plots import modes, poles
+from pspike_jax.analysis.dynamics_plots import kernels, modes, poles
 from pspike_jax.analysis.spike_plots import (
     active_neurons, example_input, layer_traces, neuron_trace, probability_histogram, spike_raster,
 )
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DPI", "GREY", "PALETTE", "WIDTH", "accuracy_against_neurons", "active_neurons", "confusion",
-    "example_input", "layer_traces", "learning_curve", "modes", "neuron_trace", "poles",
+    "example_input", "kernels", "layer_traces", "learning_curve", "modes", "neuron_trace", "poles",
     "predictions", "probability_histogram", "residuals", "save_figure", "spike_raster",
 ]
 READABLE = 20  # classes whose names and counts can be read in a picture

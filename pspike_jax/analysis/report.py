@@ -47,9 +47,10 @@ def report(
         the test split with its standard error over noise draws, and "sem_examples", over
         examples, where it is known.
       workdir: folder for report.json; learning_curve.png where there is a history; poles.png and
-        modes.png where there are state spaces; raster.png, probabilities.png, traces.png and
-        active_ratio.png where there are spikes; input.png; confusion.png, or predictions.png and
-        residuals.png, as the objective has them.
+        modes.png where there are state spaces; kernels.png where layers are linear between
+        spikes; raster.png, probabilities.png, active_ratio.png, and traces.png or membranes.png
+        where there are spikes; input.png; confusion.png, or predictions.png and residuals.png, as
+        the objective has them.
       history: lines of metrics, see `plots.learning_curve`; may be empty.
       initial_poles: (layers, H, N), those before training, for the picture; or None.
 
@@ -77,6 +78,8 @@ def report(
     if poles is not None:
         pictures["poles.png"] = lambda: plots.poles(poles, initial_poles)
         pictures["modes.png"] = lambda: plots.modes(poles, initial_poles)
+    if findings.kernels:
+        pictures["kernels.png"] = lambda: plots.kernels(findings.kernels)
     if history:
         pictures["learning_curve.png"] = lambda: plots.learning_curve(history, merit)
     for name, draw in pictures.items():
@@ -170,17 +173,24 @@ def _spike_pictures(findings: Findings, caption: str) -> dict[str, Callable[[], 
         "active_ratio.png": lambda: plots.active_neurons(
             {site: activity.active_ratio(array, lengths) for site, array in spikes.items()}
         ),
-    } | _traces(spikes, p, lengths[0])
+    } | _traces(captured, lengths[0])
 
 
-def _traces(spikes, p, length) -> dict[str, Callable[[], "Figure"]]:
-    """Draw single neurons where there are probabilities beside spikes; the last such site."""
-    drawn = [site for site in spikes if not np.array_equal(spikes[site], p[site])]
-    if not drawn:
-        return {}
-    site = drawn[-1]
-    parts = (array[site][:, 0, :length] for array in (spikes, p))
-    return {"traces.png": functools.partial(plots.layer_traces, *parts, site)}
+def _traces(captured: activity.Sites, length: int) -> dict[str, Callable[[], "Figure"]]:
+    """Draw single neurons of the last site with probabilities, and of the last with membranes."""
+    found = {}
+    for site, fields in captured.items():
+        spikes, p = fields["spike_array"], fields["probability_array"]
+        by_chance = not np.array_equal(spikes, p)
+        values = p if by_chance else fields.get("drive_array")
+        if values is None:
+            continue
+        name = "traces.png" if by_chance else "membranes.png"
+        parts = (array[:, 0, :length] for array in (spikes, values))
+        found[name] = functools.partial(
+            plots.layer_traces, *parts, site, membranes=not by_chance
+        )
+    return found
 
 
 def _answer_pictures(answers: Mapping[str, Any]) -> dict[str, Callable[[], "Figure"]]:

@@ -84,30 +84,40 @@ def example_input(inputs: np.ndarray, caption: str = "") -> "Figure":
     return fig
 
 
-def layer_traces(spikes: np.ndarray, probability: np.ndarray, site: str) -> "Figure":
-    """Plot a neuron of each layer over time: its spikes over its probability.
+def layer_traces(
+    spikes: np.ndarray, values: np.ndarray, site: str, membranes: bool = False
+) -> "Figure":
+    """Plot a neuron of each layer over time: its spikes over its probability, or its membrane.
 
     Args:
       spikes: (layers, L, H) in {0, 1}, of one example.
-      probability: (layers, L, H) in [0, 1].
+      values: (layers, L, H), probabilities in [0, 1], or membranes less thresholds.
       site: name of what fires.
+      membranes: which of both.
 
     Returns:
       Figure with a row for each of the first four layers: the neuron that fires most often among
       those that fire less than half of the time, or the first.
     """
-    spikes, probability = np.asarray(spikes)[:4], np.asarray(probability)[:4]
+    spikes, values = np.asarray(spikes)[:4], np.asarray(values)[:4]
     layers, length, _ = spikes.shape
-    fig, axes = grid(layers, 1, height=0.7 + 1.3 * layers, sharey=True)
+    fig, axes = grid(layers, 1, height=0.7 + 1.3 * layers, sharey=not membranes)
     steps = np.arange(1, length + 1)
     for layer, ax in enumerate(axes[:, 0]):
         rate = spikes[layer].mean(axis=0)
         neuron = int(np.argmax(np.where(rate < 0.5, rate, -1)))
         fired = steps[spikes[layer, :, neuron] > 0]
-        ax.plot(steps, probability[layer, :, neuron], color=PALETTE[0], linewidth=1.0)
-        ax.vlines(fired, 1.08, 1.25, color="black", linewidth=0.8)
-        ax.set_ylim(-0.03, 1.3)
-        ax.set_yticks([0, 0.5, 1, 1.16], ["0", "0.5", "1", "spikes"])
+        line = values[layer, :, neuron]
+        ax.plot(steps, line, color=PALETTE[0], linewidth=1.0)
+        low, high = (min(0, line.min()), max(0, line.max())) if membranes else (0.0, 1.0)
+        size = high - low or 1.0
+        ax.vlines(fired, high + 0.08 * size, high + 0.25 * size, color="black", linewidth=0.8)
+        ax.set_ylim(low - 0.03 * size, high + 0.3 * size)
+        if membranes:
+            ax.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+            ax.set_yticks([0, high + 0.16 * size], ["threshold", "spikes"])
+        else:
+            ax.set_yticks([0, 0.5, 1, 1.16], ["0", "0.5", "1", "spikes"])
         ax.set_ylabel(f"layer {layer + 1}")
         ax.set_title(
             f"{words(site)}, neuron {neuron + 1}: {len(fired)} spikes",

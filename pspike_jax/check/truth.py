@@ -57,30 +57,32 @@ def solve(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": y, "u_bar": u_bar}
 
 
-def threefry(key: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
-    """Return Threefry-2x32 of a block with 20 rounds, in Python's integers."""
+def threefry(key: tuple[int, int], block: tuple[int, int], rounds: int) -> tuple[int, int]:
+    """Return Threefry-2x32 of a block, in Python's integers."""
     mask = 0xFFFFFFFF
     words = [*key, key[0] ^ key[1] ^ 0x1BD11BDA]
     a, b = (block[0] + words[0]) & mask, (block[1] + words[1]) & mask
-    for group in range(5):
-        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            a = (a + b) & mask
-            b = ((b << turn) | (b >> (32 - turn))) & mask
-            b ^= a
-        a = (a + words[(group + 1) % 3]) & mask
-        b = (b + words[(group + 2) % 3] + group + 1) & mask
+    for done, turn in enumerate(((13, 15, 26, 6, 17, 29, 16, 24) * 3)[:rounds], start=1):
+        a = (a + b) & mask
+        b = ((b << turn) | (b >> (32 - turn))) & mask
+        b ^= a
+        group, within = divmod(done, 4)
+        if not within:
+            a = (a + words[group % 3]) & mask
+            b = (b + words[(group + 1) % 3] + group) & mask
     return a, b
 
 
 def noise() -> np.ndarray:
     """Return the uniforms of key (0, 7), layer 1, sampler 2, examples 3 and 90, steps 0 to 8."""
     found = np.zeros((2, 9, 6))
-    sampler_key = threefry((0, 7), (1, 2))
+    sampler_key = threefry((0, 7), (1, 2), 20)
     for i, example in enumerate((3, 90)):
         for step in range(9):
-            row_key = threefry(sampler_key, (example, step))
+            row_key = threefry(sampler_key, (example, step), 20)
             for feature in range(6):
-                found[i, step, feature] = (threefry(row_key, (feature, 0))[0] >> 8) / 2**24
+                word = threefry(row_key, (feature // 2, 0), 13)[feature % 2]
+                found[i, step, feature] = (word >> 8) / 2**24
     return found
 
 

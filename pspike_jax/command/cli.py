@@ -14,12 +14,14 @@ package: arrays, csv, events and wav_folder train on your own files.
 """
 
 import argparse
+import difflib
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
 import pspike_jax
 from pspike_jax.command.files import read_json
+from pspike_jax.command.reader import Reader
 
 # Errors that say what the user has to change.
 USER_ERRORS = (ImportError, OSError, TypeError, ValueError)
@@ -35,23 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
       SystemExit: with a message of one line, where the user has to change something.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    reader = argparse.ArgumentParser(
-        prog="pspike", description=__doc__, usage="pspike COMMAND ...",
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )
+    reader = Reader(prog="pspike", description=__doc__, usage="pspike COMMAND ...")
     reader.add_argument("--version", action="version", version=pspike_jax.__version__)
-    reader.add_argument("command", choices=list(COMMANDS), help=argparse.SUPPRESS)
-    asked = reader.parse_args(words[:1])
+    reader.add_argument("command", help=argparse.SUPPRESS)
+    command = reader.parse_args(words[:1]).command
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        reader.error(f"unknown command {command!r}; {hint}")
     try:
-        COMMANDS[asked.command](words[1:])
+        COMMANDS[command](words[1:])
     except USER_ERRORS as error:
         raise SystemExit(f"error: {error}") from error
 
 
-def _reader(command: str, function: Callable[..., None]) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"pspike {command}", description=function.__doc__, allow_abbrev=False
-    )
+def _reader(command: str, function: Callable[..., None]) -> Reader:
+    return Reader(prog=f"pspike {command}", description=function.__doc__)
 
 
 def models(arguments: Sequence[str]) -> None:
@@ -95,10 +96,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     reader.add_argument("run", type=pathlib.Path, help="workdir of the run")
     asked = reader.parse_args(arguments)
     from pspike_jax.command.outcome import judge, load_best
-    from pspike_jax.training.distributed import use_every_core
     from pspike_jax.training.files import run_folder
 
-    use_every_core()  # as the run did: sums in another order differ in their last digits
     experiment, result = load_best(asked.run)
     judge(experiment, result, run_folder(asked.run))
 

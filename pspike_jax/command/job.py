@@ -24,6 +24,7 @@ from pspike_jax.command.experiment import build
 from pspike_jax.command.files import CONFIGS, config_names
 from pspike_jax.command.outcome import judge
 from pspike_jax.command.plan import plan_in_subprocess
+from pspike_jax.command.reader import Reader
 from pspike_jax.training import fit, load
 from pspike_jax.training.distributed import is_primary
 from pspike_jax.training.files import run_folder
@@ -32,22 +33,23 @@ from pspike_jax.training.workdir import CONFIG as DESCRIPTION, check_workdir, de
 FINISHED = "evaluation.json"
 
 
-def parser(prog: str = "pspike train", configs: pathlib.Path = CONFIGS) -> argparse.ArgumentParser:
+def parser(prog: str = "pspike train", configs: pathlib.Path = CONFIGS) -> Reader:
     """Return the reader of the command line.
 
     Args:
       prog: what help and messages call the command.
       configs: folder of the configs that help names.
     """
-    made = argparse.ArgumentParser(
-        prog=prog, description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    made = Reader(
+        prog=prog, description=__doc__,
         epilog="--config.SECTION.KEY=VALUE changes a key of the config, for example "
         "--config.model.surrogate=boxcar;\nfields of the model that the file does not list, too. "
         "The head of each config names its variants.\n\n"
         f"configs: {', '.join(config_names(configs))}",
     )
-    made.add_argument("--config", required=True, help="file, with :VARIANT after its name")
+    made.add_argument(
+        "--config", help="file, or name of a config, with :VARIANT after it; may stand first alone"
+    )
     made.add_argument("--workdir", help="folder of this run, and of no other")
     made.add_argument(
         "--mode", choices=["train", "evaluate", "plan"], default="train",
@@ -78,7 +80,9 @@ def main(
     asked, changes = reader.parse_known_args(arguments)
     unknown = [word for word in changes if not word.startswith(overrides.PREFIX)]
     if unknown:
-        reader.error(f"unknown arguments {' '.join(unknown)}")
+        reader.refuse(unknown)
+    if asked.config is None:
+        reader.error(f"the config is missing: a file, or one of {', '.join(config_names(configs))}")
     if asked.workdir is None and asked.mode != "plan":
         reader.error("--workdir is missing")
     logging.getLogger("absl").setLevel(logging.WARNING)  # below that, Orbax tells of every file

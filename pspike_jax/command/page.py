@@ -19,6 +19,8 @@ PICTURES = {
         "input": "What the model reads, what is true of it and what the model answered.",
         "raster": "Its spikes, layer by layer. Neurons that stay white are dead for it.",
         "traces": "One neuron of each layer: its spikes (ticks) over its probability of firing.",
+        "membranes": "One neuron of each layer: its spikes (ticks) over its membrane, less the "
+        "threshold. It fires where the line passes the dashed one.",
     },
     "Answers": {
         "confusion": "Classes that are there against classes that the model answered.",
@@ -38,6 +40,9 @@ PICTURES = {
     "Dynamics": {
         "poles": "Poles of the state spaces after training; grey crosses: before. The nearer to "
         "the circle, the longer the memory; the angle is how fast a state turns.",
+        "kernels": "What an impulse of one feature leaves in a whole layer, at the output that "
+        "hears it most, and how strongly each frequency passes: a line for each of up to eight "
+        "features, thick for all of them. Of neurons it is their membranes between spikes.",
         "modes": "Kernels of single modes: what an impulse leaves, and which frequencies pass; "
         "dashed: before training. Of 5, 50 and 95 % of a layer's modes the memory is shorter.",
     },
@@ -45,6 +50,14 @@ PICTURES = {
 ACTIVITY = {
     "firing_rate": "firing rate", "probability": "mean probability", "dead": "dead",
     "saturated": "saturated", "surrogate": "surrogate gradient > 0",
+}
+OPERATIONS = {
+    "synaptic_ops": "additions that spikes trigger",
+    "dense_macs": "multiply-accumulates in their place in the dense twin",
+    "encoder_macs": "multiply-accumulates of the encoder, in both",
+    "head_macs": "of the head, in both",
+    "real_macs": "of other products with real inputs, in both",
+    "state_macs": "of state updates, in both",
 }
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -184,13 +197,15 @@ def _activity(activity: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 def _energy(report: Mapping[str, Any]) -> list[str]:
     if "operations" not in report:
         return ["<p>Operations of this model are not counted.</p>"]
-    operations = [(name.replace("_", " "), _number(n)) for name, n in report["operations"].items()]
+    operations = [
+        (OPERATIONS.get(name, name), _number(n)) for name, n in report["operations"].items()
+    ]
     energy = [
-        (name.replace("_", " "), _number(one["spiking_picojoules"]),
-         _number(one["dense_picojoules"]), _number(one["ratio"]))
+        (name.replace("_", " "), _number(one["spiking_picojoules"] / 1000),
+         _number(one["dense_picojoules"] / 1000), _number(one["ratio"]))
         for name, one in report.get("energy", {}).items()
     ]
-    head = ("energy per example", "spiking, pJ", "dense twin, pJ", "dense / spiking")
+    head = ("energy per example", "spiking, nJ", "dense twin, nJ", "dense / spiking")
     words = "<p>A count of operations at 45 nm, not a measurement of any hardware.</p>"
     return [_table(("operations per example", "number"), operations), _table(head, energy), words]
 

@@ -9,7 +9,6 @@ Generated sets need no files. The files of the others are looked for in DIR/raw/
   --set=reader=tfds --source_dir=TFDS_DIR       read what TensorFlow Datasets has prepared
 """
 
-import argparse
 import dataclasses
 import difflib
 import json
@@ -23,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pspike_jax.analysis.files import whole_file
+from pspike_jax.command.reader import Reader
 from pspike_jax.data import Task
 from pspike_jax.data.catalog import CATALOG, how_to_prepare, raw_folder
 from pspike_jax.data.pathfinder_drawing import write_contact_sheet
@@ -178,12 +178,9 @@ def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> str:
     return f"  contact sheet: {path}"
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
+def parser(prog: str) -> Reader:
     """Return the reader of the command line."""
-    made = argparse.ArgumentParser(
-        prog=prog, description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Reader(prog=prog, description=__doc__)
     made.add_argument("--dataset", required=True, choices=list(CATALOG), help="which data set")
     made.add_argument("--data_dir", required=True, metavar="DIR", help="folder of all data")
     made.add_argument("--source_dir", metavar="DIR", help="folder of the published files")

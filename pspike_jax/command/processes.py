@@ -5,7 +5,7 @@ import argparse
 import jax
 
 from pspike_jax.functional.engine_choice import user_cache
-from pspike_jax.training.distributed import start_processes, use_every_core
+from pspike_jax.training.distributed import start_processes
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,6 @@ def start(asked: argparse.Namespace) -> None:
         timeout=asked.start_timeout,
         heartbeat=asked.heartbeat,
     )
-    if not jax.distributed.is_initialized():
-        use_every_core()
 
 
 def keep_programs(folder: str | None) -> None:

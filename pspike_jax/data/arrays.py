@@ -1,5 +1,7 @@
 """Tasks of one's own arrays: what inputs and targets may look like, and what follows from that."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ def from_arrays(
     objective: Objective | type | None = None,
     lengths: Arrays | None = None,
     groups: Arrays | None = None,
-    splits: Any = None,
+    splits: Mapping[str, Arrays] | Arrays | None = None,
     stratify: bool = True,
     validation: float = 0.1,
     test: float = 0.1,
@@ -43,10 +45,11 @@ def from_arrays(
     Forecast(horizon) and NextToken(vocab_size) take no targets.
 
     Args:
-      inputs: (n, L, F) numbers; (n, L) floats or bools, one feature; (n, L) integers below
-        `vocab_size`, tokens, or (n, 2, L) for pairs of documents; or a list of n arrays of any
-        lengths, (L_i, F) or (L_i,). Frames and labelled arrays (pandas, xarray) go by their
-        arrays. A memory map is not copied.
+      inputs: (n, L, F) numbers; (n, L) floats or bools, one feature; (n, L, ...) numbers, such as
+        frames, whose features are put into one axis; (n, L) integers below `vocab_size`, tokens,
+        or (n, 2, L) for pairs of documents; or a list of n arrays of any lengths, (L_i, F),
+        (L_i,) or (L_i, ...). Tables and labelled arrays (pandas, xarray) go by their arrays. A
+        memory map is not copied.
       targets: an array, a list, or a series; None where the objective needs none.
       objective: what to learn; a class of `pspike_jax.objectives` takes its sizes from the data.
       lengths: (n,) integers in [1, L]; None where all are L, or follow from a list.
@@ -173,7 +176,16 @@ def plain(value: Any, what: str) -> np.ndarray:
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
         refuse_masked(value, what)
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{what} are a {type(value).__name__} that is no array of numbers: "
+            + str(error).splitlines()[0]
+        ) from error
+    if not array.ndim:
+        found = repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
+        raise TypeError(f"{what} are {found}, expected an array, or a list of arrays")
     if array.dtype.isnative or is_mapped(array):  # batches of a map are converted as they are read
         return array
     return array.astype(array.dtype.newbyteorder("="))
@@ -185,13 +197,13 @@ def pad_list(
     """Put arrays of different lengths into one.
 
     Args:
-      values: n arrays, (L_i,) or (L_i, F).
+      values: n arrays, (L_i,) or (L_i, ...).
       what: what messages call them.
       length: L, or None for the longest.
       fill: stands behind each.
 
     Returns:
-      (n, L) or (n, L, F), and (n,) int32 lengths.
+      (n, L) or (n, L, ...), and (n,) int32 lengths.
 
     Raises:
       TypeError: dtypes are not numbers, or a mask would be lost.
@@ -201,9 +213,7 @@ def pad_list(
     if not parts:
         raise ValueError(f"{what} hold no example")
     for row, part in enumerate(parts):
-        if part.ndim not in (1, 2) or part.ndim != parts[0].ndim or (
-            part.shape[1:] != parts[0].shape[1:]
-        ):
+        if not part.ndim or part.ndim != parts[0].ndim or part.shape[1:] != parts[0].shape[1:]:
             raise ValueError(
                 f"{what}[{row}] has shape {part.shape}, expected (L,) or (L, F) as of {what}[0], "
                 f"{parts[0].shape}"
@@ -239,8 +249,14 @@ def _read_inputs(inputs, lengths, vocab_size, objective):
             inputs = inputs.astype(np.float32)
     if isinstance(objective, NextToken) and vocab_size is None:
         vocab_size = objective.vocab_size
+        if vocab_size is None and inputs.dtype.kind not in "iu":
+            raise TypeError(
+                f"inputs are {inputs.dtype} {inputs.shape}, expected integer tokens for NextToken"
+            )
         if vocab_size is None and inputs.dtype.kind in "iu":
             vocab_size = int(inputs.max(initial=0)) + 1
+    if vocab_size is None and inputs.ndim > 3:  # frames
+        inputs = inputs.reshape(*inputs.shape[:2], math.prod(inputs.shape[2:]))
     if vocab_size is None and inputs.ndim == 2:
         if inputs.dtype.kind in "iu":
             raise TypeError(

@@ -8,19 +8,22 @@ import numpy as np
 
 from pspike_jax.data.arrays import from_arrays, plain
 from pspike_jax.data.batches import Task
+from pspike_jax.data.lent import Arrays
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 MOST_STEPS = 1 << 20  # of one example; more come of a wrong unit
 MOST_BYTES = 1 << 34  # of all counts together
+# Fewer events a bin than this, in examples of more bins than that, are taken for another unit.
+SPARSE, MANY_STEPS = 1e-3, 10_000
 LATE_SHARE = 0.01  # of all events may lie behind `duration` and are left out
 
 Events = list[tuple[np.ndarray, np.ndarray]]
 
 
 def from_events(
-    times: Sequence[Any],
-    channels: Sequence[Any],
-    labels: Any,
+    times: Sequence[Arrays],
+    channels: Sequence[Arrays],
+    labels: Arrays,
     *,
     unit: str,
     bin_width: float | None = None,
@@ -154,12 +157,7 @@ def _binned(
     else:
         steps = most
         lengths = np.array([int(one[-1]) + 1 if len(one) else 1 for one in bins])
-    size = len(events) * steps * num_channels
-    if steps > MOST_STEPS or size > MOST_BYTES:
-        raise ValueError(
-            f"{len(events)} examples of up to {steps:,} bins of {bin_width} s and {num_channels} "
-            f"channels, with times in {unit!r}{_other_unit(events, unit, 1e5 * bin_width)}"
-        )
+    _check_bins(events, bins, steps, num_channels, bin_width, duration, unit)
     counts = np.zeros((len(events), steps, num_channels), np.uint8)
     for row, (one, (_, where)) in enumerate(zip(bins, events)):
         place = np.minimum(one, steps - 1).astype(np.int64) * num_channels + where
@@ -168,3 +166,19 @@ def _binned(
             counts = counts.astype(np.uint32)
         counts[row].reshape(-1)[names] = numbers
     return counts, lengths.astype(np.int32)
+
+
+def _check_bins(events, bins, steps, num_channels, bin_width, duration, unit):
+    """Refuse what would not fit in memory, or is nearly empty because the unit is another."""
+    size, fullest = len(events) * steps * num_channels, max(map(len, bins))
+    if steps > MOST_STEPS or size > MOST_BYTES:
+        raise ValueError(
+            f"{len(events)} examples of up to {steps:,} bins of {bin_width} s and {num_channels} "
+            f"channels, with times in {unit!r}{_other_unit(events, unit, 1e5 * bin_width)}"
+        )
+    if duration is None and steps > MANY_STEPS and fullest < SPARSE * steps:
+        raise ValueError(
+            f"examples of up to {steps:,} bins of {bin_width} s hold at most {fullest:,} events, "
+            f"with times in {unit!r}{_other_unit(events, unit, MANY_STEPS * bin_width)}; otherwise "
+            "give wider bins, or the duration"
+        )

@@ -3,6 +3,7 @@
 Everything here is row numbers; nothing is read or copied.
 """
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,8 +115,14 @@ def random_rows(
       Sorted row numbers of "train", "validation" and, if its share is above 0, "test".
 
     Raises:
-      ValueError: a share leaves a split empty.
+      TypeError: shares or seed are no numbers.
+      ValueError: a share leaves a split empty, or the seed is negative.
     """
+    for name, share in zip(("validation", "test"), shares):
+        if isinstance(share, bool) or not isinstance(share, numbers.Real):
+            raise TypeError(f"{name} is {share!r}, expected a share of the examples, as 0.1")
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, expected a whole number of 0 or more")
     sizes = [round(count * share) for share in shares]
     if shares[0] <= 0 or shares[1] < 0 or sizes[0] < 1 or sum(sizes) >= count:
         raise ValueError(

@@ -1,5 +1,8 @@
 """Multivariate series of the UEA archive (Bagnall et al. 2018), in its `.ts` and `.arff` files.
 
+Those of the regression archive that goes with it (Tan et al. 2021) have the tag "@targetLabel", and
+numbers in place of classes.
+
 LinOSS reports six sets of it. Its authors do not keep the archive's split: they put both files
 together and draw 70, 15 and 15 % at random, with seeds 2345, 3456, 4567, 5678 and 6789. Their
 choice of rows is not repeated here, its shares are. Nothing is downloaded.
@@ -13,6 +16,8 @@ import numpy as np
 
 from pspike_jax.data.arrays import from_arrays
 from pspike_jax.data.batches import Task
+from pspike_jax.data.partition import random_rows
+from pspike_jax.data.series import lose_frames, scale_frames
 from pspike_jax.data.untrusted import MOST_BYTES, check_link, read_text
 
 SPLITS = ("random", "archive")
@@ -27,47 +32,89 @@ def load_uea(
     seed: int,
     split: str = "random",
     time_channel: bool = False,
+    scale: str = "none",
+    keep: float = 1.0,
+    timed: bool = True,
 ) -> Task:
     """Read a set of the archive.
 
     Args:
       dataset: its name there, such as "EigenWorms".
       source_dir: folder of DATASET_TRAIN.ts and DATASET_TEST.ts, or of the same in .arff.
-      seed: of the choice of rows; not negative.
+      seed: of the choice of rows, and of frames; not negative.
       split: "random", 70, 15 and 15 % of both files, as LinOSS; "archive", its own test file, and a
         fifth of the training file for validation, the same share of every class.
       time_channel: a further channel that rises from 0 at the first step towards 1.
+      scale: of channels, by the training frames: "none", "standard" or "log", see
+        `pspike_jax.data.series.scale_frames`.
+      keep: share of the frames that is kept, at random.
+      timed: where keep is below 1, the task has `dt`, the time since the frame that was kept
+        before; else frames follow each other as if none were lost.
 
     Returns:
-      Task of named classes; inputs (n, L, F) float32 as published, not scaled, zero behind the
-      length of each.
+      Task of named classes, or a regression where the files say so; inputs (n, L, F) float32, zero
+      behind the length of each.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: an unknown split; a file is not of its format, or the two do not fit together.
+      ValueError: an unknown split or scale, a share outside (0, 1]; a file is not of its format, or
+        the two do not fit together.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
     folder = pathlib.Path(source_dir).expanduser()
-    parts = {part: read_series(_find(folder, f"{dataset}_{part}")) for part in ("TRAIN", "TEST")}
+    paths = {part: _find(folder, f"{dataset}_{part}") for part in ("TRAIN", "TEST")}
+    parts = {part: read_series(path) for part, path in paths.items()}
     channels = {part: sorted({len(one) for one in parts[part][0]}) for part in parts}
     if channels["TRAIN"] != channels["TEST"] or len(channels["TRAIN"]) != 1:
         raise ValueError(f"{folder}/{dataset}: channels {channels}, expected one number of them")
-    series = [_steps(one, time_channel) for part in parts.values() for one in part[0]]
     labels = np.asarray([label for part in parts.values() for label in part[1]])
-    given = {"name": dataset, "seed": seed}
-    if split == "random":
-        shares = {"validation": HELD_OUT, "test": HELD_OUT, "stratify": False}
-        return from_arrays(series, labels, **given, **shares)
+    numbers = is_regression(paths["TRAIN"])
+    if numbers:
+        labels = _as_numbers(labels, f"{folder}/{dataset}")
     count = len(parts["TRAIN"][1])
+    if split == "random":
+        rows = random_rows(len(labels), (HELD_OUT, HELD_OUT), seed=seed)
+    else:
+        rows = _archive_rows(labels, count, numbers, seed)
+    series = [_steps(one, time_channel) for part in parts.values() for one in part[0]]
+    series = scale_frames(series, rows["train"], scale)
+    series, dt = lose_frames(series, keep, seed)
+    dt = dt if timed and keep < 1 else None
+    return from_arrays(series, labels, splits=rows, dt=dt, name=dataset, seed=seed)
+
+
+def _archive_rows(labels, count, numbers, seed):
+    """Split the training file, the first `count` rows, and take the rest for test."""
     learnt = np.random.default_rng(seed).permutation(count)
-    held_out = _share_of_each(labels[:count], learnt, 0.2)
-    rows = {
+    held_out = _share_of_each(labels[:count] if not numbers else np.zeros(count), learnt, 0.2)
+    return {
         "train": np.setdiff1d(learnt, held_out),
         "validation": held_out,
         "test": np.arange(count, len(labels)),
     }
-    return from_arrays(series, labels, splits=rows, **given)
+
+
+def is_regression(path: str | os.PathLike) -> bool:
+    """Say whether a file, which `read_series` has read, has numbers as targets, by its tags."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.lower().split()
+            if words[:1] == ["@data"]:
+                return False
+            if words[:2] == ["@targetlabel", "true"]:
+                return True
+    return False
+
+
+def _as_numbers(labels, where):
+    try:
+        numbers = labels.astype(np.float32)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}, but the file says that targets are numbers") from error
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{where}: targets are not all finite")
+    return numbers
 
 
 def _find(folder: pathlib.Path, stem: str) -> pathlib.Path:

@@ -64,12 +64,19 @@ def from_nir(
       variables: its parameters, and batch statistics where it has any.
 
     Raises:
-      ValueError: a node is of another kind, there is a circle without a Delay, a delay is no whole
-        number of steps, several inputs or outputs, or no dt.
+      FileNotFoundError: there is no such file.
+      ValueError: it is no file of NIR, a node is of another kind, there is a circle without a
+        Delay, a delay is no whole number of steps, several inputs or outputs, or no dt.
     """
     import nir
 
-    graph = nir.read(os.fspath(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{os.fspath(path)!r} is no file")
+    try:
+        graph = nir.read(os.fspath(path))
+    except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[:1] or [type(error).__name__]
+        raise ValueError(f"{os.fspath(path)!r} is no file of NIR: {said[0]}") from error
     dt = dt if dt is not None else graph.metadata.get("dt")
     if dt is None:
         raise ValueError(f"{path} does not say how long a step is: give dt in seconds")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,8 @@ def to_stablehlo(
     Raises:
       ValueError: the model does not stream, or a size cannot be left open; with the reason.
     """
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"model is a {type(model).__name__}, expected a model of the zoo")
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if model.config.documents != 1:
@@ -77,6 +80,9 @@ def to_stablehlo(
     program = _program(model, variables, method, noise, draws)
     try:
         exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+    except flax.errors.FlaxError as error:
+        said = f"model, variables and example_shape do not fit together: {error}"
+        raise ValueError(said.split(" (https:")[0]) from error
     except Exception as error:  # shapes are compared everywhere, each comparison fails its own way
         if not names:
             raise

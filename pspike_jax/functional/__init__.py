@@ -40,7 +40,6 @@ from pspike_jax.functional.surrogates import (
 )
 
 __all__ = [
-    "Counter",
     "Engine",
     "SURROGATES",
     "arctan",

@@ -31,11 +31,11 @@ LEAST_FEATURES = 8
 Run = Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array | None, Any]]
 
 
-def barrier(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+def barrier(function: Callable[..., Any], *arguments: jax.Array) -> Any:
     """Return function(*arguments), compiled on CPUs as a program of its own.
 
     Args:
-      function: of `arguments` to one array.
+      function: of `arguments` to a pytree of arrays.
       arguments: arrays; the first has elements of 32 bits and is no constant of the program.
 
     Returns:
@@ -48,7 +48,7 @@ def barrier(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Ar
         result = jax.eval_shape(function, *arguments)
 
         def never(*_):
-            return jnp.zeros_like(result)
+            return jax.tree.map(jnp.zeros_like, result)
 
         first = jax.lax.stop_gradient(arguments[0][(0,) * arguments[0].ndim])
         # Always true, but not to the compiler: no word with its lowest bit set is zero.

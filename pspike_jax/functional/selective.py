@@ -5,10 +5,15 @@ SSD (arXiv:2405.21060): the same with one rate for all states of a head, whose s
 Both have an exponential for A and an Euler step for B, and y silu(z) where there is a gate z.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.gated import gated_recurrence, selective_recurrence
+
+Recurrence = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def selective_scan(
@@ -21,8 +26,8 @@ def selective_scan(
     D: jax.Array | None = None,
     z: jax.Array | None = None,
     initial_state: jax.Array | None = None,
-    recurrence=selective_recurrence,
-    **how,
+    recurrence: Recurrence = selective_recurrence,
+    **how: jax.Array | Engine | str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Run S6 over a sequence.
 
@@ -57,8 +62,8 @@ def ssd_scan(
     D: jax.Array | None = None,
     z: jax.Array | None = None,
     initial_state: jax.Array | None = None,
-    recurrence=gated_recurrence,
-    **how,
+    recurrence: Recurrence = gated_recurrence,
+    **how: jax.Array | Engine | str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Run SSD over a sequence: S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T for each head.
 

@@ -59,19 +59,19 @@ class FSNNConfig(Config):
     )
     train_order: bool = option(True, "orders learn, and coefficients of several terms")
     own_orders: bool = option(False, "each neuron has an order of its own")
-    tau: float = option(2.0, "time constant in steps", low=0, ends="()")
+    tau: float = option(5.0, "time constant in steps", low=0, ends="()")
     train_tau: bool = option(False, "each layer learns its time constant")
     step: float = option(1.0, "step of the grid", low=0, ends="()")
     memory: int | None = option(
         None, "past values (of 'pred': rates) that are remembered; None for all"
     )
-    threshold: float = option(1.0, "membrane at which neurons fire", low=0, ends="()")
+    threshold: float = option(0.5, "membrane at which neurons fire", low=0, ends="()")
     norm: str = option("batch", "before the neurons of every layer", choices=NORMS)
     dropout: float = option(
         0.0, "rate at which hidden spikes are dropped", low=0, high=1, ends="[)"
     )
     surrogate: str = option("arctan", "backward rule of a spike", choices=SCALED_SURROGATES)
-    surrogate_scale: float = option(5.0, "scale of the surrogate", low=0, ends="()")
+    surrogate_scale: float = option(2.0, "scale of the surrogate", low=0, ends="()")
     as_program: bool = option(False, "what the program does beside its equations, see the page")
 
     def check(self) -> None:
@@ -174,7 +174,8 @@ PRESETS = {
     "default": FSNNConfig(),
     # The program's defaults: no norm, output neurons, a short time constant.
     "program": FSNNConfig(
-        head="rates", norm="none", tau=0.5, orders=(0.5,), train_order=False, as_program=True
+        head="rates", norm="none", tau=0.5, threshold=1.0, surrogate_scale=5.0, orders=(0.5,),
+        train_order=False, as_program=True
     ),
     # Two terms, a mixture of a fast and a slow memory.
     "multi_term": FSNNConfig(orders=(0.3, 0.7), coefficients=(1.0, 0.5)),

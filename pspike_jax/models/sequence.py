@@ -20,6 +20,8 @@ from pspike_jax.nn.placement import time_parts
 from pspike_jax.nn.precision import PRECISIONS
 
 SAMPLINGS = ("spikes", "mean")
+# What a model may be able to do beside whole sequences, see `SequenceModel.supports`.
+SUPPORTS = ("streaming", "resets", "dt", "sequence", "pairs")
 NoiseArgument = float | jax.Array | list | tuple | None
 
 
@@ -115,7 +117,7 @@ class SequenceModel(nn.Module):
           sampling: "spikes", or "mean" for probabilities in place of spikes.
           example_ids: (B,) int, names of the examples for the noise; arange(B) if None; (B, L)
             where rows hold several examples.
-          capture: add full spike and probability arrays to aux.
+          capture: add full arrays of spikes, probabilities and drives to aux.
           resets: (B, L) bool, true at the first step of each example where rows hold several.
           dt: (B, L) positive, time since the step before in units of the model's step.
           state: to start from, as `initial_state` gives it; None for rest.

@@ -34,7 +34,7 @@ from pspike_jax.models import (
     stc,
 )
 from pspike_jax.models.config import Config, field_types
-from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.models.sequence import SUPPORTS, SequenceModel
 
 
 class Family(NamedTuple):
@@ -143,7 +143,14 @@ def list_models(supports: str | None = None, kind: str | None = None) -> tuple[s
       supports: only models whose default preset supports this, as `SequenceModel.supports` names
         it, for example "streaming" or "resets".
       kind: only models of this kind, see `Family`.
+
+    Raises:
+      ValueError: no model is of that kind, or supports that.
     """
+    if kind is not None:
+        _known("kind of models", kind, {family.kind for family in MODELS.values()})
+    if supports is not None:
+        _known("support", supports, SUPPORTS)
     return tuple(
         name
         for name, family in sorted(MODELS.items())
@@ -167,7 +174,7 @@ def create_model(name: str, preset: str | None = None, **fields: object) -> Sequ
       TypeError, ValueError: unknown model, preset or field, with the nearest known name; values
         that do not fit.
 
-    Example:
+    Examples:
       >>> model = create_model("pspikessm", num_outputs=3, d_model=32, n_layers=2)
     """
     family = MODELS[_known("model", name, MODELS)]
@@ -220,8 +227,13 @@ def describe_model(name: str) -> Description:
 
 def _known(kind: str, name: str, known: Iterable[str]) -> str:
     known = tuple(known)
+    if not isinstance(name, str):
+        hint = "; fields are given by name, **fields" if isinstance(name, Mapping) else ""
+        raise TypeError(f"a {kind} is a {type(name).__name__}, expected a name{hint}")
     if name in known:
         return name
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    near = [lower[one] for one in near]
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
     raise ValueError(f"unknown {kind} {name!r}; {hint}")

@@ -200,7 +200,7 @@ class Chain(nn.Module):
         """
         run = lambda block, *args: block(*args)
         again = nn.remat(run, prevent_cse=False)
-        states, records, aux = [], [], {"losses": {}, "macs": {}}
+        states, records, others, aux = [], [], [], {"losses": {}, "macs": {}}
         for i, make_block in enumerate(self.make_blocks):
             before = None if state is None else state[i]
             arrays = None if ctx.arrays is None else tuple(array[i] for array in ctx.arrays)
@@ -210,11 +210,12 @@ class Chain(nn.Module):
             ctx = block.after(ctx)
             states.append(after)
             one = _as_arrays(one)
-            records.append(jax.tree.map(lambda a: a[None], one.get("sites", {})))
+            records.append(jax.tree.map(lambda a: a[None], one.pop("sites", {})))
             for part in ("losses", "macs"):
-                for name, value in one.get(part, {}).items():
+                for name, value in one.pop(part, {}).items():
                     aux[part][name] = aux[part].get(name, jnp.float32(0)) + value
-        return x, states, aux | {"sites": _join(records)}
+            others.append(jax.tree.map(lambda a: a[None], one))
+        return x, states, aux | _join(others) | {"sites": _join(records)}
 
     @nn.nowrap
     def zero_state(self, batch_size: int) -> list[Any]:

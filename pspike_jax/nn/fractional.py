@@ -107,7 +107,7 @@ class FractionalSite(nn.Module):
         record = activity(spikes, spikes, active, ctx.mask, self.fan_out)
         if ctx.capture:
             arrays = {"spike_array": spikes, "probability_array": spikes}
-            record |= arrays | {"membrane_array": membrane}
+            record |= arrays | {"membrane_array": membrane, "drive_array": drive}
         return spikes.astype(current.dtype), state, record
 
     def time_constant(self) -> jax.Array:

@@ -13,6 +13,7 @@ from pspike_jax.functional.neurons import (
     Neuron,
     NeuronState,
     choose_evaluation,
+    drive_traces,
     evaluate,
     init_recurrent,
     initial_state,
@@ -84,28 +85,35 @@ class NeuronSite(nn.Module):
         lengths, current = ctx.lengths, drive
         if self.bidirectional:
             current = jnp.concatenate([current, reverse_steps(current, lengths)], axis=0)
+        start = self.zero_state(drive.shape[0]) if state is None else state
+        system = neuron, neuron.coefficients(params), current, start
         found = evaluate(
-            neuron,
-            neuron.coefficients(params),
-            current,
-            self.zero_state(drive.shape[0]) if state is None else state,
+            *system,
             affine=affine,
             recurrent=recurrent,
             firing=Firing(SURROGATES[self.surrogate], self.detach_reset),
             evaluation=self.evaluation,
         )
-        spikes, active = found.spikes, found.active
+        spikes, active = self._side_by_side(found.spikes, lengths), found.active
         if self.bidirectional:
-            forward, backward = jnp.split(spikes, 2, axis=0)
-            spikes = jnp.concatenate([forward, reverse_steps(backward, lengths)], axis=-1)
             active = sum(jnp.split(active, 2, axis=0))
         spikes, state = spikes.astype(drive.dtype), found.state
         record = activity(spikes, spikes, active[..., None], ctx.mask, self.fan_out)
         if choose_evaluation(self.evaluation, neuron) == "parallel":
             record |= effort_of(found, current)
         if ctx.capture:
+            drives = drive_traces(*system, found.spikes, affine=affine, recurrent=recurrent)
             record |= {"spike_array": spikes, "probability_array": spikes}
+            record["drive_array"] = self._side_by_side(drives, lengths)
         return spikes, state, record
+
+    @nn.nowrap
+    def _side_by_side(self, array, lengths):
+        """Put the second pass, of rows behind those of the first, beside it, in order of time."""
+        if not self.bidirectional:
+            return array
+        forward, backward = jnp.split(array, 2, axis=0)
+        return jnp.concatenate([forward, reverse_steps(backward, lengths)], axis=-1)
 
     @nn.nowrap
     def zero_state(self, batch_size: int) -> NeuronState:

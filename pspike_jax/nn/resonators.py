@@ -68,7 +68,7 @@ class ResonatorSite(nn.Module):
         record = activity(spikes, spikes, slope(v) != 0, ctx.mask, self.fan_out)
         if ctx.capture:
             record |= {"spike_array": spikes, "probability_array": spikes}
-            record["membrane_array"] = membrane
+            record |= {"membrane_array": membrane, "drive_array": v}
         return spikes, state, record
 
     def _membrane(self, drive, state, ctx):

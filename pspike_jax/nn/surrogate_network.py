@@ -110,7 +110,7 @@ class SurrogateSite(nn.Module):
         slopes = SURROGATES[self.surrogate](excess, 0.0)
         record = activity(spikes, spikes, slopes != 0, ctx.mask, self.fan_out)
         if ctx.capture:
-            record |= {"spike_array": spikes, "probability_array": spikes}
+            record |= {"spike_array": spikes, "probability_array": spikes, "drive_array": excess}
         return spikes, sdn_history(drive, state), record
 
     def _load(self):

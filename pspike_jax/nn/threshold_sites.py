@@ -38,7 +38,7 @@ class ThresholdSite(nn.Module):
         spikes = fire(slope, self.fires_at_threshold, v).astype(drive.dtype)
         record = activity(spikes, spikes, slope(v) != 0, ctx.mask, self.fan_out)
         if ctx.capture:
-            record |= {"spike_array": spikes, "probability_array": spikes}
+            record |= {"spike_array": spikes, "probability_array": spikes, "drive_array": v}
         return spikes, state, record
 
     @nn.nowrap
@@ -85,6 +85,7 @@ class TernarySite(nn.Module):
         record = activity(events, events, active, ctx.mask, self.fan_out)
         if ctx.capture:
             record |= {"spike_array": events, "probability_array": events, "sign_array": signs}
+            record["drive_array"] = jnp.abs(x) - theta
         if self.scaled:
             signs = jnp.exp(log_size(self))[None, None] * signs
         return signs.astype(drive.dtype), state, record
@@ -120,7 +121,7 @@ class SumSite(nn.Module):
         spikes = spikes.astype(drive.dtype)
         record = activity(spikes, spikes, slope(v) != 0, ctx.mask, self.fan_out)
         if ctx.capture:
-            record |= {"spike_array": spikes, "probability_array": spikes}
+            record |= {"spike_array": spikes, "probability_array": spikes, "drive_array": v}
         return spikes, state, record
 
     @nn.nowrap

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from pspike_jax.data.batches import Task, read
 from pspike_jax.nn import roles
 from pspike_jax.training import sharding
+from pspike_jax.training.arguments import check_model
 from pspike_jax.training.optimizers import FROZEN, Rates, make_rates, static_optimizer
 from pspike_jax.training.settings import TrainSettings
 from pspike_jax.training.state import TrainState, compiled_once, leaf_paths
@@ -64,22 +65,6 @@ def abstract_batch(
     }
     places = sharding.array_shardings(shapes, mesh)
     return {name: shape.update(sharding=places[name]) for name, shape in shapes.items()}
-
-
-def check_model(model: nn.Module) -> None:
-    """Raise TypeError for a model that cannot be hashed, and name the fields.
-
-    No compiled program is found by it.
-    """
-    try:
-        hash(model)
-    except TypeError as error:
-        fields = vars(getattr(model, "config", None) or object) | vars(model)
-        lists = [name for name, value in fields.items() if isinstance(value, (list, dict, set))]
-        raise TypeError(
-            f"{type(model).__name__}: {', '.join(lists) or 'a field'} cannot be hashed ({error}); "
-            "expected tuples in place of lists"
-        ) from error
 
 
 def _initialize(model: nn.Module, example: Example, key: jax.Array) -> tuple[Any, Any]:
@@ -276,8 +261,8 @@ def _start_from(state: TrainState, variables: Any) -> TrainState:
     ]
     if wrong:
         raise ValueError(
-            "variables do not fit the model; leave out what it shall initialize:\n  "
-            + "\n  ".join(wrong)
+            "variables do not fit the model; leave out what it shall initialize: "
+            + "; ".join(wrong)
         )
     for path, leaf in given.items():
         old = here[path]

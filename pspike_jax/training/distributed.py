@@ -77,22 +77,6 @@ def start_processes(
         _say(f"process {jax.process_index()} of {jax.process_count()}: all have started")
 
 
-def use_every_core() -> None:
-    """Make one CPU device of each core that this process may use: XLA runs much on one core.
-
-    Nothing happens where a device is in use already, or where the user set a number of devices.
-    """
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if asked or jax.config.jax_num_cpu_devices >= 0:
-        return
-    able = getattr(os, "sched_getaffinity", None)
-    cores = len(able(0)) if able else os.cpu_count() or 1
-    try:
-        jax.config.update("jax_num_cpu_devices", cores)
-    except RuntimeError:
-        pass  # a device is in use
-
-
 def _check(coordinator: str, processes: int, process: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():

@@ -11,7 +11,13 @@ from jax.sharding import Mesh, NamedSharding
 
 from pspike_jax.data.batches import Split, Task, eval_batches
 from pspike_jax.objectives import Objective, metrics
-from pspike_jax.training.creation import check_model
+from pspike_jax.training.arguments import (
+    check_key,
+    check_model,
+    check_task,
+    check_variables,
+    explained,
+)
 from pspike_jax.training.sharding import (
     AXES,
     check_batch_size,
@@ -103,10 +109,11 @@ def run_batches(
     for number, batch in enumerate(eval_batches(split, batch_size, part)):
         before_batch()
         rows = np.int32(number * batch_size) + part.astype(np.int32)
-        found = eval_step(
-            model, variables, shard_batch({"ids": rows} | batch, mesh), key,
-            objective=objective, mesh=mesh, gathered=gathered, **mode,
-        )
+        with explained():
+            found = eval_step(
+                model, variables, shard_batch({"ids": rows} | batch, mesh), key,
+                objective=objective, mesh=mesh, gathered=gathered, **mode,
+            )
         if pending is not None:
             use(jax.device_get(pending))
         pending = found
@@ -208,9 +215,10 @@ def evaluate(
       TypeError: `task` is no Task, or the model cannot be hashed.
       ValueError: the task has no such split, or there are too few draws.
     """
-    if not isinstance(task, Task):
-        raise TypeError(f"task is {type(task).__name__}, expected a Task, which checks its splits")
     check_model(model)
+    check_variables(variables)
+    check_task(task)
+    check_key(key)
     examples, stochastic = task.split(split), getattr(model, "stochastic", True)
     if stochastic and draws < 2:
         raise ValueError(f"draws is {draws}, expected at least 2 for a standard error")

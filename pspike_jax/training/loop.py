@@ -26,6 +26,13 @@ from jax.sharding import Mesh
 
 from pspike_jax.analysis.files import is_remote
 from pspike_jax.data.batches import Task, num_rows
+from pspike_jax.training.arguments import (
+    check_model,
+    check_rules,
+    check_settings,
+    check_task,
+    check_variables,
+)
 from pspike_jax.training.checkpoints import LOG, Checkpoints
 from pspike_jax.training.clock import Profile
 from pspike_jax.training.creation import abstract_batch, materialize, state_shapes
@@ -33,7 +40,6 @@ from pspike_jax.training.distributed import (
     barrier,
     explain_lost_process,
     is_primary,
-    use_every_core,
 )
 from pspike_jax.training.evaluation import MODES, eval_step, pass_shardings
 from pspike_jax.training.files import MetricsLog, read_lines, run_folder
@@ -93,8 +99,8 @@ def fit(
       workdir: folder for checkpoints and metrics, the same for all processes; may be in an object
         storage; None keeps them in a temporary one, which stays where the run is interrupted.
       config: what the settings were made from, written down beside them; or None.
-      mesh: the devices; None takes all of them as data, and where nothing has used a device yet,
-        one CPU device a core.
+      mesh: the devices; None takes all of them as data. XLA runs its CPU device on all cores, which
+        was measured to be as fast as one device a core, or faster.
       progress: whether to show a progress bar.
       profile_steps: first and last step that JAX's profiler writes down in the workdir; or None.
       optimizer: an optax transformation in place of the AdamW of the settings; or None.
@@ -115,8 +121,10 @@ def fit(
       FloatingPointError: loss, a gradient or a parameter is not finite.
       OSError: a file could not be written.
     """
-    mesh = _default_mesh(settings) if mesh is None else mesh
-    _check(task, settings, mesh)
+    check_rules(optimizer, callbacks)
+    if variables is not None:
+        check_variables(variables)
+    mesh = _check(model, task, settings, mesh)
     with jax.set_mesh(mesh), contextlib.ExitStack() as stack:  # whatever the caller's mesh is
         abstract = state_shapes(model, task, settings, mesh, optimizer=optimizer, frozen=frozen)
         _rehearse(abstract, task, settings, mesh)
@@ -176,8 +184,7 @@ def load(
     where the folder holds no run, or no whole checkpoint, and ValueError where it belongs to
     another run.
     """
-    mesh = _default_mesh(settings) if mesh is None else mesh
-    _check(task, settings, mesh)
+    mesh = _check(model, task, settings, mesh)
     folder = run_folder(workdir)
     with jax.set_mesh(mesh):
         own = {"frozen": frozen, "own_optimizer": optimizer is not None}
@@ -213,7 +220,8 @@ def _folder(workdir: str | os.PathLike | None) -> Iterator[epath.Path]:
     try:
         yield run_folder(folder)
     except (KeyboardInterrupt, Preempted):
-        print(f"the run so far is in {folder}: workdir={folder!r} goes on", file=sys.stderr)
+        said = f"the run so far is in {folder}, where load(..., workdir=) reads it; "
+        print(f"{said}workdir={folder!r} goes on", file=sys.stderr)
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -260,11 +268,17 @@ def _rehearse_once(structure: Any, leaves: tuple, train: tuple, validation: tupl
 
 
 def _default_mesh(settings: TrainSettings) -> Mesh:
-    use_every_core()
     return share_batches(settings.batch_size, settings.eval_batch_size)
 
 
-def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
+def _check(
+    model: nn.Module, task: Task, settings: TrainSettings, mesh: Mesh | None
+) -> Mesh:
+    """Refuse what cannot be trained; return the devices."""
+    check_model(model)
+    check_task(task)
+    check_settings(settings)
+    mesh = _default_mesh(settings) if mesh is None else mesh
     if task.validation is None:
         raise ValueError(
             f"task {task.name!r} has no validation split, which model selection needs; for example "
@@ -279,3 +293,4 @@ def _check(task: Task, settings: TrainSettings, mesh: Mesh) -> None:
             f"batch_size is {settings.batch_size}, expected at most {num_rows(task.train)}, the "
             f"training examples of task {task.name!r}"
         )
+    return mesh

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from pspike_jax.data.arrays import inputs_alone
 from pspike_jax.data.lent import Arrays
-from pspike_jax.training.creation import check_model, threefry_key
+from pspike_jax.training.arguments import check_key, check_model, check_variables
+from pspike_jax.training.creation import threefry_key
 from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches
 
 Floats = npt.NDArray[np.float32]
@@ -80,6 +81,9 @@ def predict(
       TypeError, ValueError: inputs or lengths are not what `Task` would take.
     """
     check_model(model)
+    check_variables(variables)
+    key = threefry_key(0) if key is None else key
+    check_key(key)
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
     split = inputs_alone(inputs, lengths=lengths, dt=dt, vocab_size=vocab_size)
     if getattr(model, "stochastic", True):
@@ -91,7 +95,7 @@ def predict(
     mesh = choose_mesh(variables, batch_size)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // parts) * parts
-    key = free_key(threefry_key(0) if key is None else key, mesh)
+    key = free_key(key, mesh)
     mean = squares = None
     with jax.set_mesh(mesh):  # whatever the caller's is
         for draw in range(draws):

@@ -133,6 +133,11 @@ class TrainSettings:
     firing_rate_target: float = 0.0
 
     def __post_init__(self):
+        if not isinstance(self.optimizer, OptimizerSettings):
+            raise TypeError(
+                f"optimizer is {self.optimizer!r}, expected OptimizerSettings(learning_rate=...); "
+                "a transformation of optax goes to fit(..., optimizer=)"
+            )
         _numbers(self, int, 1, "steps", "batch_size", "eval_batch_size", "validation_draws")
         _numbers(self, int, 1, "log_every", "eval_every", "checkpoint_every", "keep", "keep_best")
         _numbers(self, int, 1, "accumulate", "early_stopping")

@@ -191,14 +191,17 @@ def _circumstances() -> dict[str, Any]:
 def source_commit() -> str | None:
     """Return the commit of the sources, marked where they were changed; None outside a clone.
 
-    The sources may lie in somebody else's repository, whose commit says nothing of them.
+    The sources may lie in somebody else's repository, whose commit says nothing of them. Records
+    decide nothing: a command that writes one, row by row, does not change its own sources.
     """
     root = pathlib.Path(__file__).resolve().parents[2]
     try:
         if pathlib.Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root:
             return None
         _git(root, "ls-files", "--error-unmatch", "setup.cfg", "pspike_jax/training/workdir.py")
-        return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        records = (f":(exclude){folder}/results" for folder in ("benchmarks", "experiments"))
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *records)
+        return _git(root, "rev-parse", "HEAD") + "-dirty" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 from pspike_jax.command.configs.shared import own_data
 
 TASK = {
-    "name": "events", "unit": "s", "bin_width": 0.01, "duration": None, "num_channels": None
+    "name": "events", "unit": None, "bin_width": 0.01, "duration": None, "num_channels": None
 }
 
 

@@ -6,10 +6,11 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pspike_jax.functional.gated.lanes import Selective
 from pspike_jax.functional.gated.plain import Equations
 from pspike_jax.functional.gated.products import PRODUCTS, Products
 from pspike_jax.functional.gated.segments import Form
-from pspike_jax.functional.gated.selective import SELECTIVE, Selective
+from pspike_jax.functional.gated.selective import SELECTIVE
 
 
 class Kind(NamedTuple):
@@ -67,7 +68,7 @@ def selective_problem(x, dt, A, b, c, initial_state, resets) -> Problem:
     dtype = _state_dtype(x, dt, A, b, c, initial_state)
     grouped = lambda array: array.reshape(batch, length, groups, channels // groups)
     start = _start(initial_state, shape, dtype).reshape(batch, groups, -1, states)
-    rates = jnp.moveaxis(A.astype(dtype).reshape(groups, -1, states), -1, 0)
+    rates = jnp.swapaxes(A.astype(dtype).reshape(groups, -1, states), 1, 2)
     inputs, rates, start, resets = _varying_alike(
         (Selective(grouped(x), grouped(dt), b, c), rates, start, resets)
     )
@@ -106,7 +107,7 @@ def gated_problem(x, b, c, log_decay, initial_state, resets) -> Problem:
 
 
 def _selective_equations(rates):
-    by_state = jnp.moveaxis(rates, 0, -1)
+    by_state = jnp.swapaxes(rates, 1, 2)
 
     def log_decay(inputs):
         own = by_state.reshape((1,) * (inputs.dt.ndim - 2) + by_state.shape)

@@ -42,6 +42,7 @@ from pspike_jax.functional.neurons.sdn_training import (
 )
 from pspike_jax.functional.neurons.silif import SiLIF
 from pspike_jax.functional.neurons.stability import eigenvalues, subthreshold_transition
+from pspike_jax.functional.neurons.traces import drive_traces
 from pspike_jax.functional.neurons.unroll import default_section, step, unroll
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "clamp",
     "default_section",
     "draw_initial_state",
+    "drive_traces",
     "eigenvalues",
     "evaluate",
     "fire",

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 
 from pspike_jax.functional.chunk_states import as_reals
 from pspike_jax.functional.convolution import convolve
@@ -30,6 +31,10 @@ from pspike_jax.nn.mixers.diagonal import (
 )
 from pspike_jax.nn.placement import of_spikes, over_time, time_parts, turned
 from pspike_jax.nn.roles import Role, role
+
+# Chunks need powers of dense transitions, however short the sequence: from this many steps for each
+# state of a feature on they cost less than a convolution, on a CPU (`benchmarks.dplr_engines`).
+LONG = 64
 
 
 class System(NamedTuple):
@@ -145,6 +150,14 @@ class DPLRSSM(nn.Module):
             default=lambda given: (unused(kernel), real(given)),
         )
 
+    def _engine(self, steps):
+        engine = parse_engine(self.engine)
+        # A symbol of jax.export has no size to compare.
+        if engine is Engine.AUTO and not is_symbolic_dim(steps):
+            if steps >= LONG * self.d_state:
+                return Engine.CHUNKED
+        return engine
+
     def __call__(
         self,
         u: jax.Array,
@@ -175,7 +188,7 @@ class DPLRSSM(nn.Module):
             )
         D = self.D if self.skip else None
         whole = state is None and time_parts() == 1
-        engine = parse_engine(self.engine) if whole else Engine.CHUNKED
+        engine = self._engine(steps) if whole else Engine.CHUNKED
         run = {Engine.AUTO: _auto, Engine.FFT: _convolved, Engine.CHUNKED: _chunked}[engine]
         system = self._prepared(engine, steps)
 
@@ -214,11 +227,7 @@ class DPLRSSM(nn.Module):
 
 
 def _auto(u, prepared, state, reverse):
-    """Convolve on CPUs, which is never slower there: `python -m benchmarks.dplr_engines`.
-
-    Chunks need powers of dense transitions, however short the sequence. Accelerators multiply
-    matrices well; nobody measured one yet.
-    """
+    """Convolve on CPUs, run chunks elsewhere: accelerators multiply matrices well, unmeasured."""
     y = jax.lax.platform_dependent(
         u,
         *prepared,
