@@ -23,7 +23,7 @@ from pspike_jax.training.dlds import DLDSSettings, fit_dlds
 
 CAPTION = (
     "Left, a path of the Lorenz system, coloured by the coefficient of the second of two "
-    "operators, which is the first state. Right, the error of a step on paths that were not fitted"
+    "operators, which is the first state. Right, errors of a step, on fitted and on other paths"
 )
 S, R, BETA = 10.0, 28.0, 8 / 3
 KNOWN = np.stack([
@@ -124,7 +124,8 @@ def page(rows: dict[str, Any]) -> str:
             ("operators", "fitted paths", "other paths", "other paths, worst start",
              "R² of the first state from coefficients"), *lines,
         )
-        + "\n\nThree operators explain every step of three states: that error says nothing."
+        + "\n\nThree operators would explain every step of three states whatever they are: such an "
+        "error says nothing."
     )
 
 
@@ -144,6 +145,5 @@ def draw(rows: dict[str, Any]):
         label = "fitted paths" if field == "train" else "other paths"
         right.semilogy(places, np.concatenate(errors), mark, color=colour, alpha=0.7, label=label)
     right.set(xlabel="operators, fitted", ylabel="error of a step, relative", xticks=numbers)
-    right.set_title("three states: three operators say nothing", loc="left", fontsize=10)
     right.legend(frameon=False, fontsize=9)
     return figure
