@@ -22,8 +22,8 @@ from pspike_jax.functional import dlds
 from pspike_jax.training.dlds import DLDSSettings, fit_dlds
 
 CAPTION = (
-    "Left, a path of the Lorenz system, coloured by the coefficient of the second of two operators, "
-    "which is the first state. Right, the error of a step on paths that were not fitted"
+    "Left, a path of the Lorenz system, coloured by the coefficient of the second of two "
+    "operators, which is the first state. Right, the error of a step on paths that were not fitted"
 )
 S, R, BETA = 10.0, 28.0, 8 / 3
 KNOWN = np.stack([
