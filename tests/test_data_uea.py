@@ -95,8 +95,8 @@ def test_numbers_are_targets_where_the_file_says_so(tmp_path, rng):
     write_small(tmp_path, rng, lambda i: i / 8, header)
     task = load_uea(dataset="Small", source_dir=tmp_path, seed=0, split="archive")
     assert type(task.objective).__name__ == "Regression"
-    np.testing.assert_array_equal(task.test.targets[:, 0], np.arange(20) / 8)
-    learnt = np.concatenate([task.train.targets, task.validation.targets])[:, 0]
+    np.testing.assert_array_equal(task.test.targets.ravel(), np.arange(20) / 8)
+    learnt = np.concatenate([task.train.targets, task.validation.targets]).ravel()
     assert sorted(learnt) == sorted(np.arange(20) / 8) and len(task.validation.targets) == 4
     write_small(tmp_path, rng, lambda i: "up", header)
     with pytest.raises(ValueError, match="the file says that targets are numbers"):
