@@ -30,7 +30,7 @@ VARIANTS = {
     "langevin": (None, "GRU and Langevin dynamics"), "control": ("control", "GRU alone"),
     "spiking": ("spiking", "SiLIF encoder and Langevin dynamics"),
 }
-SIZES = {  # of a run that takes one core some two minutes
+SIZES = {  # of a small run
     "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 400},
     "training": {
         "steps": 400, "batch_size": 32, "log_every": 20, "eval_every": 80, "checkpoint_every": 400,

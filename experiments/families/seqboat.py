@@ -24,7 +24,7 @@ CAPTION = (
     "share of steps that attend, and which kinds of tokens they are"
 )
 ATTEND = ("learnt", "always", "never")
-SIZES = {  # of a run that takes one core some two minutes
+SIZES = {  # of a small run
     "task": {"num_train": 12_000, "num_validation": 500, "num_test": 2000},
     "model": {"d_model": 24, "d_qk": 12, "n_layers": 2, "d_state": 4, "window": 8},
     "training": {
