@@ -140,7 +140,7 @@ def test_evaluate_runs_a_deterministic_model_once(variables, monkeypatch):
         ({"draws": 1}, ValueError, "draws is 1, expected at least 2"),
         ({"split": "tests"}, ValueError, "task 'tiny' has no split 'tests', only train"),
         ({"split": None}, ValueError, "task 'tiny' has no split None"),
-        ({"task": tiny_task().test}, TypeError, "task is Split, expected a Task"),
+        ({"task": tiny_task().test}, TypeError, "task is a Split, expected a Task"),
         ({"model": tiny(features=[8])}, TypeError, "TinySpiking: features cannot be hashed"),
     ],
 )

@@ -241,7 +241,8 @@ def test_sizes_that_do_not_divide_time_are_refused_before_anything_is_written(tm
         fit(MODEL, task, SETTINGS, workdir=tmp_path / "run", mesh=mesh)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=message):
-        evaluate(MODEL, {}, task, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
+        variables = {"params": {}}
+        evaluate(MODEL, variables, task, key=jax.random.key(0), draws=2, batch_size=4, mesh=mesh)
     with pytest.raises(ValueError, match=message):  # a model that is called without the trainer
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             jax.eval_shape(LAYERS["diagonal"].init, jax.random.key(0), jnp.zeros((2, 10, 4)))

@@ -55,9 +55,9 @@ def check_variables(variables: Mapping[str, Any]) -> None:
     if hasattr(variables, "variables"):
         raise TypeError(f"variables is a {type(variables).__name__}, expected its .variables")
     if not isinstance(variables, Mapping) or "params" not in variables:
-        found = f"a dict of {', '.join(map(str, variables))}" if isinstance(
-            variables, Mapping
-        ) else _short(variables)
+        found = _short(variables)
+        if isinstance(variables, Mapping) and variables:
+            found = f"a dict of {', '.join(map(str, variables))}"
         raise TypeError(f"variables is {found}, expected a dict with 'params'")
 
 
