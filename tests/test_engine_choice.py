@@ -2,11 +2,14 @@
 
 import sys
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 
 from pspike_jax.functional import engine_choice, explain_engine, linear_ssm
 from pspike_jax.functional.engine import Engine
+from pspike_jax.nn.mixers import DPLRSSM
 
 linear_ssm_room = sys.modules["pspike_jax.functional.linear_ssm"]  # the function hides its module
 PLAIN = {"shared": False, "two_sided": False, "state_wanted": False}
@@ -85,3 +88,12 @@ def test_committed_table_covers_every_platform_and_marks_estimates():
             if not line["measured"]:
                 assert engine_choice.fastest(seconds) is Engine(line["engine"])
                 assert line["note"].startswith("compiled, not measured")
+
+
+@pytest.mark.parametrize(("steps", "convolves"), [(255, True), (256, False)])
+def test_low_rank_layers_convolve_on_cpus_where_steps_are_few_for_their_state(steps, convolves):
+    layer = DPLRSSM(2, 4, True, False, True, 1e-3, 1e-1, 256)
+    u = jax.ShapeDtypeStruct((1, steps, 2), jnp.float32)
+    variables = jax.eval_shape(lambda u: nn.meta.unbox(layer.init(jax.random.key(0), u)), u)
+    program = jax.jit(layer.apply).trace(variables, u).lower(lowering_platforms=("cpu",))
+    assert ("stablehlo.fft" in program.as_text()) == convolves
