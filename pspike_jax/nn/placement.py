@@ -175,7 +175,8 @@ def placed_ssm(
       spiking: inputs are spikes, kept as bits for the backward pass.
 
     Returns:
-      y: (B, L, H) float32; state: (B, H, N) complex64, after the last step.
+      y: (B, L, H) float32; state: (B, H, N) complex64, after the last step, or None if none was
+        given.
     """
 
     def run(u, given, state, *, axis_name):
@@ -194,8 +195,17 @@ def placed_ssm(
 
 
 def of_spikes(function, spiking):
-    """Return a function of inputs and the rest, which keeps inputs that are spikes as bits."""
-    return functools.partial(with_packed_spikes, function) if spiking else function
+    """Return a function of inputs and (..., state), which keeps inputs that are spikes as bits.
+
+    It returns no state where it was given none: nobody reads the last state of a whole sequence,
+    but a backward pass of its own would take the zeros that come back to it for numbers.
+    """
+
+    def run(u, given):
+        y, state = function(u, given)
+        return y, None if given[-1] is None else state
+
+    return functools.partial(with_packed_spikes, run) if spiking else run
 
 
 def turned(x, reverse):
