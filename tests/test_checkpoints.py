@@ -6,6 +6,7 @@ import shutil
 import threading
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ def test_restore_latest_onto_another_mesh(tmp_path, state):
     mesh = make_mesh(data=2, fsdp=4)
     like = state_shapes(TinySpiking(), tiny_task(), tiny_settings(), mesh)
     restored = latest(checkpoints, like)
-    jax.tree.map(np.testing.assert_array_equal, restored.params, at(state, 7).params)
+    chex.assert_trees_all_equal(restored.params, at(state, 7).params)
     found, wanted = (tree.params["encoder"]["kernel"].sharding for tree in (restored, like))
     assert found == wanted
 
@@ -115,7 +116,7 @@ def test_save_of_an_unfinished_step_gives_back_its_sums(tmp_path, state):
     sums = {"loss": {"sum": np.float64(0.1) + 0.2, "flags": np.array([1 / 3, 2.0])}}
     save(checkpoints, at(state, 3), None, sums)
     restored = checkpoints.restore_latest(state)
-    jax.tree.map(np.testing.assert_array_equal, restored.sums, sums)
+    chex.assert_trees_all_equal(restored.sums, sums)
     assert int(restored.state.step) == 3
 
 

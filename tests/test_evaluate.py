@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,7 +164,7 @@ def test_gradients_equal_the_scans(kind, detach_reset, rng, key):
         jax.grad(functools.partial(loss, way), argnums=(0, 1, 2), has_aux=True)
     )(params, currents, state)
     (got, outputs), (expected, others) = gradient("parallel"), gradient("scan")
-    jax.tree.map(np.testing.assert_array_equal, outputs, others)
+    chex.assert_trees_all_equal(outputs, others)
     assert 0.05 < outputs[0].mean() < 0.6
     leaves = jax.tree.leaves(expected)
     for g, e in zip(jax.tree.leaves(got), leaves, strict=True):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import warnings
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ def assert_same_run(workdir, expected_workdir, result, expected):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         np.testing.assert_array_equal(a, b)
-    jax.tree.map(np.testing.assert_array_equal, result.variables, expected.variables)
+    chex.assert_trees_all_equal(result.variables, expected.variables)
     files = [pathlib.Path(w) / "metrics.jsonl" for w in (workdir, expected_workdir)]
     lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
     assert timeless(lines[0]) == timeless(lines[1])
@@ -106,7 +107,7 @@ def test_fit_returns_the_best_by_validation(whole):
 
 def test_fit_needs_no_workdir_and_gives_the_same(whole):
     result = run()
-    jax.tree.map(np.testing.assert_array_equal, result.variables, whole[1].variables)
+    chex.assert_trees_all_equal(result.variables, whole[1].variables)
     assert timeless(result.history) == timeless(whole[1].history)
 
 
@@ -398,7 +399,7 @@ def test_fit_calls_back_with_each_line_in_order():
 def test_fit_takes_an_optimizer_of_the_callers():
     kept = run(options={"optimizer": optax.set_to_zero()})
     start = create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
-    jax.tree.map(np.testing.assert_array_equal, kept.state.params, start.params)
+    chex.assert_trees_all_equal(kept.state.params, start.params)
     moved = run(options={"optimizer": optax.sgd(0.1)})
     assert moved.history[-1]["train/loss"] < kept.history[-1]["train/loss"]
 
@@ -518,4 +519,4 @@ def test_fit_works_under_the_callers_mesh_and_default_generator(whole):
     finally:
         jax.config.update("jax_default_prng_impl", before)
     assert timeless(result.history) == timeless(whole[1].history)
-    jax.tree.map(np.testing.assert_array_equal, result.variables, whole[1].variables)
+    chex.assert_trees_all_equal(result.variables, whole[1].variables)

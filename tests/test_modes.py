@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,7 @@ def test_spikes_compare_with_the_documented_uniforms():
 
 def test_pass_repeats_bitwise():
     again = single().program(*single().arguments)
-    jax.tree.map(np.testing.assert_array_equal, again, (single().logits, single().aux))
+    chex.assert_trees_all_equal(again, (single().logits, single().aux))
 
 
 def test_example_is_the_same_in_another_batch():
@@ -146,7 +147,7 @@ def test_mesh_of_eight_devices_has_the_same_spikes():
     assert len(logits.sharding.device_set) == 8
     single().check(logits, aux)
     again = program(*single().arguments)
-    jax.tree.map(np.testing.assert_array_equal, again, (logits, aux))
+    chex.assert_trees_all_equal(again, (logits, aux))
 
 
 def test_official_block_shares_the_uniforms_of_the_program():

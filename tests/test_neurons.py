@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +163,7 @@ def test_unroll_applies_the_affine_map_to_the_currents(rng, key):
     arguments = (gain, shift, currents)
     got, aux = jax.jit(jax.grad(inside, argnums=(0, 1, 2), has_aux=True))(*arguments)
     expected, expected_aux = jax.jit(jax.grad(outside, argnums=(0, 1, 2), has_aux=True))(*arguments)
-    jax.tree.map(np.testing.assert_array_equal, aux, expected_aux)
+    chex.assert_trees_all_equal(aux, expected_aux)
     for g, e in zip(got, expected):
         # Sums in another order.
         np.testing.assert_allclose(g, e, rtol=0, atol=3e-6 * np.abs(e).max())
@@ -442,7 +443,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-import jax.numpy as jnp, numpy as np
+import chex, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from pspike_jax.functional import neurons
 
@@ -472,15 +473,14 @@ for neuron in KINDS:
     split = jax.shard_map(
         local, mesh=mesh, in_specs=(P(), P(None, "data")), out_specs=P())
     found = jax.jit(jax.grad(split, argnums=(0, 1)))(params, currents)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-                 found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
     batch, length = jax.export.symbolic_shape("b, t")
     for shape in ((6, batch, 4), (length, 2, 4)):
         program = jax.export.export(jax.jit(jax.grad(loss)))(
             params, jax.ShapeDtypeStruct(shape, jnp.float32))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-                     program.call(params, currents), expected[0])
+        chex.assert_trees_all_close(
+            program.call(params, currents), expected[0], rtol=1e-5, atol=1e-6)
 print("all modes")
 """
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,7 +133,7 @@ def test_regression_of_one_number_takes_targets_without_an_axis(rng):
     outputs, targets = rng.normal(size=(2, B, 1)).astype(np.float32)
     flat = run(objectives.Regression(), outputs, lengths=np.full(B, L), targets=targets[:, 0])
     column = run(objectives.Regression(), outputs, lengths=np.full(B, L), targets=targets)
-    jax.tree.map(np.testing.assert_array_equal, flat, column)
+    chex.assert_trees_all_equal(flat, column)
 
 
 def test_step_regression_leaves_out_padding_and_nan(rng):

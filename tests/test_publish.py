@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_published_model_comes_back_with_card_and_sample(published, experiment, 
     card = make()
     module, found, read = load_pretrained("a", tmp_path / "weights")
     assert module == experiment.model and read == card
-    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    chex.assert_trees_all_equal(found, variables)
     assert card["figures"]["test_accuracy"] == EVALUATION and card["best_step"] == 4
     assert card["command"].endswith(f"--config={NAME_OF_CONFIG} --workdir=runs/a")
     assert card["data"]["licence"] == "CC BY 4.0"
@@ -131,7 +132,7 @@ def test_reevaluate_takes_the_card_at_its_word(monkeypatch):
     experiment, used = seen[0]
     assert experiment.model == module and experiment.evaluation.draws == 3
     assert experiment.evaluation.seed == expected["config"]["evaluation"]["seed"]
-    jax.tree.map(np.testing.assert_array_equal, used, variables)
+    chex.assert_trees_all_equal(used, variables)
     monkeypatch.setattr(publish, "fingerprint", lambda split: "other")
     with pytest.raises(ValueError, match="the test set has sha256 other, that of the card "):
         publish.reevaluate("pspikessm_digits")

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,7 +172,7 @@ def test_language_models_go_out_and_in(key, name, load):
     assert weights["backbone.layers.1.mixer.conv1d.weight"].shape[1:] == (1, 4)
     module, variables = load(weights, dt_min=model.config.dt_min, dt_max=model.config.dt_max)
     assert module == model
-    jax.tree.map(np.testing.assert_array_equal, variables["params"], params)
+    chex.assert_trees_all_equal(variables["params"], params)
     del weights["lm_head.weight"]  # tied
     tied = load(weights)[1]["params"]
     table = tied["encoder"]["embed"]["embedding"]

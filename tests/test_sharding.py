@@ -4,6 +4,7 @@ import functools
 import math
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -223,7 +224,7 @@ def test_training_does_not_depend_on_the_mesh(task, one, devices, sizes):
 
 def test_training_on_one_mesh_repeats_to_the_last_bit(task):
     (first, _), (second, _) = (run(task, make_mesh(**EIGHT), steps=5) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+    chex.assert_trees_all_equal(first, second)
 
 
 def test_final_accuracy_does_not_depend_on_the_mesh(task):

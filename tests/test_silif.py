@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ def test_logits_do_not_depend_on_padding(pool, rng):
     logits, aux = apply(variables, inputs, LENGTHS)
     padded, padded_aux = apply(variables, jnp.where(valid, inputs, other), LENGTHS)
     np.testing.assert_array_equal(logits, padded)
-    jax.tree.map(np.testing.assert_array_equal, aux, padded_aux)
+    chex.assert_trees_all_equal(aux, padded_aux)
     alone, _ = apply(variables, inputs[1:2, : LENGTHS[1]])
     # Compiled for another shape: sums of up to 21 terms round in another order.
     np.testing.assert_allclose(alone[0], logits[1], rtol=1e-5, atol=1e-5)
@@ -153,7 +154,7 @@ def test_examples_of_length_zero_count_nowhere(pool, rng):
     other, other_aux = apply(variables, inputs.at[1].set(1.0), jnp.asarray([21, 0, 5, 0]))
     np.testing.assert_array_equal(logits[::2], other[::2])
     assert aux["sites"]["hidden"]["steps"] == 26
-    jax.tree.map(np.testing.assert_array_equal, aux, other_aux)
+    chex.assert_trees_all_equal(aux, other_aux)
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,7 @@ def test_state_dicts_of_strangers_come_in_and_go_out(fields, rng):
     sizes = ("d_model", "d_state", "n_layers", "causal", "train_B", "vocab_size")
     for field in (*sizes, "norm", "threshold"):
         assert getattr(found.config, field) == getattr(model.config, field), field
-    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    chex.assert_trees_all_equal(loaded, variables)
     state_dict.pop("backbone.s4_layers.1.kernel.C")
     state_dict |= {"backbone.s4_layers.0.D": np.zeros(3), "extra": np.zeros(1)}
     wrong = r"extra is unknown\n.*0.D has shape \(3,\).*\n.*C is missing"

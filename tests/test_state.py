@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from multiprocessing.reduction import ForkingPickler
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,8 +66,8 @@ def test_train_step_changes_every_parameter(one):
 
 def test_train_step_is_a_function_of_state_and_batch(one):
     (first, metrics), (second, again) = run_steps(*one), run_steps(*one)
-    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
-    jax.tree.map(np.testing.assert_array_equal, metrics, again)
+    chex.assert_trees_all_equal(first.params, second.params)
+    chex.assert_trees_all_equal(metrics, again)
 
 
 def test_train_step_draws_new_noise_at_each_step(one):
@@ -230,14 +231,14 @@ def test_accumulated_batches_make_the_update_of_their_mean_gradient():
     state = make(2)
     for batch in batches:
         before, (state, _) = state, step(state, batch)
-    jax.tree.map(np.testing.assert_array_equal, before.params, make(1).params)
+    chex.assert_trees_all_equal(before.params, make(1).params)
     alone = []
     for number, batch in enumerate(batches):
         one = make(1).replace(step=jnp.int32(number), batch_stats=make(1).batch_stats)
         alone.append(jax.tree.map(jnp.subtract, step(one, batch)[0].params, one.params))
     expected = jax.tree.map(lambda p, a, b: p + (a + b) / 2, make(1).params, *alone)
     # Sums of a few float32 numbers of order 0.1, in another order.
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), state.params, expected)
+    chex.assert_trees_all_close(state.params, expected, rtol=1e-7, atol=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +300,7 @@ def test_results_can_be_sent_to_another_process():
     state = create_state(TinySpiking(), tiny_task(), tiny_settings(), one_device())
     sent = ForkingPickler.loads(bytes(ForkingPickler.dumps(state)))
     assert jax.tree.structure(sent) == jax.tree.structure(state)
-    jax.tree.map(np.testing.assert_array_equal, sent.params, state.params)
+    chex.assert_trees_all_equal(sent.params, state.params)
     step = jax.jit(train_step)
     found, expected = step(sent, first_batch())[0], step(state, first_batch())[0]
-    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    chex.assert_trees_all_equal(found.params, expected.params)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,4 +178,4 @@ def test_stream_state_is_a_value():
     model = build("keyed")
     state, _, _ = model.stream((5,))
     first, again = model.chunk(state, 5, 1), model.chunk(state, 5, 1)
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+    chex.assert_trees_all_equal(first, again)
