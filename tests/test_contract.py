@@ -5,6 +5,7 @@ A model that does not support something says so in `supports`, and must refuse i
 
 import dataclasses
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -234,6 +235,54 @@ def one_of_each_backbone():
     names = pspike_jax.list_models(kind="classifier")
     kinds = {type(pspike_jax.create_model(name, "tiny").make_backbone()): name for name in names}
     return sorted(kinds.values())
+
+
+@every_model
+def test_pairs_of_documents_are_refused_where_nothing_compares_them(name):
+    model = build(name).model
+    if "pairs" in model.supports:
+        paired = model.replace(documents=2)
+        assert "pairs" in paired.supports and "streaming" not in paired.supports
+    else:
+        with pytest.raises(ValueError, match="documents=2"):
+            model.replace(documents=2)
+
+
+@pytest.mark.parametrize("name", one_of_each_backbone())
+def test_a_pair_is_compared_by_the_features_of_each_document(name):
+    case = build(name)
+    if "pairs" not in case.model.supports:
+        return  # refused, see above
+    model, alone = case.model.replace(documents=2), case.model.replace(head="none")
+    pairs = lambda a: a.reshape(2, 2, *a.shape[1:])
+    inputs, lengths = pairs(case.inputs), pairs(LENGTHS)
+    head = jax.eval_shape(lambda: model.init({"params": KEY, "spikes": KEY}, inputs))
+    head = nn.meta.unbox(head["params"]["head"])
+    rng = np.random.default_rng(4)
+    head = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), head)
+    params = nn.meta.unbox(case.variables["params"])
+    variables = case.variables | {"params": params | {"head": head}}
+
+    @jax.jit
+    def both(variables):
+        given = {"rngs": {"spikes": KEY}}
+        outputs, _ = model.apply(
+            variables, inputs, lengths, example_ids=jnp.array([3, 8]), **given
+        )
+        params = {key: value for key, value in variables["params"].items() if key != "head"}
+        features, _ = alone.apply(
+            variables | {"params": params}, case.inputs, LENGTHS,
+            example_ids=jnp.array([6, 7, 16, 17]), **given,
+        )
+        return outputs, features
+
+    outputs, features = both(variables)
+    first, second = np.float64(features[0::2]), np.float64(features[1::2])
+    x = np.concatenate([first, second, first - second, first * second], axis=-1)
+    x = x @ head["compare"]["kernel"] + head["compare"]["bias"]
+    x = x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+    expected = x @ head["linear"]["kernel"] + head["linear"]["bias"]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)  # float32 products
 
 
 @pytest.mark.parametrize("name", one_of_each_backbone())

@@ -123,12 +123,9 @@ class BinaryS4D(SequenceModel):
     config: BinaryS4DConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = {"sequence"} | ({"pairs"} if self.config.pool != "none" else set())
-        if self.config.documents == 1:
-            found |= {"streaming", "resets", "dt"}
-        return frozenset(found)
+        return DiagonalSSM.supports
 
     @nn.nowrap
     def make_backbone(self) -> Stack:

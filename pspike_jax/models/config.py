@@ -11,7 +11,7 @@ import numbers
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -90,12 +90,20 @@ class Config(Fields):
         choices=REMATS,
     )
 
+    # Whether features are pooled by a head that could compare those of two documents.
+    comparable: ClassVar[bool] = True
+
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         if self.documents not in (1, 2):
             raise ValueError(f"documents must be 1 or 2, not {self.documents}")
-        if self.documents == 2 and (self.pool == "none" or self.head == "none"):
-            raise ValueError("documents=2 compares pooled features; pool or head 'none' has none")
+        if self.documents == 2 and not self.compares_pairs:
+            raise ValueError("documents=2 compares pooled features, and this model has none")
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether there is what a comparison of two documents needs."""
+        return self.comparable and self.pool != "none" and self.head != "none"
 
 
 @functools.cache

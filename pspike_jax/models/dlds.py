@@ -23,6 +23,8 @@ from pspike_jax.nn.roles import role
 class DLDSConfig(Config):
     """Fields of dLDS."""
 
+    comparable = False
+
     num_outputs: int = option(3, "features p, of the inputs and of the forecast")
     encoder: str = option("none", "inputs are the states", choices=("none",))
     head: str = option("none", "forecasts are states", choices=("none",))
@@ -39,8 +41,8 @@ class DLDSConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.documents != 1 or self.vocab_size is not None:
-            raise ValueError("documents must be 1 and vocab_size None: inputs are states")
+        if self.vocab_size is not None:
+            raise ValueError("vocab_size must be None: inputs are states")
         if self.solver == "ridge" and not self.penalty:
             raise ValueError("penalty is 0; a ridge has a gradient everywhere only above it")
 

@@ -7,6 +7,7 @@ Published for classes, by the mean over time, and for numbers at some of the ste
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,6 @@ from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS, linear
-from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.mixers.oscillator import STARTS, OscillatorSSM, effective
 from pspike_jax.nn.norm import STATISTICS, Normalization
 
@@ -129,10 +129,9 @@ class DLinOSS(SequenceModel):
             effective(nn.meta.unbox(stacked["ssm"]["oscillators"]), self.config.scheme)
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = OscillatorSSM.supports | {"pairs"}
-        return found if self.config.documents == 1 else found - {"streaming", "resets", "dt"}
+        return OscillatorSSM.supports
 
     @nn.nowrap
     def make_backbone(self) -> Stack:
@@ -140,13 +139,10 @@ class DLinOSS(SequenceModel):
         config = self.config
         return Stack(functools.partial(OscillatorBlock, config), config.n_layers, config.remat)
 
-    @nn.nowrap
-    def make_head(self) -> nn.Module:
-        """Return a pooled linear map with the outputs' activation."""
-        config = self.config
-        if config.documents == 2 or config.head == "none":
-            return super().make_head()
-        return PooledHead(config.num_outputs, config.pool, config.activation)
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Outputs have an activation."""
+        return {"activation": self.config.activation}
 
     @nn.nowrap
     def poles(self, params) -> jax.Array:

@@ -30,6 +30,8 @@ POOLINGS = ("timepool", "avgpool", "last")
 class EventConfig(ModesConfig):
     """Fields of Event-SSM."""
 
+    comparable = False
+
     d_model: int = option(64, "features of an event")
     d_state: int = option(64, "real size of the state of the first stage")
     block_size: int = option(8, "size of the HiPPO matrix whose copies the state starts from")
@@ -57,8 +59,8 @@ class EventConfig(ModesConfig):
                 f"d_state is {self.d_state} and block_size {self.block_size}; expected a multiple"
                 + (", and an even block of conjugate pairs" if self.conjugate else "")
             )
-        if self.documents != 1 or (self.pool == "none" and self.stride > 1):
-            raise ValueError("events that are joined have one output: no pool='none', documents=1")
+        if self.pool == "none" and self.stride > 1:
+            raise ValueError("events that are joined have one output: no pool='none'")
         if self.expansion > 1 and self.n_stages > 3:
             raise ValueError(f"n_stages is {self.n_stages}; with an expansion at most 3")
 
@@ -213,7 +215,7 @@ class EventSSM(SequenceModel):
     config: EventConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         return frozenset({"dt"})
 

@@ -31,6 +31,8 @@ from pspike_jax.nn.neuron_layers import NORMS
 class FSNNConfig(Config):
     """Fields of f-SNN."""
 
+    comparable = False
+
     encoder: str = option(
         "none",
         "inputs drive the first layer as they are, tokens as spikes on lines of their own",
@@ -77,8 +79,6 @@ class FSNNConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.documents != 1:
-            raise ValueError("documents=2 needs a head that compares; this model has none")
         layers = len(self.widths) + (self.head == "rates")
         if len(self.neurons) not in (1, layers):
             raise ValueError(f"neurons has {len(self.neurons)} names; expected 1 or {layers}")
@@ -124,7 +124,7 @@ class FSNN(SequenceModel):
         """The first layer is a product with as many inputs as there are."""
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         return frozenset({"streaming", "resets"})
 

@@ -30,6 +30,8 @@ from pspike_jax.nn.transformer import PostNormLayer
 class LangevinConfig(Config):
     """Fields of LangevinFlow."""
 
+    comparable = False
+
     num_outputs: int = option(182, "neurons whose log rates are told, those of the inputs first")
     encoder: str = option(
         "gru", "recurrence that reads counts; or spiking neurons", choices=("gru", *NEURONS)
@@ -74,8 +76,8 @@ class LangevinConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.documents != 1 or self.vocab_size is not None:
-            raise ValueError("documents must be 1 and vocab_size None: inputs are counts")
+        if self.vocab_size is not None:
+            raise ValueError("vocab_size must be None: inputs are counts")
         if self.d_model % CHANNELS or 3 * self.d_model % self.heads:
             raise ValueError(f"d_model is {self.d_model}; 4 must divide it, and heads 3 d_model")
 

@@ -26,6 +26,8 @@ LEAK = 0.1  # slope of the rectifiers below 0
 class ProjectorConfig(Config):
     """Fields of the projector."""
 
+    comparable = False
+
     num_outputs: int = option(100, "classes of all sessions, each with its prototype")
     encoder: str = option("none", "inputs are features", choices=("none",))
     head: str = option("simplex", "products with fixed prototypes", choices=("simplex",))
@@ -51,8 +53,8 @@ class ProjectorConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.documents != 1 or self.vocab_size is not None:
-            raise ValueError("documents must be 1 and vocab_size None: inputs are features")
+        if self.vocab_size is not None:
+            raise ValueError("vocab_size must be None: inputs are features")
         if not 2 <= self.num_outputs <= self.d_model:
             raise ValueError(f"num_outputs is {self.num_outputs}; expected 2 to d_model")
 

@@ -21,6 +21,8 @@ from pspike_jax.nn.roles import role
 class NPSEMConfig(Config):
     """Fields of NPSEM."""
 
+    comparable = False
+
     num_outputs: int = option(2, "f and u")
     encoder: str = option("none", "both players read inputs", choices=("none",))
     head: str = option("none", "both players tell one number", choices=("none",))
@@ -33,8 +35,8 @@ class NPSEMConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.num_outputs != 2 or self.documents != 1 or self.vocab_size is not None:
-            raise ValueError("num_outputs must be 2, documents 1 and vocab_size None")
+        if self.num_outputs != 2 or self.vocab_size is not None:
+            raise ValueError("num_outputs must be 2 and vocab_size None")
         if self.width % 2:
             raise ValueError(f"width is {self.width}; expected an even number")
 

@@ -103,12 +103,9 @@ class PMSN(SequenceModel):
     config: PMSNConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = {"pairs"} if self.config.pool != "none" else set()
-        if self.config.documents == 1:
-            found |= {"streaming", "resets"}
-        return frozenset(found)
+        return frozenset({"streaming", "resets"})
 
     @nn.nowrap
     def make_backbone(self) -> Chain:

@@ -202,15 +202,15 @@ class PRF(SequenceModel):
     config: PRFConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         config = self.config
-        found = {"pairs"} if config.pool != "none" else set()
+        found = set()
         # The ternary gate compares with the largest number of the whole batch.
         alone = config.spatial != "gsu"
         if alone and not config.resets:
             found.add("sequence")
-        if alone and not config.bidirectional and config.documents == 1:
+        if alone and not config.bidirectional:
             found |= {"streaming"} if config.resets else {"streaming", "resets"}
         return frozenset(found - ({"sequence"} if config.bidirectional else set()))
 

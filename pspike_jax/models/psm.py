@@ -10,6 +10,7 @@ output too, from which the first token of the next chunk may be foretold.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,6 @@ from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Pass
 from pspike_jax.nn.encoders import Encoder
-from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.placement import refuse_split_time
 from pspike_jax.nn.precision import PRECISIONS
 from pspike_jax.nn.roles import role
@@ -205,11 +205,9 @@ class PSM(SequenceModel):
     config: PSMConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        if self.config.documents == 2:
-            return frozenset({"pairs"})
-        return frozenset({"streaming"} | ({"pairs"} if self.config.pool != "none" else set()))
+        return frozenset({"streaming"})
 
     @nn.nowrap
     def make_encoder(self) -> nn.Module:
@@ -225,13 +223,10 @@ class PSM(SequenceModel):
         """Return what lies between encoder and head."""
         return PrefixScan(self.config)
 
-    @nn.nowrap
-    def make_head(self) -> nn.Module:
-        """Return what maps (B, L, H) to outputs."""
-        config = self.config
-        if config.documents == 2 or config.head == "none":
-            return super().make_head()
-        return PooledHead(config.num_outputs, config.pool, bias=config.head_bias)
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Whether the map to outputs has a bias is a field."""
+        return {"bias": self.config.head_bias}
 
     def prefixes(self, inputs: jax.Array) -> jax.Array:
         """Return (B, n, c, d), what is known of the past before each of n chunks; first zeros."""

@@ -19,7 +19,7 @@ from pspike_jax.functional.neurons import EVALUATIONS
 from pspike_jax.functional.surrogates import SURROGATES
 from pspike_jax.models.config import Config, option
 from pspike_jax.models.pspikessm_official import SAMPLERS, OfficialBlock
-from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.models.sequence import CAUSAL, SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS, SpikeMixer
 from pspike_jax.nn.fields import check_choice, check_state_size, check_step_sizes
@@ -181,17 +181,17 @@ class PSpikeSSM(SequenceModel):
         return 1 + max(self.config.samplers.values())
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         config = self.config
         found = set(config.make_mixer(False, parent=None).supports)
-        if not config.causal or config.documents == 2:
-            found -= {"streaming", "resets", "dt"}
+        if not config.causal:
+            found -= CAUSAL
         if config.neuron not in PARALLEL_SITES:
             found -= {"resets", "dt", "sequence"}
         if config.neuron == "prf":
             found -= {"dt"}
-        return frozenset(found | ({"pairs"} if config.pool != "none" else set()))
+        return frozenset(found)
 
     @nn.nowrap
     def make_backbone(self) -> Stack:

@@ -6,6 +6,7 @@ Such models are classifiers where outputs are pooled, and causal language models
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,6 @@ from pspike_jax.models.config import Config, option
 from pspike_jax.models.sequence import SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import linear
-from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.mixers import macs_of
 from pspike_jax.nn.norm import Normalization
 
@@ -88,12 +88,9 @@ class MixerModel(SequenceModel):
     config: MixerConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        if self.config.documents == 2:
-            return frozenset({"sequence", "pairs"})
-        pairs = {"pairs"} if self.config.pool != "none" else set()
-        return frozenset(self.config.make_mixer(parent=None).supports | pairs)
+        return frozenset(self.config.make_mixer(parent=None).supports)
 
     @nn.nowrap
     def make_backbone(self) -> Stack:
@@ -102,10 +99,7 @@ class MixerModel(SequenceModel):
         block = functools.partial(MixerBlock, config)
         return Stack(block, config.n_layers, config.remat, norm=config.norm)
 
-    @nn.nowrap
-    def make_head(self) -> nn.Module:
-        """Return what maps (B, L, H) to outputs."""
-        config = self.config
-        if config.documents == 2 or config.head == "none":
-            return super().make_head()
-        return PooledHead(config.num_outputs, config.pool, bias=config.head_bias)
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Whether the map to outputs has a bias is a field."""
+        return {"bias": self.config.head_bias}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from pspike_jax.functional.engine import Engine
 from pspike_jax.models.config import Config, option
-from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.models.sequence import CAUSAL, SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS, linear
 from pspike_jax.nn.fields import check_state_size, check_step_sizes
@@ -136,12 +136,9 @@ class S4D(SequenceModel):
     config: S4DConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = {"sequence", "pairs"}
-        if self.config.causal and self.config.documents == 1:
-            found |= {"streaming", "resets", "dt"}
-        return frozenset(found)
+        return DiagonalSSM.supports if self.config.causal else DiagonalSSM.supports - CAUSAL
 
     @nn.nowrap
     def make_backbone(self) -> Stack:

@@ -5,6 +5,7 @@ encoder -> blocks (norm -> modes -> gate -> + x) -> pool -> linear.
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,12 +14,11 @@ import jax.numpy as jnp
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.s5 import Rule
 from pspike_jax.models.config import Config, option
-from pspike_jax.models.sequence import SequenceModel
+from pspike_jax.models.sequence import CAUSAL, SequenceModel
 from pspike_jax.nn.block import Block, Pass, Stack
 from pspike_jax.nn.dense import ACTIVATIONS, linear
 from pspike_jax.nn.encoders import Encoder
 from pspike_jax.nn.fields import check_step_sizes
-from pspike_jax.nn.heads import PooledHead
 from pspike_jax.nn.mixers.s5 import READOUTS, S5SSM
 from pspike_jax.nn.norm import Normalization
 from pspike_jax.nn.precision import PRECISIONS
@@ -158,12 +158,9 @@ class S5(SequenceModel):
     config: S5Config
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = S5SSM.supports | {"pairs"}
-        if self.config.causal and self.config.documents == 1:
-            return found
-        return found - {"streaming", "resets", "dt"}
+        return S5SSM.supports if self.config.causal else S5SSM.supports - CAUSAL
 
     @nn.nowrap
     def make_encoder(self) -> nn.Module:
@@ -180,13 +177,10 @@ class S5(SequenceModel):
         config = self.config
         return Stack(functools.partial(S5Block, config), config.n_layers, config.remat)
 
-    @nn.nowrap
-    def make_head(self) -> nn.Module:
-        """Return a pooled linear map that starts as Flax's."""
-        config = self.config
-        if config.documents == 2 or config.head == "none":
-            return super().make_head()
-        return PooledHead(config.num_outputs, config.pool, kernel="lecun")
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Outputs are a linear map that starts as Flax's."""
+        return {"kernel": "lecun"}
 
     @nn.nowrap
     def poles(self, params) -> jax.Array:

@@ -39,6 +39,8 @@ RULES = ("dirac", "zoh", "bilinear")
 class S5RFConfig(Config):
     """Fields of S5-RF."""
 
+    comparable = False
+
     encoder: str = option(
         "none",
         "inputs drive the first layer as they are, tokens as spikes on lines of their own",
@@ -72,8 +74,6 @@ class S5RFConfig(Config):
         """Raise ValueError where fields do not fit together."""
         super().check()
         check_step_sizes(self.dt_min, self.dt_max)
-        if self.documents != 1:
-            raise ValueError("documents=2 needs a model with a pooled head; this one has none")
         for width in self.widths:
             if self.blocks < 1 or width % self.blocks:
                 raise ValueError(f"blocks is {self.blocks}; expected a divisor of {width} neurons")
@@ -231,7 +231,7 @@ class S5RF(SequenceModel):
         """The first layer takes as many inputs as there are."""
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         return frozenset({"streaming", "resets"})
 
@@ -264,6 +264,8 @@ _PIXELS = {"widths": (128, 128), "blocks": 8, "rule": "zoh", "readout": "eigenve
 
 # From the program's settings; what its scripts for SHD and pixels say of steps is not known to us.
 PRESETS = {
+    # Steps for sequences of some dozens of steps; the published ones are for thousands.
+    "default": S5RFConfig(dt_min=0.03, dt_max=0.5),
     "ssc": S5RFConfig(num_outputs=35, dropout=0.3),
     "shd": S5RFConfig(num_outputs=20, widths=(128, 128), blocks=32),
     "smnist": S5RFConfig(**_PIXELS),

@@ -264,12 +264,10 @@ class SeqBoat(SequenceModel):
     config: SeqBoatConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = {"pairs"}
-        if self.config.causal and self.config.packing == "example" and self.config.documents == 1:
-            found |= {"streaming", "resets"}
-        return frozenset(found)
+        streams = self.config.causal and self.config.packing == "example"
+        return frozenset({"streaming", "resets"} if streams else ())
 
     @nn.nowrap
     def make_backbone(self) -> Stack:

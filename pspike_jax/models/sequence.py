@@ -22,6 +22,7 @@ from pspike_jax.nn.precision import PRECISIONS
 SAMPLINGS = ("spikes", "mean")
 # What a model may be able to do beside whole sequences, see `SequenceModel.supports`.
 SUPPORTS = ("streaming", "resets", "dt", "sequence", "pairs")
+CAUSAL = frozenset({"streaming", "resets", "dt"})  # needs causal layers, and one document a row
 NoiseArgument = float | jax.Array | list | tuple | None
 
 
@@ -29,7 +30,7 @@ class SequenceModel(nn.Module):
     """encoder -> blocks -> head, for any family.
 
     A family has its own class of `config` and writes `make_backbone`; where it differs it also
-    writes `make_encoder`, `make_head`, `samplers`, `supports` or `starting_state`.
+    writes `make_encoder`, `make_head`, `samplers`, `capabilities` or `starting_state`.
 
     Attributes:
       config: the fields of the family.
@@ -65,7 +66,14 @@ class SequenceModel(nn.Module):
         config = self.config
         if config.documents == 2:
             return Retrieval(config.num_outputs, config.pool)
-        return PooledHead(None if config.head == "none" else config.num_outputs, config.pool)
+        if config.head == "none":
+            return PooledHead(None, config.pool)
+        return PooledHead(config.num_outputs, config.pool, **self.head_options)
+
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Fields of the head of outputs, see `PooledHead`, where they are not its defaults."""
+        return {}
 
     @property
     def input_features(self) -> int | None:
@@ -84,6 +92,12 @@ class SequenceModel(nn.Module):
         "streaming", by `step` and `prefill`; "resets", rows that hold several examples; "dt", a
         time between steps; "sequence", time split over devices; "pairs" of documents.
         """
+        found = self.capabilities | ({"pairs"} if self.config.compares_pairs else set())
+        return found - CAUSAL if self.config.documents == 2 else found
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Of what `supports` lists, what encoder, blocks and head can do for one document."""
         return frozenset()
 
     @nn.nowrap

@@ -32,6 +32,8 @@ from pspike_jax.nn.sites import NeuronSite
 class NetworkConfig(Config):
     """Fields of the networks of neurons that reset."""
 
+    comparable = False
+
     num_outputs: int = option(20, "numbers of an output: classes, targets or channels")
     encoder: str = option(
         "none",
@@ -69,8 +71,6 @@ class NetworkConfig(Config):
     def check(self) -> None:
         """Raise ValueError where fields do not fit together."""
         super().check()
-        if self.documents != 1:
-            raise ValueError("documents=2 needs a model with a pooled head; this one has none")
         neurons.choose_evaluation(self.evaluation, self.neuron)
 
     @property
@@ -98,7 +98,7 @@ class SpikingNetwork(SequenceModel):
         return self.config.random_state
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
         return frozenset() if self.config.bidirectional else frozenset({"streaming"})
 
@@ -219,6 +219,11 @@ PRESETS = {
         ),
     } for name, (neuron, kernel) in NEURONS.items()
 }
+# With the published step of 0.004, by which currents are multiplied, and threshold of 1 hardly any
+# resonator fires before it is trained.
+PRESETS["resonate_and_fire"]["default"] = dataclasses.replace(
+    PRESETS["resonate_and_fire"]["default"], neuron=neurons.ResonateAndFire(dt=0.01), threshold=0.1
+)
 # With the longer steps of SSC.
 PRESETS["csilif"]["paper_ssc"] = dataclasses.replace(
     PRESETS["csilif"]["paper"], neuron=neurons.CSiLIF(dt_max=5.0), num_outputs=35, dropout=0.5

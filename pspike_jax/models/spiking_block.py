@@ -155,12 +155,9 @@ class SpikingStack(SequenceModel):
     config: SpikingBlockConfig
 
     @property
-    def supports(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[str]:
         """What the model can do, see `SequenceModel`."""
-        found = {"pairs"} if self.config.pool != "none" else set()
-        if self.config.causal and self.config.documents == 1:
-            found.add("streaming")
-        return frozenset(found)
+        return frozenset({"streaming"} if self.config.causal else ())
 
     @nn.nowrap
     def make_backbone(self) -> Stack:
