@@ -48,8 +48,6 @@ OWN: dict[str, dict[str, Any]] = {
     "s5rf": {"preset": "psmnist"},
     # Distances beyond the longest sequence would be parameters without a use.
     "seqboat": {"max_positions": 96},
-    # Its Euler step multiplies currents by dt = 0.004: at threshold 1 it would never fire.
-    "resonate_and_fire": {"threshold": 0.05},
 }
 # Spikes on top of mixers: {row: (model, fields)}, each with the dense model of the same mixer.
 ON_MIXERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -33,7 +33,7 @@ AdamW without decay, the rate on a cosine after a twentieth of warm-up. The rate
 validation of {rates}, in {tuning_steps} updates on {tuned_on}, with a seed of their own; it was the
 largest for {largest} of {models} models, which might do better with more. Runs are short: this
 ranks how readily a model learns at this size with one recipe, not what its family can do. Nothing
-was tuned for these data but the threshold of `resonate_and_fire`.
+was tuned for these data.
 
 - **Accuracy:** mean over seeds and its standard error, of the test split after the last update;
   models that draw their spikes are run {test_draws} times. **Behind:** the mean difference to the

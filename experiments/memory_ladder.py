@@ -37,7 +37,6 @@ OWN: dict[str, dict[str, Any]] = {
     "gla": {"d_mlp": 64, "heads": 2},
     "mamba2": {"head_features": 16},
     "psm": {"chunk": 8},
-    "resonate_and_fire": {"threshold": 0.05},  # its currents are multiplied by 0.004
 }
 
 

@@ -1,5 +1,6 @@
 """Batch statistics measured afresh: those of the weights that are validated, of nothing else."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -88,10 +89,8 @@ def test_measuring_leaves_the_training_and_its_resumption_as_they_were(tmp_path)
     run(9, tmp_path / "run")
     grown, never = run(15, tmp_path / "run"), run(15, measured=0)
     for name in ("params", "batch_stats", "opt_state"):
-        jax.tree.map(
-            np.testing.assert_array_equal, getattr(whole, name), getattr(grown, name)
-        )
-    jax.tree.map(np.testing.assert_array_equal, whole.params, never.params)
+        chex.assert_trees_all_equal(getattr(whole, name), getattr(grown, name))
+    chex.assert_trees_all_equal(whole.params, never.params)
     jax.tree.map(lambda a, b: np.testing.assert_raises(
         AssertionError, np.testing.assert_array_equal, a, b
     ), whole.batch_stats, never.batch_stats)
@@ -100,9 +99,9 @@ def test_measuring_leaves_the_training_and_its_resumption_as_they_were(tmp_path)
 def waves() -> Task:
     """Three frequencies at random phases, in noise."""
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 600)
-    phase = 2 * np.pi * ((y[:, None] + 1) * np.linspace(0, 1, 64) + rng.uniform(size=(600, 1)))
-    return from_arrays(np.float32(np.sin(phase) + 0.1 * rng.normal(size=(600, 64))), y, seed=0)
+    y = rng.integers(0, 3, 2000)
+    phase = 2 * np.pi * ((y[:, None] + 1) * np.linspace(0, 1, 64) + rng.uniform(size=(2000, 1)))
+    return from_arrays(np.float32(np.sin(phase) + 0.1 * rng.normal(size=(2000, 64))), y, seed=0)
 
 
 @pytest.mark.parametrize("name", pspike_jax.list_models(kind="classifier"))
@@ -112,7 +111,7 @@ def test_default_settings_train_every_model_and_validation_does_not_swing(name):
     fields = {field.name for field in pspike_jax.describe_model(name).fields}
     sizes = {field: size for field, size in sizes.items() if field in fields}
     model = pspike_jax.create_model(name, **task.model_fields, **sizes)
-    settings = TrainSettings(steps=100, eval_every=20)
+    settings = TrainSettings(steps=300, eval_every=60)  # as many as in the README
     history = fit(model, task, settings, mesh=one_device(), progress=False).history
     merits = [line["validation/accuracy"] for line in history if "validation/accuracy" in line]
     assert merits[-1] >= 0.95 and min(merits[2:]) >= 0.9, merits
