@@ -48,6 +48,9 @@ was tuned for these data.
   state updates among them.
 - **Energy:** 4.6 pJ a product and 0.9 pJ an addition (45 nm), with the updates of linear states and
   without; see [`analysis/energy.py`](../../pspike_jax/analysis/energy.py). It is a count: no memory
-  traffic, and none of the few operations within a neuron that resets.
+  traffic, and none of the few operations within a neuron that resets. **Synapses alone** is what
+  most papers of spiking models report. **Memory of 32 kB:** 10 pJ more for each word that moves,
+  two a product and three an addition; see
+  [`analysis/costs.py`](../../pspike_jax/analysis/costs.py).
 - **Parameters** and **width** differ between data sets by their inputs.
 """

@@ -117,7 +117,7 @@ def _section(record, task, rows):
             f"{100 * one.firing_rate:.1f} %" if spikes else "",
             f"{operations.synaptic_ops:,.0f}" if spikes else "",
             f"{products:,.0f}",
-            *(number(cost(operations)) for cost in COSTS.values()),
+            *(number(cost(operations)) if cost(operations) else "" for cost in COSTS.values()),
             f"{kept['tasks'][task]['parameters']:,}",
             str(kept["tasks"][task]["width"]),
             f"{kept['learning_rate']:g}",

@@ -6,13 +6,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from pspike_jax.analysis import costs
 from pspike_jax.analysis.energy import Energy
 
 CONFIDENCE = 0.95
+
+
+def _nanojoules(cost: str, state_updates: bool = True):
+    given = {"state_updates": state_updates, "cost": costs.COSTS[cost]}
+    return lambda operations: operations.spiking(**given) / 1e3
+
+
 # What an example costs in nanojoules, by each way to count.
 COSTS = {
-    "energy, nJ": lambda operations: operations.spiking(state_updates=True) / 1e3,
-    "without states, nJ": lambda operations: operations.spiking(state_updates=False) / 1e3,
+    "energy, nJ": _nanojoules("operations"),
+    "without states, nJ": _nanojoules("operations", state_updates=False),
+    "synapses alone, nJ": _nanojoules("synaptic operations"),
+    "memory of 32 kB, nJ": _nanojoules("memory of 32 kB"),
 }
 ENERGY = COSTS["energy, nJ"]
 

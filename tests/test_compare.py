@@ -216,11 +216,14 @@ def test_page_shows_means_differences_twins_and_what_is_missing(scripted, tmp_pa
     memory = {"thresholds": {"a": 0.9}, "models": {"s4d": {"tasks": {"a": {"remembers": 64}}}}}
     text = comparison_page.page(record, memory, "record")
     # Of 0.5, 0.6 and 0.7: mean 60 %, standard error 0.1 / sqrt(3) = 5.8 points. Energy: 3,500
-    # products at 4.6 pJ, or 2,500 without states; 1,500 additions at 0.9 pJ.
-    assert "| `s4d` | 80.0 ± 5.8 % |  |  |  | 3,500 | 16.1 | 11.5 | 20,000 | 32 | 0.01 |" in text
+    # products at 4.6 pJ, or 2,500 without states; 1,500 additions at 0.9 pJ. With memory of 10 pJ a
+    # word, 2,500 products at 24.6 pJ, 1,000 of states at 17.9 pJ, additions at 30.9 pJ.
+    assert (
+        "| `s4d` | 80.0 ± 5.8 % |  |  |  | 3,500 | 16.1 | 11.5 |  | 79.4 | 20,000 | 32 | 0.01 |"
+    ) in text
     assert (
         "| `lif_ssm` | 60.0 ± 5.8 % | **20.0 ± 0.0** | 25.0 % | 1,500 | 3,500 | 17.4 | 12.8 | "
-        "20,000 | 32 | 0.01 |"
+        "1.35 | 126 | 20,000 | 32 | 0.01 |"
     ) in text
     assert "| `lif_ssm` | `s4d` | **-20.0 ± 0.0** | +0.0 ± 0.0 | 1.1 times more |" in text
     assert "`s4d` is first, 80.0 %. 0 of 1 others" not in text  # of one other nothing is said

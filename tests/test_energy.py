@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pspike_jax.analysis import energy
+from pspike_jax.analysis import costs, energy
 
 # Two layers of 4 neurons, 3 examples of 10 steps. Input: 16 operations a spike, 12 and 6 spikes.
 # Output: 4 operations a spike, 30 and 0 spikes.
@@ -80,3 +80,44 @@ def test_estimate_energy_counts_float32_aux_in_float64():
 def test_estimate_energy_names_a_count_without_examples():
     with pytest.raises(ValueError, match="examples is 0, expected at least 1"):
         energy.estimate_energy(AUX, examples=0)
+
+
+def test_memory_makes_every_word_cost_and_spikes_move_more_of_them():
+    found = energy.estimate_energy(AUX, examples=3)
+    given = {"state_updates": True, "cost": costs.COSTS["memory of 32 kB"]}
+    # An addition 0.9 + 3 x 10 pJ, a product 4.6 + 2 x 10, one of a state 4.6 + 8 / 6 x 10.
+    shared = 60 * 24.6 + 1000 * (4.6 + 80 / 6)
+    np.testing.assert_allclose(found.spiking(**given), 136 * 30.9 + shared, rtol=1e-14)
+    np.testing.assert_allclose(found.dense(**given), 1600 * 24.6 + shared, rtol=1e-14)
+
+
+def test_synapses_alone_leave_out_what_both_share():
+    found = energy.estimate_energy(AUX, examples=3)
+    given = {"state_updates": True, "cost": costs.COSTS["synaptic operations"]}
+    np.testing.assert_allclose(found.ratio(**given), 1600 * 4.6 / (136 * 0.9), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", costs.COSTS)
+def test_at_the_crossover_spikes_cost_what_real_numbers_do(name):
+    cost = costs.COSTS[name]
+    rates = costs.crossover_rates(SITES, cost)
+    for site, fields in SITES.items():
+        fan_out = fields["fan_out"][0]
+        # One neuron, one step: its spikes and a comparison, or a real number to each synapse.
+        spiking = rates[site][0] * fan_out * cost.per_spike + cost.accumulate
+        np.testing.assert_allclose(spiking, fan_out * cost.per_product, rtol=1e-14)
+    # Without memory (4.6 x 16 - 0.9) / (0.9 x 16) > 1: spikes always pay.
+    assert (rates["input"][0] > 1) == (name in ("operations", "synaptic operations"))
+    silent = {"site": {"fan_out": [0.0]}}
+    assert costs.crossover_rates(silent, cost)["site"] == [0.0]
+
+
+def test_neurobench_names_what_was_counted():
+    found = energy.estimate_energy(AUX, examples=3)
+    params = {"kernel": np.float32([[0, 1], [2, 0], [3, 4]]), "bias": np.zeros(2, np.float32)}
+    assert costs.neurobench(found, SITES, params) == {
+        "Footprint": 8 * 4,
+        "ConnectionSparsity": 2 / 6,
+        "ActivationSparsity": 1 - 48 / (4 * 30 * 4),
+        "SynapticOperations": {"Effective_MACs": 60, "Effective_ACs": 136, "Dense": 1660},
+    }

@@ -21,7 +21,8 @@ Not counted: memory traffic, normalisation and affine maps, activation functions
   residual sums, potentials of neurons that reset, and drawing the noise.
 
 Models count their own multiply-accumulates and return them in `aux["macs"]`. The published count
-leaves the state updates out, and with them a factor of the state size.
+leaves the state updates out, and with them a factor of the state size. Other prices than these,
+with memory traffic among them, are in `costs.py`.
 """
 
 from typing import NamedTuple
@@ -29,9 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pspike_jax.analysis.activity import Aux
-
-MAC_PICOJOULES = 4.6
-AC_PICOJOULES = 0.9
+from pspike_jax.analysis.costs import OPERATIONS, Cost
 
 
 class Energy(NamedTuple):
@@ -53,26 +52,30 @@ class Energy(NamedTuple):
     real_macs: float
     state_macs: float
 
-    def spiking(self, *, state_updates: bool) -> float:
+    def spiking(self, *, state_updates: bool, cost: Cost = OPERATIONS) -> float:
         """Return the spiking model's energy in picojoules, with state updates or without."""
-        return AC_PICOJOULES * self.synaptic_ops + MAC_PICOJOULES * self._shared(state_updates)
+        return cost.per_spike * self.synaptic_ops + self._shared(state_updates, cost)
 
-    def dense(self, *, state_updates: bool) -> float:
+    def dense(self, *, state_updates: bool, cost: Cost = OPERATIONS) -> float:
         """Return the dense twin's energy in picojoules, with state updates or without."""
-        return MAC_PICOJOULES * (self.dense_macs + self._shared(state_updates))
+        return cost.per_product * self.dense_macs + self._shared(state_updates, cost)
 
-    def ratio(self, *, state_updates: bool) -> float:
+    def ratio(self, *, state_updates: bool, cost: Cost = OPERATIONS) -> float:
         """Return how many times less the spiking model needs; infinite if it needs nothing."""
-        spiking = self.spiking(state_updates=state_updates)
-        return self.dense(state_updates=state_updates) / spiking if spiking else float("inf")
+        spiking = self.spiking(state_updates=state_updates, cost=cost)
+        dense = self.dense(state_updates=state_updates, cost=cost)
+        return dense / spiking if spiking else float("inf")
 
     @property
     def real_products(self) -> float:
         """Multiply-accumulates of real numbers, state updates left out."""
         return self.encoder_macs + self.head_macs + self.real_macs
 
-    def _shared(self, state_updates: bool) -> float:
-        return self.real_products + state_updates * self.state_macs
+    def _shared(self, state_updates: bool, cost: Cost) -> float:
+        if cost.synapses_only:
+            return 0.0
+        states = cost.per_state_product * self.state_macs if state_updates else 0.0
+        return cost.per_product * self.real_products + states
 
 
 def estimate_energy(aux: Aux, *, examples: int) -> Energy:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from pspike_jax.analysis import activity, energy
+from pspike_jax.analysis import activity, costs, energy
 from pspike_jax.analysis.kernels import listen
 
 EXAMPLES = 256  # of the split
@@ -30,6 +30,8 @@ class Findings(NamedTuple):
       first_input: what the first example's row holds, (L,) or (L, F); None where it is not kept.
       kernels: {part of a layer: {"response": (layers, P, W, H), "start": (layers,)}}, what
         impulses leave, see `analysis.kernels`; empty where no layer is linear.
+      crossover: {name in `costs.COSTS`: {site: (layers,) rates}}, see `costs.crossover_rates`.
+      neurobench: see `costs.neurobench`.
     """
 
     examples: int
@@ -42,6 +44,8 @@ class Findings(NamedTuple):
     all_lengths: np.ndarray
     first_input: np.ndarray | None = None
     kernels: Mapping[str, Any] = MappingProxyType({})
+    crossover: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})
+    neurobench: Mapping[str, Any] = MappingProxyType({})
 
 
 def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax.Array) -> Findings:
@@ -74,10 +78,12 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
 
     aux = activity.merge_aux(counts())
     seen, targets = slice(batches.size), split.inputs if split.targets is None else split.targets
+    sites = aux["sites"]
+    operations = energy.estimate_energy(aux, examples=batches.size) if sites else None
     return Findings(
         examples=batches.size,
-        shares=activity.summarize(aux["sites"]),
-        operations=energy.estimate_energy(aux, examples=batches.size) if aux["sites"] else None,
+        shares=activity.summarize(sites),
+        operations=operations,
         captured=captured[0],
         lengths=np.reshape(split.lengths[:batch_size], -1),
         outputs=np.concatenate(outputs),
@@ -85,6 +91,8 @@ def measure(model: nn.Module, variables: Mapping[str, Any], split: Any, key: jax
         all_lengths=np.asarray(split.lengths[seen]),
         first_input=None if split.lengths.ndim > 1 else np.asarray(split.inputs[0]),
         kernels=kernels,
+        crossover={name: costs.crossover_rates(sites, cost) for name, cost in costs.COSTS.items()},
+        neurobench=costs.neurobench(operations, sites, variables["params"]) if sites else {},
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from pspike_jax import models
 from pspike_jax.analysis import activity, plots
 from pspike_jax.analysis.canvas import number
+from pspike_jax.analysis.costs import COSTS, Cost
+from pspike_jax.analysis.energy import Energy
 from pspike_jax.analysis.files import whole_file
 from pspike_jax.analysis.measure import Findings, measure
 from pspike_jax.analysis.tables import table
@@ -129,7 +131,28 @@ def summary(
                 ("without_state_updates", False), ("with_state_updates", True)
             )
         }
+        content["costs"] = {
+            name: _by_cost(operations, cost) | {
+                "crossover_rates": {
+                    site: rates.tolist() for site, rates in findings.crossover.get(name, {}).items()
+                }
+            } for name, cost in COSTS.items()
+        }
+        content["neurobench"] = dict(findings.neurobench)
+        if merit == "accuracy":
+            first = next(iter(evaluation.values()))
+            content["neurobench"]["ClassificationAccuracy"] = first["mean"]
     return content
+
+
+def _by_cost(operations: Energy, cost: Cost) -> dict[str, float | None]:
+    """Return the energy of an example, state updates among it, by the prices of one table."""
+    given = {"state_updates": True, "cost": cost}
+    return {
+        "spiking_picojoules": operations.spiking(**given),
+        "dense_picojoules": operations.dense(**given),
+        "ratio": _plain(operations.ratio(**given)),
+    }
 
 
 def caption(objective: Any, findings: Findings) -> str:

@@ -207,7 +207,30 @@ def _energy(report: Mapping[str, Any]) -> list[str]:
     ]
     head = ("energy per example", "spiking, nJ", "dense twin, nJ", "dense / spiking")
     words = "<p>A count of operations at 45 nm, not a measurement of any hardware.</p>"
-    return [_table(("operations per example", "number"), operations), _table(head, energy), words]
+    tables = [_table(("operations per example", "number"), operations), _table(head, energy), words]
+    return tables + _costs(report.get("costs", {}))
+
+
+def _costs(costs: Mapping[str, Any]) -> list[str]:
+    """Tables of the energy by other prices, and of the rates at which spikes stop paying."""
+    if not costs:
+        return []
+    energy = [
+        (name, _number(one["spiking_picojoules"] / 1000), _number(one["dense_picojoules"] / 1000),
+         _number(one["ratio"]))
+        for name, one in costs.items()
+    ]
+    head = ("energy with state updates, by prices", "spiking, nJ", "dense twin, nJ", "ratio")
+    sites = next(iter(costs.values()))["crossover_rates"]
+    rates = [
+        (f"{layer + 1}, {site.replace('_', ' ')}", *(
+            "always pays" if one["crossover_rates"][site][layer] > 1
+            else f"{100 * one['crossover_rates'][site][layer]:.1f} %" for one in costs.values()
+        ))
+        for site, layers in sites.items() for layer in range(len(layers))
+    ]
+    words = "<p>Firing rates above which real numbers would be cheaper, by the same prices.</p>"
+    return [_table(head, energy), words, _table(("layer, site", *costs), rates)]
 
 
 def _history(path: pathlib.Path) -> str:
