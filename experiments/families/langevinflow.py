@@ -31,9 +31,10 @@ VARIANTS = {
     "spiking": ("spiking", "SiLIF encoder and Langevin dynamics"),
 }
 SIZES = {  # of a small run
-    "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 400},
+    "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 1600},
     "training": {
-        "steps": 400, "batch_size": 32, "log_every": 20, "eval_every": 80, "checkpoint_every": 400,
+        "steps": 1600, "batch_size": 32, "log_every": 20, "eval_every": 160,
+        "checkpoint_every": 1600,
     },
 }
 SHOWN = (0, 1, 2)  # neurons of the picture, and the first test trial
