@@ -12,8 +12,9 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import checks, record, results_page  # noqa: E402
+from experiments import checks, paper_claims, record, results_page  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
+from pspike_jax.analysis import energy  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, write_run  # noqa: E402
 
@@ -159,6 +160,34 @@ def test_papers_figures_are_those_of_the_configs():
 
 def test_committed_page_is_that_of_the_committed_records():
     assert results_page.PAGE.read_text() == results_page.page(results_page.read_records())
+
+
+def test_committed_claims_are_measured_by_the_records():
+    shown = paper_claims.PAGE.read_text()
+    assert results_page.fill(shown, "claims", paper_claims.content()) == shown
+    assert shown.count(paper_claims.NOT_MEASURED) < len(paper_claims.CLAIMS)
+
+
+def test_a_claim_whose_record_lacks_it_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper_claims, "ROOT", tmp_path)
+    (claim,) = (c for c in paper_claims.CLAIMS if "SiLIF" in c.says)
+    assert paper_claims.measured(claim) == paper_claims.NOT_MEASURED
+    path = tmp_path / claim.record
+    path.parent.mkdir(parents=True)
+    counts = dict.fromkeys(energy.Energy._fields, 1.0)
+
+    def model(*accuracies):
+        runs = [{"accuracy": a, "firing_rate": 0.1, "operations": counts} for a in accuracies]
+        seeds = {str(i): run for i, run in enumerate(runs)}
+        return {"tasks": {"digits": {"test_examples": 400, "seeds": seeds}}}
+
+    path.write_text(json.dumps({"models": {"silif": model(0.5, 0.6, 0.7)}}))
+    assert paper_claims.measured(claim) == paper_claims.NOT_MEASURED
+    both = {"silif": model(0.5, 0.6, 0.7), "adlif": model(0.4, 0.5, 0.6)}
+    path.write_text(json.dumps({"models": both}))
+    assert paper_claims.measured(claim).startswith(
+        "digits: +10.0 ± 0.0 points (60.0 and 50.0 %), which stands"
+    )
 
 
 def test_committed_records_are_complete_and_say_nothing_of_a_place():
