@@ -29,6 +29,7 @@ CAPTION = (
 VARIANTS = {
     "langevin": (None, "GRU and Langevin dynamics"), "control": ("control", "GRU alone"),
     "spiking": ("spiking", "SiLIF encoder and Langevin dynamics"),
+    "early": ("control", "GRU alone, a quarter of the updates"),
 }
 SIZES = {  # of a small run
     "task": {"conditions": 32}, "model": {"feedforward": 128, "kl_ramp": 1600},
@@ -59,6 +60,10 @@ def make_config(name: str, seed: int, smoke: bool) -> dict[str, Any]:
     if not smoke:
         for section, fields in SIZES.items():
             config[section].update(fields)
+    if name == "early" and not smoke:  # before it begins to give its inputs back
+        steps = config.training.steps // 4
+        config.training.update(steps=steps, eval_every=steps // 10, checkpoint_every=steps)
+        config.model.kl_ramp = steps
     config.training.seed = seed
     return config.to_dict()
 
