@@ -146,10 +146,12 @@ def active_share(record):
 def latent_dynamics(record):
     """Return how much of the rates LangevinFlow and its control explain."""
     rows, parts = record["rows"], []
-    for name, words in (("langevin", "with dynamics"), ("control", "GRU alone")):
+    variants = {"langevin": "with dynamics", "control": "GRU alone",
+                "early": "GRU alone, stopped at a quarter of the updates"}
+    for name, words in variants.items():
         values = [row["r2"] for key, row in rows.items() if key.rpartition("_")[0] == name]
         parts.append(f"{words} {statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}")
-    return "R² of held-out rates, " + ", ".join(parts) + f" over {len(values)} seeds"
+    return "R² of held-out rates: " + ", ".join(parts) + f", over {len(values)} seeds"
 
 
 _RESETS = "benchmarks/results/reset_neurons.jsonl"
