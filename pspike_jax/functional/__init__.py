@@ -9,6 +9,7 @@ from pspike_jax.functional.discretization import (
 from pspike_jax.functional.dplr import dplr_kernel, length_attuned
 from pspike_jax.functional.engine import Engine
 from pspike_jax.functional.engine_choice import explain_engine
+from pspike_jax.functional.estimators import ESTIMATORS, score_loss, stochastic_spikes
 from pspike_jax.functional.gated import gated_recurrence, selective_recurrence
 from pspike_jax.functional.fractional import fractional_memory
 from pspike_jax.functional.initializers import (
@@ -40,6 +41,7 @@ from pspike_jax.functional.surrogates import (
 )
 
 __all__ = [
+    "ESTIMATORS",
     "Engine",
     "SURROGATES",
     "arctan",
@@ -68,12 +70,14 @@ __all__ = [
     "s4d_legs",
     "s4d_lin",
     "sample_spikes",
+    "score_loss",
     "selective_recurrence",
     "selective_scan",
     "short_convolution",
     "sigmoid",
     "ssd_scan",
     "ssm_kernel",
+    "stochastic_spikes",
     "superspike",
     "threefry_key",
     "tree_prefixes",
