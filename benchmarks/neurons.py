@@ -42,11 +42,11 @@ def batch_norm(x, norm):
 
 def plain_logits(params, inputs, key, *, dropout, scan_unroll):
     """Run the network from the model's parameters by scans over steps, for autodiff."""
-    *hidden, readout = (params[name] for name in ("layers_0", "layers_1", "integrator"))
+    hidden, readout = (params["backbone"][f"layers_{i}"] for i in range(2)), params["head"]
     x = jnp.swapaxes(inputs, 0, 1)
-    for layer_key, layer in zip(jax.random.split(key, len(hidden)), hidden):
+    for layer_key, layer in zip(jax.random.split(key), hidden):
         current = batch_norm(x @ layer["input"]["kernel"], layer["input"]["norm"])
-        coefficients = NEURON.coefficients(layer["neuron"])
+        coefficients = NEURON.coefficients(layer["neurons"]["neuron"])
 
         def step(state, current, coefficients=coefficients):
             state = neurons.step(NEURON, coefficients, state, current)
@@ -67,9 +67,9 @@ def plain_logits(params, inputs, key, *, dropout, scan_unroll):
     return jnp.sum(jax.lax.scan(leak, jnp.zeros(current.shape[1:]), current)[1], axis=0)
 
 
-def model_logits(params, inputs, key, *, width, dropout, section):
+def model_logits(params, inputs, key, *, width, dropout):
     """Run the network of the zoo, in training."""
-    model = make_model(width, dropout=dropout, section=section)
+    model = make_model(width, dropout=dropout)
     (logits, _), _ = model.apply(
         {"params": params}, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
     )
@@ -90,12 +90,10 @@ def training_steps(length, width, batch, dropout):
         jax.jit(make_model(width).init)(jax.random.key(0), inputs[:1])
     )["params"]
     plain = functools.partial(plain_logits, dropout=dropout)
-    model = functools.partial(model_logits, width=width, dropout=dropout)
     contenders = {
         "plain": functools.partial(plain, scan_unroll=1),
         "plain, unroll 4": functools.partial(plain, scan_unroll=4),
-        "pspike_jax": functools.partial(model, section=None),
-        "pspike_jax, one section": functools.partial(model, section=length),
+        "pspike_jax": functools.partial(model_logits, width=width, dropout=dropout),
     }
     given = (params, inputs, labels)
     differences = None

@@ -54,6 +54,7 @@ STAY = {
     "test_a_killed_process_stops_the_others_and_the_job_resumes": "2-0-1",
     "test_an_equal_fit_compiles_nothing_and_neither_does_another_rate": "cosine",
     "test_batch_over_eight_devices_spikes_as_on_one": NONE,
+    "test_benchmarks_run_and_their_contenders_agree": "neurons",
     "test_constant_decays_near_one_stay_exact_over_65536_steps": "selective",
     "test_default_settings_train_every_model_and_validation_does_not_swing": "silif",
     "test_every_family_runs_small_and_is_shown": NONE,

@@ -13,9 +13,13 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import (  # noqa: E402
     compiled_table,
+    dplr_engines,
     engine_choice,
     gated,
+    neurons,
+    reset_neurons,
     sampling,
+    shares,
     ssm_engines,
     stream,
     summary,
@@ -90,6 +94,17 @@ def test_gated_engine_agrees_with_plain_scans_and_its_memory_is_told(tmp_path):
     assert max(r["difference"] for r in compared[1:]) < 1e-5 and compared[-1]["bytes"] >= 0
     text = "\n".join(summary.rows({"gated": records}))
     assert text.count("decays that change") == 2 and "exponent" in text
+
+
+WHOLE = {module.__name__.rpartition(".")[2]: module for module in
+         (dplr_engines, neurons, reset_neurons, shares)}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_benchmarks_run_and_their_contenders_agree(name, tmp_path):
+    records = check_report(name, WHOLE[name].measure, getattr(WHOLE[name], "draw", None), tmp_path)
+    # What is compared is compared in small, too: sums of few numbers.
+    assert all(r.get("difference", 0) < 1e-4 for r in records)
 
 
 def test_engine_choice_keeps_what_comes_near_the_fastest(monkeypatch):
