@@ -14,6 +14,10 @@ from pspike_jax.functional import explain_engine
 
 # Why a number is missed, by what was measured.
 LIMITS = {
+    "`auto` against plain fft": (
+        "the plain kernel is one matrix product of all powers, on both cores; what is left to save "
+        "are the powers and their memory"
+    ),
     "`chunked` forward, in matrix products of 2,048": (
         "its products have 2 MFLOP a feature; XLA runs those on one core, the large one on both"
     ),
@@ -21,6 +25,19 @@ LIMITS = {
     "training step, `official`: share of the plain time": (
         "two thirds of it are the state spaces' chunks, whose products have 2 MFLOP a feature; XLA "
         "runs those on one core, so that 1.4 of 2 cores are busy, where FFTs keep both so"
+    ),
+    "training step, `paper`: share of the plain time": (
+        "half of the plain step are transforms and dense products that both programs have; the "
+        "products run at the peak of both cores already"
+    ),
+    "S4D layer against discretax": (
+        "of a short sequence both are transforms and products of about the same size"
+    ),
+    "S5 layer against discretax": (
+        "scans and products of 32 pairs that all features share are the same work in both"
+    ),
+    "its temporary memory": (
+        "`remat=\"auto\"` keeps what 4 GB hold, which is faster; `block` needs the fewer"
     ),
     "training step, `silif`, against a plain scan": (
         "both scan the same 250 steps, once more backward; what is saved is memory traffic"

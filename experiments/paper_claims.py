@@ -97,9 +97,10 @@ def of_resets(*contenders: str, **where: Any) -> Callable[[Any], str]:
             for name in contenders:
                 found = one(records, contender=name, L=length, **where)
                 ratio = times(records, "scan", name, L=length, **where)
-                part = f"{name} {ratio:.2f} times the scan's speed at L {length:,}"
+                speed = f"{ratio:.2g} times faster" if ratio > 1 else f"{1 / ratio:.0f} times slower"
+                part = f"{name} {speed} than the scan at L {length:,}"
                 if name == "parallel":
-                    part += f" in {found['rounds']} rounds, {found['depth']} dependent passes"
+                    part += f", in {found['rounds']} rounds of {found['depth']} dependent passes in all"
                 parts.append(part)
         return "; ".join(parts)
 
