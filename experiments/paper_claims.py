@@ -97,10 +97,11 @@ def of_resets(*contenders: str, **where: Any) -> Callable[[Any], str]:
             for name in contenders:
                 found = one(records, contender=name, L=length, **where)
                 ratio = times(records, "scan", name, L=length, **where)
-                speed = f"{ratio:.2g} times faster" if ratio > 1 else f"{1 / ratio:.0f} times slower"
-                part = f"{name} {speed} than the scan at L {length:,}"
+                times_as = f"{max(ratio, 1 / ratio):.0f} times {'faster' if ratio > 1 else 'slower'}"
+                part = f"{name} {times_as} than the scan at L {length:,}"
                 if name == "parallel":
-                    part += f", in {found['rounds']} rounds of {found['depth']} dependent passes in all"
+                    passes = f"{found['rounds']} rounds of {found['depth']} dependent passes in all"
+                    part += f", in {passes}"
                 parts.append(part)
         return "; ".join(parts)
 
