@@ -97,8 +97,8 @@ def of_resets(*contenders: str, **where: Any) -> Callable[[Any], str]:
             for name in contenders:
                 found = one(records, contender=name, L=length, **where)
                 ratio = times(records, "scan", name, L=length, **where)
-                times_as = f"{max(ratio, 1 / ratio):.0f} times {'faster' if ratio > 1 else 'slower'}"
-                part = f"{name} {times_as} than the scan at L {length:,}"
+                word, factor = ("faster", ratio) if ratio > 1 else ("slower", 1 / ratio)
+                part = f"{name} {factor:.0f} times {word} than the scan at L {length:,}"
                 if name == "parallel":
                     passes = f"{found['rounds']} rounds of {found['depth']} dependent passes in all"
                     part += f", in {passes}"
