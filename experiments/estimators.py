@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RECORD = pathlib.Path(__file__).resolve().parent / "results" / "estimators.json"
 STEPS, WIDTH_OF_LAYER, LEAK = 3, 2, 0.7
 SEEDS, DRAWS, UPDATES, RATE = range(8), 20_000, 400, 0.05
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEFT_OUT = ("none",)  # no gradient at all
 NOTES = """\
 Two layers of two neurons over three steps, p = clamp(W x + b), a memory that keeps 0.7 of itself,
@@ -187,13 +188,20 @@ def draw(record: dict[str, Any]) -> "Figure":
     """Plot bias against spread, a point for each estimator."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
     axes = figure.subplots()
-    for i, (name, row) in enumerate(record["rows"].items()):
-        place = statistics.fmean(row["spread"]), statistics.fmean(row["bias"])
+    mean = lambda row, key: statistics.fmean(row[key])
+    rows = sorted(record["rows"].items(), key=lambda item: mean(item[1], "bias"))
+    for i, (name, row) in enumerate(rows):
+        place, left = (mean(row, "spread"), mean(row, "bias")), i % 2 == 1
         axes.plot(*place, "osD^v"[i // len(PALETTE) % 5], color=PALETTE[i % len(PALETTE)])
-        axes.annotate(name, place, (6, 3), textcoords="offset points", fontsize=9)
-    axes.set(xscale="symlog", yscale="log", xlabel="spread of a draw", ylabel="bias")
+        axes.annotate(
+            name, place, (-7 if left else 7, 0), textcoords="offset points", fontsize=9,
+            va="center", ha="right" if left else "left",
+        )
+    axes.set(yscale="log", xlabel="spread of a draw", ylabel="bias", xlim=(-0.5, None))
+    axes.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS], minor=False)
+    axes.set_yticks([], minor=True)
     axes.set_title("over the length of the exact gradient", loc="left", fontsize=9)
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
