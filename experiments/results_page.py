@@ -63,6 +63,7 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
         if "seeds" not in record:
             searched = "models" not in record and "command" in record
             what = "short runs, validation alone" if searched else "models of equal size"
+            what = record.get("about", what)
             rows.append((f"[{name}]({name}.md)", "none", "a table of its own", "", what))
             continue
         rows.append((f"[{name}](#{name})", *_compared(record), _conditions_in_short(record)))
