@@ -151,7 +151,8 @@ def measure() -> dict[str, Any]:
         rows[name] = {key: list(map(float, values)) for key, values in zip(keys, zip(*found))}
     versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy")}
     return {
-        "about": "a small network, all spikes enumerated", "draws": DRAWS, "updates": UPDATES, "rate": RATE, "hardware": hardware(),
+        "about": "a small network, all spikes enumerated",
+        "draws": DRAWS, "updates": UPDATES, "rate": RATE, "hardware": hardware(),
         "start": [float(expected_loss(*one)) for one in given], "versions": versions,
         "commit": source_commit(), "rows": rows,
     }
