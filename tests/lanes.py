@@ -44,6 +44,25 @@ NEWER = {
     "test_checkpoints", "test_linear_ssm", "test_loop", "test_main", "test_plan", "test_processes",
     "test_state",
 }
+# What runs long and newer libraries could break: the newer lane alone runs it.
+ONLY_NEWER = {
+    "test_main_evaluates_again_to_the_same_numbers": ".*",
+    "test_main_plans_for_other_devices": ".*",
+    "test_two_processes_have_the_losses_of_one": ".*",
+    "test_a_killed_process_stops_the_others_and_the_job_resumes": "2-0-1",
+    "test_tree_gives_the_prefixes_of_the_definition_for_every_length": ".*",
+    "test_smoke_run_writes_its_metrics_with_the_share_of_waiting": ".*",
+    "test_recorded_results_are_computed_again": (
+        r"(spiking/exact_lif|dynamics/langevinflow|oscillators/linoss_layer_a"
+        r"|oscillators/dlinoss_network_a|pspikessm_bidirectional|oscillators/event_ssm_network_a"
+        r"|oscillators/s5_network_c).*"
+    ),
+    "test_benchmarks_run_and_their_contenders_agree": "neurons",
+    "test_default_settings_train_every_model_and_validation_does_not_swing": "silif",
+    "test_rematerialization_repeats_the_noise": ".*",
+    "test_fit_goes_on_on_other_meshes_with_the_same_batches_and_noise": ".*",
+    "test_training_with_split_time_has_the_losses_of_one_device": ".*",
+}
 # Hundreds of compilations: all modes of JAX over all engines, all sites on all mixers; installing
 # all that the package needs, one Python after another; and the common contract of models whose
 # class another model has, too.
@@ -110,6 +129,13 @@ def is_slow(item: pytest.Item) -> bool:
     return module in SLOW or (module in CONTRACT and name in of_a_class_that_another_has())
 
 
+def only_newer(item: pytest.Item) -> bool:
+    """Whether the newer lane alone runs a test."""
+    case = getattr(item, "callspec", None)
+    pattern = ONLY_NEWER.get(getattr(item, "originalname", item.name))
+    return pattern is not None and bool(re.fullmatch(pattern, case.id if case else ""))
+
+
 @functools.cache
 def of_a_class_that_another_has() -> frozenset[str]:
     """Return the models whose class has a model before them in the zoo."""
@@ -135,6 +161,10 @@ def mark(items: list[pytest.Item]) -> None:
             item.add_marker("docs")
             continue
         if is_slow(item):
+            item.add_marker("slow")
+            continue
+        if only_newer(item):
+            item.add_marker("newer")
             item.add_marker("slow")
             continue
         if module in SHARED and hasattr(item, "callspec"):

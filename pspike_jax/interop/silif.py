@@ -87,6 +87,8 @@ def load_silif(
     inputs, (*widths, num_classes), bidirectional = _read_sizes(arrays)
     module = create_model(
         neuron,
+        "paper",
+        random_state=False,
         num_outputs=num_classes,
         widths=tuple(widths),
         norm=NORMS[normalization],
