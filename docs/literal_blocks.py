@@ -8,7 +8,8 @@ from typing import Any
 
 import griffe
 
-SECTION = re.compile(r"[A-Z]\w+:$")  # Args, Returns, Raises: the rest is not free text
+# Of Google's style: what follows is not free text.
+SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Examples?):$")
 
 
 class LiteralBlocks(griffe.Extension):

@@ -49,13 +49,17 @@ ONLY_NEWER = {
     "test_main_evaluates_again_to_the_same_numbers": ".*",
     "test_main_plans_for_other_devices": ".*",
     "test_two_processes_have_the_losses_of_one": ".*",
+    "test_one_process_reads_what_two_wrote": ".*",
+    "test_run_best_captures_the_test_examples_of_a_run": ".*",
+    "test_a_run_is_evaluated_again_to_the_same_numbers": ".*",
+    "test_archive_runs_what_its_record_lacks_and_shows_means_over_seeds": ".*",
     "test_a_killed_process_stops_the_others_and_the_job_resumes": "2-0-1",
     "test_tree_gives_the_prefixes_of_the_definition_for_every_length": ".*",
     "test_smoke_run_writes_its_metrics_with_the_share_of_waiting": ".*",
     "test_recorded_results_are_computed_again": (
-        r"(spiking/exact_lif|dynamics/langevinflow|oscillators/linoss_layer_a"
-        r"|oscillators/dlinoss_network_a|pspikessm_bidirectional|oscillators/event_ssm_network_a"
-        r"|oscillators/s5_network_c).*"
+        r"(spiking/(exact_lif|pmsn_net)|dynamics/(langevinflow|seqboat|mamba_fscil)"
+        r"|oscillators/(linoss_layer_a|dlinoss_network_a|event_ssm_network_a|s5_network_c)"
+        r"|pspikessm_(bi|uni)directional).*"
     ),
     "test_benchmarks_run_and_their_contenders_agree": "neurons",
     "test_default_settings_train_every_model_and_validation_does_not_swing": "silif",
