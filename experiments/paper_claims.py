@@ -55,9 +55,9 @@ def one(records: list[dict[str, Any]], **values: Any) -> dict[str, Any]:
 
 
 def times(records: list[dict[str, Any]], slow: str, fast: str, **where: Any) -> float:
-    """Return how many times faster a contender was, by medians."""
-    found = [one(records, contender=name, **where)["median_s"] for name in (slow, fast)]
-    return found[0] / found[1]
+    """Return how many times faster a contender was: by the median over rounds."""
+    found = [one(records, contender=name, **where)["rounds_s"] for name in (slow, fast)]
+    return statistics.median(a / b for a, b in zip(*found, strict=True))
 
 
 def against_lif(records):
