@@ -128,7 +128,7 @@ class DiagonalSSM(nn.Module):
 
         Returns:
           y: (B, L, H) float32.
-          state: (B, H, N/2) complex64, after the last step.
+          state: (B, H, N/2) complex64, after the last step; None if none was given.
         """
         C = 2 * self.continuous()[2]
         D = self.D if self.skip else None

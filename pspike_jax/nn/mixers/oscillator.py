@@ -177,7 +177,7 @@ def run_mixing(u, system, state, resets, engine, *, reverse, spiking):
       spiking: inputs are spikes, kept as bits for the backward pass.
 
     Returns:
-      y: (B, L, H) float32; state: after the last step.
+      y: (B, L, H) float32; state: after the last step, or None if none was given.
     """
 
     def run(u, given, state, *, axis_name):
