@@ -23,8 +23,8 @@ def run_notebook(path: pathlib.Path) -> Any:
       path: .ipynb; it is not changed.
 
     Returns:
-      The notebook, a node of nbformat 4, with the outputs of this run; warnings and progress bars
-      are left out.
+      The notebook, a node of nbformat 4, with the outputs of this run: what a cell prints is one
+      output, however the kernel cut it into messages; warnings and progress bars are left out.
 
     Raises:
       nbclient.exceptions.CellExecutionError: a cell failed; the message says which.
@@ -36,7 +36,7 @@ def run_notebook(path: pathlib.Path) -> Any:
     place = {"metadata": {"path": str(ROOT)}}
     nbclient.NotebookClient(
         notebook, timeout=SECONDS, kernel_name="python3", resources=place,
-        record_timing=False,
+        record_timing=False, coalesce_streams=True,
     ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
