@@ -307,6 +307,6 @@ CLAIMS = (
               times(peer, "pspike_jax", layer=layer, **at), bound)
         for layer, peer, where, at, bound in PEERS
     ),
-    Claim("share of a step spent waiting for data, at most", "13 configs, see `benchmarks/feed.py`",
-          "feed", longest_wait, 5, True, " %"),
+    Claim("share of a step spent waiting for data, at most",
+          "13 configs, see `benchmarks/prefetch.py`", "prefetch", longest_wait, 5, True, " %"),
 )

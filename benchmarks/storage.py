@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.feed import STORED
+from benchmarks.prefetch import STORED
 
 BATCHES = 16  # of a set
 

@@ -98,14 +98,13 @@ def _block_pictures(names: list[str]) -> Iterator[str]:
     """Yield the section on what blocks call, of each class of models of a page."""
     seen = set()
     for name in names:
-        family = MODELS[name]
-        if family.kind != "classifier" or family.model in seen:
+        if MODELS[name].model in seen:
             continue
-        seen.add(family.model)
+        seen.add(MODELS[name].model)
         if picture := diagram(name):
             yield f"\n## A block of `{name}`\n\n{picture}\n\n"
-            yield "What a block calls, in order, of the preset `tiny`; sums, gates and maps "
-            yield "without parameters stand between.\n"
+            yield "What a block calls, in order, of the preset `tiny`; a model without blocks calls "
+            yield "it itself. Sums, gates and maps without parameters stand between.\n"
 
 
 def on_config(config):

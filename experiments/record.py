@@ -27,7 +27,7 @@ from experiments.figures import gather_accuracies, over_seeds
 from experiments.results_page import PICTURES, RESULTS, ROOT, workdirs, write_page
 from pspike_jax import describe_model
 from pspike_jax.analysis import plots
-from pspike_jax.analysis.files import atomic_write, whole_file
+from pspike_jax.analysis.files import atomic_path, atomic_write
 from pspike_jax.command.files import make_config, read_json
 
 # Where the data are is no part of a run: records name the folders that the documents use.
@@ -197,7 +197,7 @@ def shrink(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copy a picture, .png, in few colours."""
     from PIL import Image
 
-    with Image.open(source) as image, whole_file(target) as partial:
+    with Image.open(source) as image, atomic_path(target) as partial:
         few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         few.save(partial, format="png", optimize=True)
 

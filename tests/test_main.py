@@ -85,14 +85,15 @@ def test_main_evaluates_again_to_the_same_numbers(finished, capsys):
 def test_main_does_not_take_an_evaluation_for_the_end_of_a_run(tmp_path, monkeypatch):
     calls = []
     result = types.SimpleNamespace(best_step=4)
-    answers = {"fit": result, "load": result, "judge": {}, "check_workdir": None}
+    answers = {"fit": result, "load": result, "write_report": {}, "check_workdir": None}
     for name, answer in answers.items():
         stub = lambda *_, name=name, answer=answer, **__: calls.append(name) or answer
         monkeypatch.setattr(job, name, stub)
     run(tmp_path, "--mode=evaluate")
     run(tmp_path)
     run(tmp_path)
-    assert calls == ["check_workdir", "load", "judge", "fit", "judge", "check_workdir"]
+    one, all_steps = ["load", "write_report"], ["fit", "write_report"]
+    assert calls == ["check_workdir", *one, *all_steps, "check_workdir"]
 
 
 def test_main_plans_for_other_devices():

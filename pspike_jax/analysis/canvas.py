@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pspike_jax.analysis.files import whole_file
+from pspike_jax.analysis.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def save_figure(fig: "Figure", path: str | os.PathLike) -> None:
       fig: figure.
       path: where to write; its folder must exist.
     """
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         fig.savefig(partial, format="png", dpi=DPI)
 
 

@@ -64,7 +64,7 @@ def space_hint(error: BaseException, path: os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Give a path to write to; it takes the place of `path` when the block ends well.
 
     The folder of `path`, a local one, must exist. OSError names the file where it could not be
@@ -89,7 +89,7 @@ def atomic_write(path: str | os.PathLike, text: str) -> None:
     if is_remote(path):  # an object appears when it is whole
         epath.Path(path).write_text(text)
         return
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(text)
 
 

@@ -17,7 +17,7 @@ from pspike_jax.analysis import activity, plots
 from pspike_jax.analysis.canvas import number
 from pspike_jax.analysis.costs import COSTS, Cost
 from pspike_jax.analysis.energy import Energy
-from pspike_jax.analysis.files import whole_file
+from pspike_jax.analysis.files import atomic_path
 from pspike_jax.analysis.measure import Findings, measure
 from pspike_jax.analysis.tables import table
 
@@ -68,7 +68,7 @@ def report(
     workdir.mkdir(parents=True, exist_ok=True)
     findings, merit = measure(model, variables, task.test, key), task.objective.merit[0]
     answers = task.objective.summary(findings.outputs, findings.targets, findings.all_lengths)
-    with whole_file(workdir / "report.json") as partial:
+    with atomic_path(workdir / "report.json") as partial:
         content = summary(findings, evaluation, merit=merit, answers=answers)
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     poles = models.poles(model, variables)

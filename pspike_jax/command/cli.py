@@ -95,11 +95,11 @@ def evaluate(arguments: Sequence[str]) -> None:
     reader = _reader("evaluate", evaluate)
     reader.add_argument("run", type=pathlib.Path, help="workdir of the run")
     asked = reader.parse_args(arguments)
-    from pspike_jax.command.outcome import judge, load_best
+    from pspike_jax.command.outcome import write_report, load_best
     from pspike_jax.training.files import run_folder
 
     experiment, result = load_best(asked.run)
-    judge(experiment, result, run_folder(asked.run))
+    write_report(experiment, result, run_folder(asked.run))
 
 
 def prepare(arguments: Sequence[str]) -> None:

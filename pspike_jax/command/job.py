@@ -22,7 +22,7 @@ from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command import overrides, processes
 from pspike_jax.command.experiment import build
 from pspike_jax.command.files import CONFIGS, config_names
-from pspike_jax.command.outcome import judge
+from pspike_jax.command.outcome import write_report
 from pspike_jax.command.plan import plan_in_subprocess
 from pspike_jax.command.reader import Reader
 from pspike_jax.training import fit, load
@@ -116,11 +116,11 @@ def run(config: Mapping[str, Any], workdir: epath.Path, asked: argparse.Namespac
     print(f"Task: {task.name}")
     where = {"workdir": workdir, "config": config, "mesh": experiment.mesh}
     if asked.mode == "evaluate":
-        judge(experiment, load(model, task, training, **where), workdir)
+        write_report(experiment, load(model, task, training, **where), workdir)
     elif (workdir / FINISHED).exists():
         print(f"{workdir} holds a finished run; nothing is left to do. Results: report.txt")
     else:
         result = fit(model, task, training, **where, profile_steps=asked.profile_steps)
-        evaluation = judge(experiment, result, workdir)
+        evaluation = write_report(experiment, result, workdir)
         if is_primary():  # written last: a run that is killed before is not finished
             atomic_write(workdir / FINISHED, json.dumps(evaluation, indent=1) + "\n")

@@ -58,7 +58,7 @@ def test(experiment: Experiment, variables: Any) -> dict[str, Any]:
 
 
 @explain_lost_process()
-def judge(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dict[str, Any]:
+def write_report(experiment: Experiment, result: FitResult, workdir: epath.Path) -> dict[str, Any]:
     """Evaluate the best state of a run, print the table, and draw the pictures.
 
     Args:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pspike_jax.analysis.files import whole_file
+from pspike_jax.analysis.files import atomic_path
 from pspike_jax.command.reader import Reader
 from pspike_jax.data import Task
 from pspike_jax.data.catalog import CATALOG, how_to_prepare, raw_folder
@@ -171,7 +171,7 @@ def _draw_contact_sheet(path: pathlib.Path, task: Task, size: int) -> str:
     images = np.rint(255 * task.train.inputs[:count]).astype(np.uint8).reshape(-1, size, size)
     try:
         if not path.exists():
-            with whole_file(path) as partial:
+            with atomic_path(path) as partial:
                 write_contact_sheet(partial, images, task.train.targets[:count])
     except ImportError:
         return "  no contact sheet: it needs Pillow, pip install 'pspike_jax[data]'"

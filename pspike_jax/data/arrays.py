@@ -8,7 +8,7 @@ import numpy as np
 
 from pspike_jax.data import partition
 from pspike_jax.data.batches import Task
-from pspike_jax.data.lent import Arrays, borrow
+from pspike_jax.data.dlpack import Arrays, from_dlpack
 from pspike_jax.data.own_targets import read_targets
 from pspike_jax.data.rows import Rows, is_mapped
 from pspike_jax.data.split import Split, check_split, refuse_masked, take
@@ -172,7 +172,7 @@ def plain(value: Any, what: str) -> np.ndarray:
       TypeError: it is masked, or its library does not lend it.
     """
     refuse_masked(value, what)
-    value = borrow(value, what)
+    value = from_dlpack(value, what)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
         refuse_masked(value, what)

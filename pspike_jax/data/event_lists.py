@@ -8,7 +8,7 @@ import numpy as np
 
 from pspike_jax.data.arrays import from_arrays, plain
 from pspike_jax.data.batches import Task
-from pspike_jax.data.lent import Arrays
+from pspike_jax.data.dlpack import Arrays
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 MOST_STEPS = 1 << 20  # of one example; more come of a wrong unit

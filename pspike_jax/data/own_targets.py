@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pspike_jax.data.lent import borrow
+from pspike_jax.data.dlpack import from_dlpack
 from pspike_jax.data.split import refuse_masked
 from pspike_jax.objectives import (
     Classification,
@@ -67,7 +67,7 @@ def read_targets(
 
 def _array(targets: Any, length: int) -> np.ndarray:
     """Targets as one array of numbers or strings; lists of steps are filled up with -1 or NaN."""
-    targets = borrow(targets, "targets")
+    targets = from_dlpack(targets, "targets")
     refuse_masked(targets, "targets")
     if hasattr(targets, "to_numpy"):
         targets = targets.to_numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_jax.data.arrays import inputs_alone
-from pspike_jax.data.lent import Arrays
+from pspike_jax.data.dlpack import Arrays
 from pspike_jax.training.arguments import check_key, check_model, check_variables
 from pspike_jax.training.creation import threefry_key
 from pspike_jax.training.evaluation import choose_mesh, free_key, run_batches

@@ -1,4 +1,4 @@
-"""The feed benchmark: sets in the stored form of the real ones, and shares as the log has them."""
+"""Benchmark of prefetching: sets in the form of the real ones, shares as the log has them."""
 
 import pathlib
 import sys
@@ -10,7 +10,7 @@ from data_writers import write_cifar, write_events, write_mnist, write_reviews, 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import feed, storage, timing  # noqa: E402
+from benchmarks import prefetch, storage, timing  # noqa: E402
 from pspike_jax.data.catalog import CATALOG  # noqa: E402
 
 
@@ -34,12 +34,12 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("dataset", feed.STORED)
+@pytest.mark.parametrize("dataset", prefetch.STORED)
 def test_random_sets_have_the_stored_form_of_the_real_ones(dataset, tmp_path, rng):
     entry = CATALOG[dataset]
     WRITERS[entry.raw](tmp_path, rng)
     real = entry.make(entry.settings, tmp_path if entry.raw else None, 1)
-    made = feed.random_source(dataset, 2, 1)
+    made = prefetch.random_source(dataset, 2, 1)
     for field in ("shape", "dtype", "num_classes", "lengths_shape"):
         assert getattr(made, field) == getattr(real, field), field
     assert (made.vocab_size is None) == (real.vocab_size is None)
@@ -51,8 +51,8 @@ def test_random_sets_have_the_stored_form_of_the_real_ones(dataset, tmp_path, rn
 
 
 def test_every_config_has_a_record(monkeypatch):
-    monkeypatch.setattr(feed, "train", lambda name, steps: name)
-    assert feed.measure(False) == [
+    monkeypatch.setattr(prefetch, "train", lambda name, steps: name)
+    assert prefetch.measure(False) == [
         "listops", "text", "retrieval", "image", "pathfinder", "pathx", "smnist", "psmnist",
         "sc10", "sc35", "shd", "ssc", "gsc",
     ]
@@ -64,7 +64,7 @@ def test_where_time_goes_leaves_out_the_line_that_counts_compilation():
          "time/waiting_for_data": data / (data + compute)}
         for data, compute in ((9.0, 1.0), (0.1, 0.3), (0.3, 1.3))
     ]
-    assert feed.where_time_goes(lines) == {
+    assert prefetch.where_time_goes(lines) == {
         "data_s": 0.2, "compute_s": 0.8, "save_s": 0.0, "waiting": 0.2,
         "waiting_by_line": [0.25, 0.1875],
     }
@@ -72,14 +72,15 @@ def test_where_time_goes_leaves_out_the_line_that_counts_compilation():
 
 def test_feed_trains_at_the_shape_of_the_config(tmp_path):
     timing.report(
-        "feed", feed.measure, None, quick=True, folder=tmp_path, tabulate=feed.table
+        "prefetch", prefetch.measure, None, quick=True, folder=tmp_path, tabulate=prefetch.table
     )
-    _, (record,) = timing.read(tmp_path / "feed.jsonl")
+    _, (record,) = timing.read(tmp_path / "prefetch.jsonl")
     assert (record["config"], record["inputs"], record["steps"]) == ("gsc", [8, 98, 40], 8)
-    assert len(record["waiting_by_line"]) == feed.LINES - 1
+    assert len(record["waiting_by_line"]) == prefetch.LINES - 1
     step = record["data_s"] + record["compute_s"] + record["save_s"]
     assert record["waiting"] == pytest.approx(record["data_s"] / step, abs=1e-6)
-    assert record["batch_s"] > 0 and [path.name for path in tmp_path.iterdir()] == ["feed.jsonl"]
+    assert record["batch_s"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["prefetch.jsonl"]
 
 
 def test_batches_of_both_kinds_of_storage_are_equal():

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Lends(Protocol):
-    """An array of any library that lends its memory."""
+class SupportsDLPack(Protocol):
+    """An array of any library that shares its memory."""
 
     def __dlpack__(self) -> object:
-        """Lend it."""
+        """Share it."""
 
 
 # What readers of data take: arrays, frames, lists of arrays of any lengths, tensors.
-Arrays: TypeAlias = npt.ArrayLike | Lends | Sequence[npt.ArrayLike | Lends]
+Arrays: TypeAlias = npt.ArrayLike | SupportsDLPack | Sequence[npt.ArrayLike | SupportsDLPack]
 
 
-def borrow(value: Any, what: str) -> Any:
-    """Return an array that another library lends as one of NumPy, and anything else as it is.
+def from_dlpack(value: Any, what: str) -> Any:
+    """Return an array that supports DLPack as one of NumPy, and anything else as it is.
 
     Args:
       value: anything.
@@ -31,7 +31,7 @@ def borrow(value: Any, what: str) -> Any:
       The other library's own memory where NumPy can read it.
 
     Raises:
-      TypeError: the library does not lend it.
+      TypeError: the library does not share it.
     """
     if not hasattr(value, "__dlpack__") or isinstance(value, (np.ndarray, jax.Array)):
         return value

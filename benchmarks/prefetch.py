@@ -1,6 +1,6 @@
 """Share of a training step that is spent waiting for data, for the experiment of each config.
 
-  python -m benchmarks.feed
+  python -m benchmarks.prefetch
 
 Each config trains for 12 steps, as the main job does it, at its own batch size, on a prepared set
 of random numbers in the stored form and shape of its data set. There are as many examples as the
@@ -208,4 +208,4 @@ def table(records: Sequence[timing.Record]) -> str:
 
 
 if __name__ == "__main__":
-    timing.main("feed", measure, tabulate=table)
+    timing.main("prefetch", measure, tabulate=table)
