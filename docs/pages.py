@@ -103,8 +103,8 @@ def _block_pictures(names: list[str]) -> Iterator[str]:
         seen.add(MODELS[name].model)
         if picture := diagram(name):
             yield f"\n## A block of `{name}`\n\n{picture}\n\n"
-            yield "What a block calls, in order, of the preset `tiny`; a model without blocks calls "
-            yield "it itself. Sums, gates and maps without parameters stand between.\n"
+            yield "What a block calls, in order, of the preset `tiny`; a model without blocks "
+            yield "calls it itself. Sums, gates and maps without parameters stand between.\n"
 
 
 def on_config(config):

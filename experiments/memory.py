@@ -60,6 +60,8 @@ def begin(path: pathlib.Path, settings: Settings) -> dict[str, Any]:
     if path.exists():
         record = json.loads(path.read_text())
         record["settings"]["seconds"] = settings.seconds  # of the rows that are still to be made
+        own = record["fields"]["own"]  # so are what models without rows have of their own
+        own |= {name: one for name, one in OWN.items() if name not in record["models"]}
         differing = [key for key, value in fixed.items() if record[key] != value]
         if differing:
             raise ValueError(f"{path} has other {', '.join(differing)}; give another --record")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data_writers import write_events
 
 from pspike_jax.command import experiment
 from pspike_jax.data import Split, Task
@@ -185,3 +186,21 @@ def test_smoke_of_neurons_makes_spikes(name):
     for site, counts in aux["sites"].items():
         rate = np.sum(counts["spikes"]) / np.sum(counts["steps"] * counts["neurons"])
         assert 0.01 < rate < 0.6, (site, rate)
+
+
+def test_event_ssm_reads_the_published_files_without_bins(tmp_path):
+    config = module("event_ssm_shd").get_config().to_dict()
+    for part, count in (("train", 40), ("test", 12)):
+        events = [([0.5, 0.1, 0.101, *np.full(61, 0.6)], [699, 3, 4, *np.full(61, 9)])] * count
+        write_events(tmp_path / f"shd_{part}.h5", events, np.arange(count) % 20)
+    for key in ("path", "test_path"):
+        config["task"][key] = str(tmp_path / pathlib.Path(config["task"][key]).name)
+    built = experiment.build(config)
+    task = built.task
+    assert [len(part.lengths) for part in (task.train, task.validation, task.test)] == [36, 4, 12]
+    np.testing.assert_array_equal(task.test.inputs[:, :4], [[3, 4, 699, 9]] * 12)
+    # Milliseconds, from times of float32: half a unit in the last place of 0.5 s.
+    np.testing.assert_allclose(task.test.dt[:, :5], [[0, 1, 399, 100, 0]] * 12, atol=1e-4)
+    assert count_parameters(built) > 1e5
+    smoke = experiment.build(module("event_ssm_shd").get_config("smoke").to_dict())
+    assert smoke.task.train.dt.shape == smoke.task.train.inputs.shape and smoke.task.train.dt.any()

@@ -156,3 +156,12 @@ def test_events_of_both_kinds_of_files_are_the_same(tmp_path, rng):
     np.testing.assert_array_equal(first.train.inputs, second.train.inputs)
     np.testing.assert_array_equal(first.test.targets, second.test.targets)
     assert first.train.inputs.shape[1:] == (10, 3) and first.train.inputs.sum() > 0
+    both = load_events(
+        path=str(tmp_path / "a.npz"), test_path=str(tmp_path / "a.h5"), unit="s", dt_unit="ms",
+    )
+    assert len(both.train.lengths) + len(both.validation.lengths) == N == len(both.test.lengths)
+    for row, (when, where) in enumerate(zip(times, units)):
+        np.testing.assert_array_equal(both.test.inputs[row, : len(where)], where)
+        wanted = np.diff(np.float64(when), prepend=np.float64(when[:1])) * 1000
+        # A float32 of the file, its difference in float32: half a unit in the last place of 1 s.
+        np.testing.assert_allclose(both.test.dt[row, : len(when)], wanted, atol=1e-4)

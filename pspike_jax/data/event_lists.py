@@ -29,6 +29,7 @@ def from_events(
     bin_width: float | None = None,
     duration: float | None = None,
     num_channels: int | None = None,
+    dt_unit: str = "s",
     name: str = "events",
     **options: Any,
 ) -> Task:
@@ -36,7 +37,7 @@ def from_events(
 
     With `bin_width` inputs are counts, (n, L, F) of F channels: bin k holds the events of times in
     [k, k + 1) bin_width. Without it events are kept: inputs are tokens (n, L), the channels in
-    order of time, and "dt" is the time in seconds since the event before, 0 at the first.
+    order of time, and "dt" is the time since the event before, in `dt_unit`, 0 at the first.
 
     Args:
       times: n arrays, each of an example's event times since its start, in `unit`.
@@ -47,6 +48,8 @@ def from_events(
       duration: in seconds, of every example; None takes each as long as its last event. Up to one
         in a hundred events may lie behind it and are left out.
       num_channels: F; None takes the highest channel plus one.
+      dt_unit: of the "dt" of kept events: one in which events are about 1 apart suits the step
+        sizes that models start from.
       name: what pictures and tables call the task.
       **options: of `from_arrays`: objective, groups, splits, validation and others.
 
@@ -57,8 +60,9 @@ def from_events(
       TypeError, ValueError: as `from_arrays` does; events are no pairs of times and channels, or
         the unit does not fit the durations that it gives.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}, expected one of {', '.join(UNITS)}")
+    for what, named in (("unit", unit), ("dt_unit", dt_unit)):
+        if named not in UNITS:
+            raise ValueError(f"{what} is {named!r}, expected one of {', '.join(UNITS)}")
     for what, number in (("bin_width", bin_width), ("duration", duration)):
         if number is not None and not 0 < number < math.inf:
             raise ValueError(f"{what} is {number}, expected seconds above 0")
@@ -66,7 +70,7 @@ def from_events(
     if duration is not None:
         events = _within(events, duration, unit)
     if bin_width is None:
-        inputs, dt = _kept(events, UNITS[unit])
+        inputs, dt = _kept(events, UNITS[unit] / UNITS[dt_unit])
         return from_arrays(
             inputs, labels, dt=dt, vocab_size=num_channels, name=name, **options
         )
@@ -125,7 +129,7 @@ def _other_unit(events: Events, unit: str, seconds: float) -> str:
     return f"; do they stand in {fits[0]!r}?" if fits else ""
 
 
-def _kept(events: Events, seconds: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _kept(events: Events, scale: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
     for row, (when, _) in enumerate(events):
         if not len(when):
             raise ValueError(f"times[{row}] hold no event; leave the example out, or bin events")
@@ -133,7 +137,7 @@ def _kept(events: Events, seconds: float) -> tuple[list[np.ndarray], list[np.nda
             raise ValueError(f"times[{row}] hold {len(when):,} events; bin them, or cut them")
     # Differences before the conversion: float32 does not hold a day in microseconds.
     dt = [
-        (np.diff(when, prepend=when[:1]).astype(np.float64) * seconds).astype(np.float32)
+        (np.diff(when, prepend=when[:1]).astype(np.float64) * scale).astype(np.float32)
         for when, _ in events
     ]
     return [where.astype(np.int32) for _, where in events], dt

@@ -19,6 +19,7 @@ from pspike_jax.data.arrays import from_arrays
 from pspike_jax.data.batches import Task
 from pspike_jax.data.event_lists import from_events
 from pspike_jax.data.hdf5 import open_sets
+from pspike_jax.data.partition import random_rows
 from pspike_jax.data.untrusted import list_files, open_regular
 
 # Those that a name alone can ask for.
@@ -115,16 +116,18 @@ def load_wav_folder(
 
 def load_events(
     *, path: str, unit: str, bin_width: float | None = None, duration: float | None = None,
-    num_channels: int | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0,
+    num_channels: int | None = None, dt_unit: str = "s", test_path: str | None = None,
+    validation: float = 0.1, test: float = 0.1, seed: int = 0,
 ) -> Task:
-    """Read a task from lists of events in one file.
+    """Read a task from lists of events in one file, or in two.
 
     Args:
       path: of an .npz file that holds "times" and "channels" of all examples one after the other,
         "counts", the events of each, and "labels"; or of an HDF5 file as the Heidelberg spiking
         datasets have it: "spikes/times", "spikes/units", "labels".
       unit: of times: "s", "ms", "us" or "ns".
-      bin_width, duration, num_channels: as of `from_events`.
+      bin_width, duration, num_channels, dt_unit: as of `from_events`.
+      test_path: of a file like that with the examples of the test split; `test` is then not used.
       validation, test, seed: as of `load_arrays`.
 
     Returns:
@@ -134,7 +137,23 @@ def load_events(
       FileNotFoundError: there is no such file.
       TypeError, ValueError: it does not hold what is said above.
     """
-    place = existing(path)
+    times, channels, labels = _read_events(existing(path))
+    split: dict[str, Any] = shares(validation, test, seed)
+    if test_path is not None:
+        known, more = len(labels), _read_events(existing(test_path))
+        times, channels = [*times, *more[0]], [*channels, *more[1]]
+        labels = np.concatenate([labels, more[2]])
+        _, classes = np.unique(labels[:known], return_inverse=True)
+        rows = random_rows(known, (validation, 0.0), seed=seed, classes=classes)
+        split = {"splits": rows | {"test": np.arange(known, len(labels))}}
+    return from_events(
+        times, channels, labels, unit=unit, bin_width=bin_width, duration=duration,
+        num_channels=num_channels, dt_unit=dt_unit, name=pathlib.Path(path).stem, **split,
+    )
+
+
+def _read_events(place: pathlib.Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Return times, channels and labels of the examples of a file."""
     if place.suffix == ".npz":
         arrays = read_npz(place, _MOST_BYTES)
         missing = [n for n in ("times", "channels", "counts", "labels") if n not in arrays]
@@ -147,16 +166,11 @@ def load_events(
                 f"and {len(arrays['channels'])} channels"
             )
         times, channels = (np.split(arrays[name], cuts[:-1]) for name in ("times", "channels"))
-        labels = arrays["labels"]
-    else:
-        wanted = ("spikes/times", "spikes/units", "labels")
-        with open_sets(place, wanted) as sets:
-            times, channels = (list(sets[name][:]) for name in wanted[:2])
-            labels = np.asarray(sets["labels"][:])
-    return from_events(
-        times, channels, labels, unit=unit, bin_width=bin_width, duration=duration,
-        num_channels=num_channels, name=place.stem, **shares(validation, test, seed),
-    )
+        return times, channels, arrays["labels"]
+    wanted = ("spikes/times", "spikes/units", "labels")
+    with open_sets(place, wanted) as sets:
+        times, channels = (list(sets[name][:]) for name in wanted[:2])
+        return times, channels, np.asarray(sets["labels"][:])
 
 
 def existing(path: str | os.PathLike) -> pathlib.Path:

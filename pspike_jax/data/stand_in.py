@@ -29,8 +29,10 @@ SHAPES = {
     "gsc": (40, 35, None),
     "shd": (140, 20, None),
     "ssc": (140, 35, None),
+    "shd_events": (None, 20, 700),
 }
 _PAIRS = ("retrieval",)
+_EVENTS = ("shd_events",)  # with the time since the event before, 1 in the mean
 
 
 def load_stand_in(*, dataset: str, length: int, num_train: int, seed: int) -> Task:
@@ -60,7 +62,9 @@ def load_stand_in(*, dataset: str, length: int, num_train: int, seed: int) -> Ta
             return Split(_waves(rng, labels, length, features), lengths, labels)
         documents = (count, 2) if dataset in _PAIRS else (count,)
         lengths = rng.integers(length // 2, length, documents, np.int32, endpoint=True)
-        return Split(_tokens(rng, labels, lengths, length, vocab_size), lengths, labels)
+        tokens = _tokens(rng, labels, lengths, length, vocab_size)
+        dt = rng.exponential(size=tokens.shape) if dataset in _EVENTS else None
+        return Split(tokens, lengths, labels, dt if dt is None else dt.astype(np.float32))
 
     return Task(
         name=f"stand-in for {dataset} (synthetic)",

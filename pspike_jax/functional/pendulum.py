@@ -144,6 +144,7 @@ def pendulum(
     span = np.float32(dt / parts)
 
     def step(state, polynomial):
+        @functools.partial(jax.checkpoint, prevent_cse=False)  # series are made again, not kept
         def one_part(state, part):
             local = _shift(list(polynomial), part / np.float32(parts), np.float32(1 / parts))
             state, fires, fraction = _part(state, local, gamma, omega0, span, reset)

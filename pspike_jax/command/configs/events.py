@@ -11,7 +11,8 @@ from typing import Any
 from pspike_jax.command.configs.shared import own_data
 
 TASK = {
-    "name": "events", "unit": None, "bin_width": 0.01, "duration": None, "num_channels": None
+    "name": "events", "test_path": None, "unit": None, "bin_width": 0.01, "duration": None,
+    "num_channels": None, "dt_unit": "s",
 }
 
 
