@@ -60,8 +60,10 @@ def begin(path: pathlib.Path, settings: Settings) -> dict[str, Any]:
     if path.exists():
         record = json.loads(path.read_text())
         record["settings"]["seconds"] = settings.seconds  # of the rows that are still to be made
-        own = record["fields"]["own"]  # so are what models without rows have of their own
-        own |= {name: one for name, one in OWN.items() if name not in record["models"]}
+        # So is what models without rows have of their own.
+        ran = {key: own for key, own in record["fields"]["own"].items() if key in record["models"]}
+        more = {key: own for key, own in OWN.items() if key not in record["models"]}
+        record["fields"]["own"] = ran | more
         differing = [key for key, value in fixed.items() if record[key] != value]
         if differing:
             raise ValueError(f"{path} has other {', '.join(differing)}; give another --record")

@@ -91,6 +91,12 @@ def test_run_makes_each_row_once_and_goes_on_where_it_was(monkeypatch, tmp_path)
     assert made == [("S4D", "copying"), ("S4D", "parity"), *[("SpikingNetwork", "copying")] * 2,
                     ("SpikingNetwork", "parity")]
     assert json.loads(path.read_text()) == record and "pool" in record["left_out"]["event_ssm"]
+    monkeypatch.setitem(memory.OWN, "prf", {"tau": 3.0})  # no row of it: others stay
+    assert memory.begin(path, SETTINGS)["fields"]["own"]["prf"] == {"tau": 3.0}
+    monkeypatch.setitem(memory.OWN, "s4d", {"d_state": 4})
+    with pytest.raises(ValueError, match="has other fields"):
+        memory.begin(path, SETTINGS)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="has other settings"):
         memory.run(("s4d",), ("copying",), memory_ladder.Settings(), path)
     memory.main([f"--record={path}", "--page", "--models=s4d,event_ssm,prf"])
