@@ -21,6 +21,7 @@ import pspike_jax
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))  # mkdocs loads this file alone
 
 from block_diagram import diagram  # noqa: E402
+from decisions import with_figures  # noqa: E402
 from pspike_jax.models.sequence import SUPPORTS  # noqa: E402
 from pspike_jax.models.zoo import MODELS  # noqa: E402
 
@@ -143,6 +144,8 @@ def on_page_markdown(markdown, page, config, files):
     """Fill in what is made from the code, and keep links inside the site."""
     source = page.file.src_uri
     text = _included(markdown)
+    if source == "models/index.md":
+        text = with_figures(text)
     text = text.replace("<!-- models -->", models_table("models/" if "/" not in source else ""))
     text = text.replace("<!-- supports -->", supports_table())
     folder, _, name = source.rpartition("/")

@@ -1,5 +1,6 @@
 """The pages of docs/: their Python runs, and what they say of the zoo is what the code says."""
 
+import json
 import pathlib
 import re
 import sys
@@ -14,6 +15,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import block_picture  # noqa: E402
 import pages  # noqa: E402
+from decisions import with_figures  # noqa: E402
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 # Quotes files of the package, which tests of their own run; a model of full size takes minutes.
@@ -73,3 +75,32 @@ def test_tables_in_docstrings_stay_tables_on_the_site():
 
 def test_committed_picture_is_what_its_script_draws():
     assert (ROOT / "docs" / "pictures" / "block.svg").read_text() == block_picture.picture()
+
+
+def test_the_table_of_jobs_has_the_means_of_the_record():
+    record = json.loads((ROOT / "experiments/results/comparison.json").read_text())
+    lines = with_figures((ROOT / "docs/models/index.md").read_text()).split("\n")
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    seen = 0
+    for line in table[2:]:
+        name = re.search(r"`(\w+)`", line)[1]
+        seeds = record["models"].get(name, {"tasks": {}})["tasks"].get("spoken_digits")
+        cells = line.split("|")
+        if seeds is None:
+            assert not cells[6].strip()
+        else:
+            accuracies = [run["accuracy"] for run in seeds["seeds"].values()]
+            assert float(cells[6]) == round(100 * sum(accuracies) / len(accuracies), 1)
+            seen += 1
+    assert seen >= 8
+
+
+def test_equations_of_the_site_are_mathml_with_words_as_they_are():
+    pytest.importorskip("latex2mathml")
+    from mathml import on_page_content
+
+    page = r'<p>a <span class="arithmatex">\(e^{\texttt{log\_dt}} &lt; 1\)</span></p>'
+    found = on_page_content(page)
+    assert 'display="inline"' in found and ">log_dt</mtext>" in found and "&#x0003C;" in found
+    assert "arithmatex" not in found and found.endswith("</math></p>")
