@@ -25,7 +25,7 @@ import numpy as np
 from pspike_jax.analysis.files import atomic_write
 from pspike_jax.functional import neurons
 from pspike_jax.functional.neurons.neuron import Params
-from pspike_jax.training.sdn import SDNState, sdn_optimizer, sdn_step
+from pspike_jax.recipes.sdn import SDNState, sdn_optimizer, sdn_step
 
 TEST_ROWS, TEST_LENGTH = 1000, 1024
 

@@ -7,7 +7,7 @@ import pytest
 
 from pspike_jax.data.lorenz import lorenz_path
 from pspike_jax.functional import dlds, smoother
-from pspike_jax.training.dlds import DLDSSettings, draw_operators, fit_dlds
+from pspike_jax.recipes.dlds import DLDSSettings, draw_operators, fit_dlds
 
 S, R, BETA, DT = 10.0, 28.0, 8 / 3, 0.01
 OPERATORS = np.stack([

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "functional": set(),
     "nn": {"functional"},
     "models": BELOW_MODELS,
+    "recipes": BELOW_MODELS,
     "objectives": {"functional"},
     "data": {"functional", "models", "objectives"},
     "analysis": BELOW_MODELS | {"models"},
@@ -77,8 +78,8 @@ def test_ml_collections_stays_in_experiments():
         assert "ml_collections" not in found
 
 
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"training"}))
-def test_optimizers_and_checkpoints_stay_in_training(room):
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"training", "recipes"}))
+def test_optimizers_and_checkpoints_stay_where_models_are_fitted(room):
     found = {name.split(".")[0] for _, name in imported(ROOT / "pspike_jax" / room)}
     assert not found & {"optax", "orbax"}
 

@@ -12,7 +12,7 @@ import pspike_jax
 from pspike_jax.functional import simplex
 from pspike_jax.nn.selective_map import SelectiveMap
 from pspike_jax.objectives import SimplexRegression
-from pspike_jax.training import incremental
+from pspike_jax.recipes import incremental
 
 RNG = np.random.default_rng(5)
 H, W, E, N, R = 2, 3, 5, 3, 2

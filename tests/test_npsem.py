@@ -7,7 +7,7 @@ import numpy as np
 import pspike_jax
 from pspike_jax.data.instrument import draw_instrument, load_instrument, truth, unit_features
 from pspike_jax.functional.moments import project
-from pspike_jax.training import minimax
+from pspike_jax.recipes import minimax
 
 
 def test_descent_of_the_model_is_the_simultaneous_step_of_both_players():

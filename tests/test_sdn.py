@@ -7,7 +7,7 @@ import pytest
 
 from pspike_jax.functional import neurons
 from pspike_jax.interop.sdn import export_sdn, load_sdn
-from pspike_jax.training.sdn import SDNState, sdn_optimizer, sdn_step
+from pspike_jax.recipes.sdn import SDNState, sdn_optimizer, sdn_step
 
 
 def under(arrays, prefix):

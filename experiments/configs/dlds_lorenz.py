@@ -3,7 +3,7 @@
   python -m experiments.main --config=experiments/configs/dlds_lorenz.py --workdir=runs/dlds_lorenz
 
 Euler's steps of the system are exactly two operators, mixed by 1 and by the first state. The
-authors' own fit is `training.dlds.fit_dlds`. `smoke` is small.
+authors' own fit is `recipes.dlds.fit_dlds`. `smoke` is small.
 """
 
 from ml_collections import config_dict

@@ -19,7 +19,7 @@ from pspike_jax.analysis import plots
 from pspike_jax.analysis.canvas import grid
 from pspike_jax.data.lorenz import STEP, WARM_UP, lorenz_path
 from pspike_jax.functional import dlds
-from pspike_jax.training.dlds import DLDSSettings, fit_dlds
+from pspike_jax.recipes.dlds import DLDSSettings, fit_dlds
 
 CAPTION = (
     "Left, a path of the Lorenz system, coloured by the coefficient of the second of two "

@@ -25,7 +25,7 @@ from pspike_jax.data import Split, Task, load_spoken_digits, take
 from pspike_jax.functional.simplex import directions, dot_regression
 from pspike_jax.objectives import Classification
 from pspike_jax.training import TrainSettings, create_state, make_mesh, train_step
-from pspike_jax.training.incremental import (
+from pspike_jax.recipes.incremental import (
     class_means,
     class_sensitive,
     few_shot_sessions,

@@ -17,7 +17,7 @@ from experiments.families import SEEDS, kept, mean_and_spread, table
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.canvas import grid
 from pspike_jax.data.instrument import REACH, draw_instrument, truth, unit_features
-from pspike_jax.training.minimax import draw_moments, fit_moments
+from pspike_jax.recipes.minimax import draw_moments, fit_moments
 
 CAPTION = (
     "Left, error of f against samples: least squares stays where it is, the game's falls. Right, "

@@ -1,7 +1,7 @@
 """Decomposed linear dynamics (dLDS, arXiv 2206.02972) as a model that forecasts its inputs.
 
 States are the inputs; coefficients of each step are inferred, not learnt, and tell the next one.
-`training.dlds.fit_dlds` is the authors' own fit; here gradients reach the operators through what
+`recipes.dlds.fit_dlds` is the authors' own fit; here gradients reach the operators through what
 is inferred, so that `fit` and any objective of steps can train them.
 """
 

@@ -8,7 +8,7 @@ from recordings import meta_of, under
 
 from pspike_jax.functional.simplex import directions, dot_regression
 from pspike_jax.interop import export_mamba_fscil, load_mamba_fscil
-from pspike_jax.training.incremental import class_sensitive
+from pspike_jax.recipes.incremental import class_sensitive
 
 PARTS = {"dts": "dt", "Bs": "b", "Cs": "c"}
 

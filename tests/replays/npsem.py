@@ -6,7 +6,7 @@ import numpy as np
 from recordings import meta_of, under
 
 from pspike_jax.functional import moments
-from pspike_jax.training import minimax
+from pspike_jax.recipes import minimax
 
 
 def replay(arrays):

@@ -7,7 +7,7 @@ from recordings import meta_of, under
 
 from pspike_jax.functional import neurons
 from pspike_jax.interop import load_sdn
-from pspike_jax.training.sdn import SDNState, sdn_optimizer, sdn_step
+from pspike_jax.recipes.sdn import SDNState, sdn_optimizer, sdn_step
 
 # {name here: name there} of the network in training; of norms, scale and shift.
 NAMES = {

@@ -1,0 +1,1 @@
+"""How single families are fitted where `training.fit` is not how: alternations, games, sessions."""
