@@ -2,6 +2,8 @@
 
   python -m experiments.long_sequence --length=1048576 --devices=8 \
       --output=experiments/results/checks/long_sequence.json
+  python -m experiments.long_sequence --model=linoss --length=1048576 --devices=8 \
+      --output=experiments/results/checks/long_sequence_linoss.json
 
 Two classes of waves in noise, told apart by their period. The training step is compiled for one
 device and for all of them; what each device needs in memory must be its share of what one needs
@@ -32,10 +34,13 @@ STEPS = flags.DEFINE_integer("steps", 4, "Training steps.", 1)
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the record, .json.")
 
 ALLOWANCE = 0.05  # beside the devices' even shares
-MODEL = {
-    "name": "pspikessm", "preset": "paper", "num_outputs": 2, "d_model": 8, "d_state": 16,
-    "n_layers": 2, "causal": False, "engine": "chunked",
+SIZES = {"num_outputs": 2, "d_model": 8, "d_state": 16, "n_layers": 2}
+MODELS = {
+    "pspikessm": SIZES | {"preset": "paper", "causal": False, "engine": "chunked"},
+    "linoss": SIZES,
+    "mamba": SIZES,
 }
+MODEL = flags.DEFINE_enum("model", "pspikessm", list(MODELS), "Spiking, oscillating or gated.")
 
 
 def waves(length: int) -> Task:
@@ -56,12 +61,13 @@ def compile_step(model: Any, task: Task, settings: TrainSettings, mesh: Mesh) ->
 
 
 def train(step: Any, state: TrainState, task: Task, mesh: Mesh) -> list[dict[str, float]]:
-    """Train some steps, and return the loss and the share of spikes of each."""
+    """Train some steps; return the loss of each, and the share of spikes where there are any."""
     lines = []
     for number in range(STEPS.value):
         batch = train_batch(task.train, seed=0, step=number, batch_size=1)
         state, measured = step(state, shard_batch(batch, mesh))
-        line = {name: float(mean(measured[name])) for name in ("loss", "firing_rate")}
+        kept = [name for name in ("loss", "firing_rate") if name in measured]
+        line = {name: float(mean(measured[name])) for name in kept}
         print(f"step {number + 1}: {line}", flush=True)
         lines.append(line)
     return lines
@@ -73,7 +79,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     started, devices, length = time.monotonic(), DEVICES.value, LENGTH.value
     jax.config.update("jax_num_cpu_devices", devices)
-    model, task = pspike_jax.create_model(**MODEL), waves(length)
+    fields = {"name": MODEL.value} | MODELS[MODEL.value]
+    model, task = pspike_jax.create_model(**fields), waves(length)
     optimizer = OptimizerSettings(learning_rate=1e-2)
     settings = TrainSettings(steps=STEPS.value, batch_size=1, optimizer=optimizer)
     mesh = make_mesh(data=1, sequence=devices)
@@ -94,7 +101,7 @@ def main(argv: list[str]) -> None:
     checks.keep(OUTPUT.value, ["-m", "experiments.long_sequence"], started, {
         "length": length,
         "devices": devices,
-        "model": MODEL,
+        "model": fields,
         "bytes_of_one_device": whole,
         "bytes_of_each_device": part,
         "limit": limit,
