@@ -54,6 +54,8 @@ def check_network(config: NetworkConfig) -> None:
     """Raise ValueError where NIR has no exact form of a network; with the reason."""
     if config.bidirectional:
         raise ValueError("bidirectional=True reads from the end to the start; NIR runs forward")
+    if config.delays:
+        raise ValueError(f"delays={config.delays} is not written; a graph's delays are of edges")
     if config.random_state:
         raise ValueError("random_state=True draws initial states; NIR starts at rest")
     if config.norm == "layer":

@@ -1,6 +1,7 @@
 """Pure functions: arrays in, arrays out. No Flax, no configuration, no files."""
 
 from pspike_jax.functional.convolution import convolve, ssm_kernel
+from pspike_jax.functional.delays import delay
 from pspike_jax.functional.discretization import (
     discretize_bilinear,
     discretize_bilinear_dplr,
@@ -48,6 +49,7 @@ __all__ = [
     "boxcar",
     "clamp_straight_through",
     "convolve",
+    "delay",
     "discretize_bilinear",
     "discretize_bilinear_dplr",
     "discretize_oscillators",

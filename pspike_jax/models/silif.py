@@ -56,6 +56,7 @@ class NetworkConfig(Config):
     bidirectional: bool = option(
         False, "each hidden layer also runs from the end of the sequence to its start"
     )
+    delays: int | None = option(None, "longest trained delay of a neuron in steps; None for none")
     surrogate: str = option("boxcar", "backward rule of a spike", choices=SURROGATES)
     threshold: float = option(1.0, "drive above which neurons fire")
     detach_reset: bool = option(False, "the reset is a constant of the backward pass")
@@ -72,6 +73,11 @@ class NetworkConfig(Config):
         """Raise ValueError where fields do not fit together."""
         super().check()
         neurons.choose_evaluation(self.evaluation, self.neuron)
+        if self.delays and self.bidirectional:
+            raise ValueError(
+                f"delays is {self.delays} and bidirectional=True: a delay runs one way; expected "
+                "one of them"
+            )
 
     @property
     def d_model(self) -> int:
@@ -127,7 +133,7 @@ class SpikingNetwork(SequenceModel):
             current = functools.partial(
                 InputCurrent, width, config.norm, dropout, spikes, config.kernel
             )
-            layers.append(functools.partial(NeuronLayer, site, current))
+            layers.append(functools.partial(NeuronLayer, site, current, config.delays))
         return Chain(tuple(layers), config.remat)
 
     @nn.nowrap
@@ -168,7 +174,8 @@ class SpikingNetwork(SequenceModel):
 
     def _drawn(self, state, ids, number):
         """Put draws, or a number in their place, where zeros are."""
-        drawn = state["layers"], state["head"]["u"]
+        layers, delayed = state["layers"], self.config.delays is not None
+        drawn = [one["neurons"] for one in layers] if delayed else layers, state["head"]["u"]
         if number is not None:
             drawn = jax.tree.map(
                 lambda zero: zero + number * (1 + 1j if jnp.iscomplexobj(zero) else 1), drawn
@@ -177,7 +184,8 @@ class SpikingNetwork(SequenceModel):
             drawn = neurons.draw_initial_state(drawn, self.make_rng("spikes"), example_ids=ids)
         else:
             raise ValueError("random states need rngs={'spikes': key}, noise=, or state=")
-        layers, u = drawn
+        new, u = drawn
+        layers = [a | {"neurons": b} for a, b in zip(layers, new)] if delayed else new
         return state | {"layers": layers, "head": state["head"] | {"u": u}}
 
     @nn.nowrap

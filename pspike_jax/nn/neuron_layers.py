@@ -12,6 +12,7 @@ from pspike_jax.functional.neurons.lif import ALPHA_LIMITS
 from pspike_jax.functional.packed_spikes import spike_product
 from pspike_jax.functional.recurrence import linear_recurrence
 from pspike_jax.nn.block import Block, Pass
+from pspike_jax.nn.delays import Delays
 from pspike_jax.nn.dense import KERNELS
 from pspike_jax.nn.heads import last_valid
 from pspike_jax.nn.neuron_site import Affine, NeuronSite
@@ -66,30 +67,42 @@ class InputCurrent(nn.Module):
 
 
 class NeuronLayer(Block):
-    """Product, norm, neurons: one hidden layer.
+    """Product, norm, delays, neurons: one hidden layer.
 
     Attributes:
       make_site: makes the layer's `NeuronSite`, given what all modules take.
       make_current: makes its `InputCurrent`.
+      delays: longest delay of a neuron in steps, None for none.
     """
 
     make_site: Callable[..., NeuronSite]
     make_current: Callable[..., InputCurrent]
+    delays: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, state, ctx: Pass):
         """Run the layer, as `nn.block` says."""
         product = self.make_current(name="input")
         current, affine = product(x, ctx)
-        spikes, state, record = self.make_site(name="neurons")(current, state, ctx, affine=affine)
+        site = self.make_site(name="neurons")
+        if self.delays:
+            line, state = (None, None) if state is None else (state["line"], state["neurons"])
+            current, line = Delays(self.delays, name="delay")(current, line, ctx)
+        spikes, state, record = site(current, state, ctx, affine=affine)
+        state = {"line": line, "neurons": state} if self.delays else state
         # A product with real inputs is what other models call their encoder.
         macs = {} if product.spikes else {"encoder": x.shape[-1] * product.features}
         return spikes.astype(x.dtype), state, {"sites": {"hidden": record}, "macs": macs}
 
     @nn.nowrap
     def zero_state(self, batch_size: int):
-        """Return the state of neurons at rest."""
-        return self.make_site(parent=None).zero_state(batch_size)
+        """Return the state of neurons at rest; with delays, "line" and "neurons"."""
+        neurons = self.make_site(parent=None).zero_state(batch_size)
+        if not self.delays:
+            return neurons
+        features = self.make_current(parent=None).features
+        line = Delays(self.delays, parent=None).zero_state(batch_size, features)
+        return {"line": line, "neurons": neurons}
 
 
 class LeakyReadout(nn.Module):
