@@ -7,8 +7,8 @@
 
 Two classes of waves in noise, told apart by their period. The training step is compiled for one
 device and for all of them; what each device needs in memory must be its share of what one needs
-alone, and at most `ALLOWANCE` more. Then some steps are trained, on all devices. Blocks are recomputed in
-the backward pass, as whoever has a million steps will want.
+alone, and at most `ALLOWANCE` more. Then some steps are trained, on all devices. Blocks are
+recomputed in the backward pass, as whoever has a million steps will want.
 """
 
 import time
