@@ -163,6 +163,14 @@ def test_neuron_configs_take_every_reset_neuron(monkeypatch, name, model):
     assert built.model.config.neuron == NEURONS[model][0] or (name, model) == ("ssc", "csilif")
 
 
+@pytest.mark.parametrize("name", ["shd", "ssc", "gsc"])
+def test_neuron_configs_have_a_variant_with_delays(monkeypatch, name):
+    built, _ = build_full(monkeypatch, name, "cadlif_delays")
+    plain, _ = build_full(monkeypatch, name, "cadlif")
+    assert built.model.config.delays == published.DELAYS and plain.model.config.delays is None
+    assert count_parameters(built) == count_parameters(plain) + 2 * 512  # a lag for each neuron
+
+
 def test_neuron_configs_use_the_published_settings_of_their_model():
     config = module("shd").get_config("csilif")
     assert (config.model.dropout, config.optimizer.learning_rate) == (0.1, 5e-3)

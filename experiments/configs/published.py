@@ -14,6 +14,7 @@ from pspike_jax import describe_model
 from pspike_jax.models.silif import NEURONS
 
 Section = Mapping[str, Any]
+DELAYS = 25  # steps: 100 ms of SHD and SSC
 
 
 def prepared(dataset: str) -> dict[str, Any]:
@@ -68,21 +69,28 @@ def neuron_config(
     Args:
       dataset: name of the prepared set, or of its stand-in for the variant "smoke".
       variant: name of the model, None or "smoke" for "silif"; one that `published` lacks takes
-        the settings of "silif".
+        the settings of "silif". "NAME_delays" trains delays of up to `DELAYS` steps, too, a choice
+        of ours.
       published: {model: {"learning_rate", "dropout", "patience", "factor"}}.
       training: the training section.
 
     Raises:
       ValueError: an unknown variant.
     """
-    smoke, name = variant == "smoke", "silif" if variant in (None, "smoke") else variant
+    smoke = variant == "smoke"
+    name = "silif" if variant in (None, "smoke") else variant.removesuffix("_delays")
     if name not in NEURONS:
-        raise ValueError(f"variant is {variant!r}, expected 'smoke', none or one of {[*NEURONS]}")
+        raise ValueError(
+            f"variant is {variant!r}, expected 'smoke', none or one of {[*NEURONS]}, and with "
+            "'_delays'"
+        )
     settings = published[name if name in published else "silif"]
     rate = settings["learning_rate"]
     model = {
         "name": name, "preset": "paper", "widths": (512, 512), "dropout": settings["dropout"],
     }
+    if variant == f"{name}_delays":
+        model["delays"] = DELAYS
     optimizer = {
         "learning_rate": rate,
         "dynamics_rate": rate,

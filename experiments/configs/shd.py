@@ -9,8 +9,8 @@ SiLIF, the default here, is known to us.
 Hardware: the authors report about 2 hours on one RTX 4090; not measured here.
 
 A variant names the model: silif (the default), csilif, adlif, cadlif with their published settings;
-lif, rlif, radlif and resonate_and_fire with those of silif. `smoke` runs every part in seconds, on
-a synthetic stand-in.
+lif, rlif, radlif and resonate_and_fire with those of silif. `NAME_delays` trains
+delays of its neurons, too. `smoke` runs every part in seconds, on a synthetic stand-in.
 """
 
 from ml_collections import config_dict

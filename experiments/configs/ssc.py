@@ -10,8 +10,8 @@ optimizer.learning_rate=5e-3).
 Hardware: the authors report about 15 hours on one RTX 4090; not measured here.
 
 A variant names the model: silif (the default), csilif, cadlif with their published settings; adlif,
-lif, rlif, radlif and resonate_and_fire with those of silif. `smoke` runs every part in seconds, on
-a synthetic stand-in.
+lif, rlif, radlif and resonate_and_fire with those of silif. `NAME_delays` trains
+delays of its neurons, too. `smoke` runs every part in seconds, on a synthetic stand-in.
 """
 
 from ml_collections import config_dict
@@ -41,6 +41,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "eval_batch_size": 256,
         },
     )
-    if variant == "csilif":
+    if config.model.name == "csilif":
         config.model.preset = "paper_ssc"  # steps up to dt_max = 5 rather than 0.5
     return config
