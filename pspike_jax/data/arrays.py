@@ -169,7 +169,7 @@ def plain(value: Any, what: str) -> np.ndarray:
       The array; a memory map, and what has the right dtype, is not copied.
 
     Raises:
-      TypeError: it is masked, or its library does not lend it.
+      TypeError: it is masked, or its library does not share it.
     """
     refuse_masked(value, what)
     value = from_dlpack(value, what)
