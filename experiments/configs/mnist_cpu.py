@@ -60,7 +60,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
             "steps": 8 * EPOCH,
             "batch_size": BATCH,
             "seed": 0,
-            "log_every": EPOCH // 3,
+            "log_every": EPOCH // 7,
             "eval_every": EPOCH,
             "checkpoint_every": EPOCH,
             "eval_batch_size": 120,
