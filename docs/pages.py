@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 import pspike_jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))  # mkdocs loads this file alone
@@ -65,6 +67,19 @@ def supports_table() -> str:
         supports = pspike_jax.describe_model(name).supports
         marks = " | ".join("yes" if one in supports else "" for one in able)
         lines.append(f"| `{name}` | {marks} |")
+    return "\n".join(lines) + "\n"
+
+
+def pretrained_table() -> str:
+    """Return a table of the models that come with the package."""
+    lines = ["| name | model | data | accuracy | parameters |", "| --- | --- | --- | --- | --- |"]
+    for name in pspike_jax.list_pretrained():
+        _, variables, card = pspike_jax.load_pretrained(name)
+        found = card["figures"]["test_accuracy"]["sampled"]
+        size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        accuracy = f"{100 * found['mean']:.1f} ± {100 * found['sem_examples']:.1f} %"
+        model, data = card["model"]["name"], card["task"]["name"]
+        lines.append(f"| `{name}` | `{model}` | {data} | {accuracy} | {size:,} |")
     return "\n".join(lines) + "\n"
 
 
@@ -148,6 +163,8 @@ def on_page_markdown(markdown, page, config, files):
         text = with_figures(text)
     text = text.replace("<!-- models -->", models_table("models/" if "/" not in source else ""))
     text = text.replace("<!-- supports -->", supports_table())
+    if "<!-- pretrained -->" in text:
+        text = text.replace("<!-- pretrained -->", pretrained_table())
     folder, _, name = source.rpartition("/")
     names = families().get(name.removesuffix(".md")) if folder == "models" else None
     if names:

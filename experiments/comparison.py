@@ -124,9 +124,13 @@ def make_model(row: str, task: Task, width: int) -> SequenceModel:
       TypeError, ValueError: no such model has this width, or takes this task.
     """
     fields = fields_of(row, task.train.inputs.shape[1])
-    known = {field.name for field in describe_model(fields["name"]).fields}
-    size = {"d_model": width} if "d_model" in known else {"widths": (width, width)}
-    return create_model(**fields | task.model_fields | size)
+    return create_model(**fields | task.model_fields | size_of(row, width))
+
+
+def size_of(row: str, width: int) -> dict[str, Any]:
+    """Return the field, and its value, that gives each layer of a row's model its width."""
+    known = {field.name for field in describe_model(own_fields(row)["name"]).fields}
+    return {"d_model": width} if "d_model" in known else {"widths": (width, width)}
 
 
 def count_parameters(model: SequenceModel, task: Task) -> int:

@@ -6,7 +6,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from pspike_jax.command import job
+from pspike_jax.command import huge_pages, job
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 PROGRAM = "python -m experiments.main"
@@ -14,6 +14,8 @@ PROGRAM = "python -m experiments.main"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment that the command line names; see `pspike_jax.command.job.main`."""
+    if arguments is None:
+        huge_pages.start_again()
     job.main(arguments, PROGRAM, CONFIGS)
 
 

@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import pspike_jax
-from pspike_jax.command import cli
+from pspike_jax.command import cli, huge_pages
 from pspike_jax.command.files import config_names, import_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -149,3 +150,31 @@ def test_configs_of_own_data_know_what_their_task_takes(name):
         task = dict(config["task"])
         with pytest.raises(FileNotFoundError, match="nothing is there"):
             call(TASKS[task.pop("name")], task, "config.task")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("own", [None, "", "glibc.malloc.check=0"])
+def test_a_program_starts_again_with_huge_pages_where_nobody_has_chosen(tmp_path, own):
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import importlib.util, os, sys\n"
+        f"spec = importlib.util.spec_from_file_location('huge_pages', {huge_pages.__file__!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "print('started')\n"
+        "sys.stdout.flush()\n"
+        "module.start_again()\n"
+        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], os.getpid())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {} if own is None else {"GLIBC_TUNABLES": own}
+    with subprocess.Popen(
+        [sys.executable, "-u", script, "--a=b c"], env=environment, text=True,
+        stdout=subprocess.PIPE,
+    ) as process:
+        said = process.communicate()[0].splitlines()
+    assert process.returncode == 0
+    used = "glibc.malloc.hugetlb=1" if own is None else own
+    # A process that is started again keeps its number, by which others know it.
+    assert said[-1] == f"{used} ['--a=b c'] {process.pid}"
+    assert said[:-1] == ["started"] * (2 if own is None else 1)

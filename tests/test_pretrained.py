@@ -17,6 +17,7 @@ import pytest
 
 import pspike_jax
 from pspike_jax import export
+from pspike_jax.pretrained.hub import hub_card
 from pspike_jax.pretrained.models import FOLDER, make_module
 from pspike_jax.pretrained.weights import read_weights, write_weights
 from small_models import compiled
@@ -149,15 +150,44 @@ def test_card_says_what_a_reader_must_know(name):
     assert len(card["limits"]) >= 2 and card["versions"]["jax"] and card["hardware"]["processor"]
     assert card["command"].startswith("python -m experiments.main --config=experiments/configs/")
     sampled = card["figures"]["test_accuracy"]["sampled"]
-    assert sampled["draws"] >= 8 and len(sampled["accuracies"]) == sampled["draws"]
-    assert 0 < sampled["sem"] < 0.05 and 0 < sampled["sem_examples"] < 0.05
+    if pspike_jax.load_pretrained(name)[0].stochastic:
+        assert sampled["draws"] >= 8 and len(sampled["accuracies"]) == sampled["draws"]
+        assert 0 < sampled["sem"] < 0.05
+    else:
+        assert sampled["sem"] == 0 and "draws" not in sampled
+    assert 0 < sampled["sem_examples"] < 0.05
     assert card["config"]["task"].get("data_dir", "data") == "data"
+
+
+def test_every_classifier_has_a_model_of_digits():
+    names = set(pspike_jax.list_models(kind="classifier"))
+    assert {f"{name}_digits" for name in names} <= set(NAMES)
+
+
+def test_hub_card_lists_the_figures_of_the_card(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    pytest.importorskip("safetensors")
+    module, tree, card = pspike_jax.load_pretrained(NAME)
+    shape = card["input"]["shape"]
+    export.save(tmp_path, module, tree, input_shape=shape, **hub_card(card))
+    _, head, body = (tmp_path / "README.md").read_text().split("---\n", 2)
+    head = yaml.safe_load(head)
+    # The fields that huggingface.co/docs/hub/model-cards asks of a model index.
+    result = head["model-index"][0]["results"][0]
+    assert head["license"] == "mit" and head["library_name"] == "pspike_jax"
+    assert result["task"]["type"] and result["dataset"] == {"name": "digits", "type": "digits"}
+    accuracy = card["figures"]["test_accuracy"]["sampled"]["mean"]
+    assert result["metrics"] == [{"type": "accuracy", "value": round(accuracy, 4)}]
+    for said in (card["data"]["licence"], card["command"], card["commit"], *card["limits"]):
+        assert said in body
+    assert hub_card(json.loads((tmp_path / "config.json").read_text())) == {}
 
 
 def test_pretrained_files_are_few_and_small():
     files = [path for path in FOLDER.iterdir() if path.suffix in (".npz", ".json")]
     assert {path.stem for path in files if path.suffix == ".npz"} == set(NAMES)
-    assert sum(path.stat().st_size for path in files) < 1_000_000
+    # 20,000 parameters of a digits model are 80 kB; a wheel stays small enough to fetch in seconds.
+    assert sum(path.stat().st_size for path in files) < 4_000_000
 
 
 def test_files_beside_modules_are_part_of_a_wheel():
@@ -193,14 +223,22 @@ def test_pretrained_model_answers_the_committed_sample_as_it_did(name):
     key = jax.random.key(20240603)
 
     def run(variables, inputs, lengths):
-        mean, _ = module.apply(variables, inputs, lengths, sampling="mean")
+        mean, aux = module.apply(variables, inputs, lengths, sampling="mean")
+        if not module.stochastic:
+            return mean, mean, len(aux["sites"])
         drawn, _ = module.apply(variables, inputs, lengths, rngs={"spikes": key})
-        return mean, drawn
+        return mean, drawn, 0
 
-    mean, drawn = compiled(run, variables, inputs, lengths)(variables, inputs, lengths)
-    # The mean field is continuous, so what machines and compilers round stays small: float32 over
-    # some hundred steps.
-    np.testing.assert_allclose(mean, logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+    mean, drawn, thresholds = compiled(run, variables, inputs, lengths)(variables, inputs, lengths)
+    if thresholds:
+        # What is rounded otherwise may carry a membrane over its threshold, and one spike changes
+        # the scores: 64 examples of some thousand neurons and 64 steps have few that near.
+        same = np.argmax(mean, axis=1) == np.argmax(logits, axis=1)
+        assert same.mean() >= 0.95
+    else:
+        # Continuous, so what machines and compilers round stays small: float32 over some hundred
+        # steps.
+        np.testing.assert_allclose(mean, logits, rtol=0, atol=1e-4 * np.abs(logits).max())
     known = labels >= 0  # drawn pictures have no truth
     if known.any():
         share = card["figures"]["test_accuracy"]["sampled"]["mean"]

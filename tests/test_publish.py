@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import publish  # noqa: E402
+from experiments import publish, reevaluate  # noqa: E402
 from experiments.configs import quickstart  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, EVALUATION, write_run  # noqa: E402
@@ -108,9 +108,9 @@ def test_fingerprint_is_that_of_the_numbers_and_no_other():
     for rows in (slice(0, 1024), slice(1024, 1500)):
         for array, dtype in zip(split[:3], (np.float32, np.int32, np.int32)):
             digest.update(array[rows].astype(dtype).tobytes())
-    assert publish.fingerprint(split) == digest.hexdigest()
+    assert reevaluate.fingerprint(split) == digest.hexdigest()
     inputs[1400, 2, 0] += 1
-    assert publish.fingerprint(split) != digest.hexdigest()
+    assert reevaluate.fingerprint(split) != digest.hexdigest()
 
 
 def test_compare_allows_noise_and_two_examples():
@@ -119,29 +119,48 @@ def test_compare_allows_noise_and_two_examples():
 
     # Four times hypot(0.003, 0.004) is 0.02, and two examples of 100 as much.
     for mean, expected in ((0.939, True), (0.941, False), (0.861, True), (0.859, False)):
-        table, agree = publish.compare(results(0.9, 0.003), results(mean, 0.004))
+        table, agree = reevaluate.compare(results(0.9, 0.003), results(mean, 0.004))
         assert agree is expected and f"{mean:.2%}" in table
 
 
 def test_reevaluate_takes_the_card_at_its_word(monkeypatch):
     seen = []
-    monkeypatch.setattr(publish, "test", lambda *found: seen.append(found) or EVALUATION)
-    card, now = publish.reevaluate("pspikessm_digits", draws=3)
+    monkeypatch.setattr(reevaluate, "test", lambda *found: seen.append(found) or EVALUATION)
+    card, now = reevaluate.reevaluate("pspikessm_digits", draws=3)
     module, variables, expected = load_pretrained("pspikessm_digits")
     assert card == expected["figures"]["test_accuracy"] and now == EVALUATION
     experiment, used = seen[0]
     assert experiment.model == module and experiment.evaluation.draws == 3
     assert experiment.evaluation.seed == expected["config"]["evaluation"]["seed"]
     chex.assert_trees_all_equal(used, variables)
-    monkeypatch.setattr(publish, "fingerprint", lambda split: "other")
+    monkeypatch.setattr(reevaluate, "fingerprint", lambda split: "other")
     with pytest.raises(ValueError, match="the test set has sha256 other, that of the card "):
-        publish.reevaluate("pspikessm_digits")
+        reevaluate.reevaluate("pspikessm_digits")
     with pytest.raises(ValueError, match="are in no folder: leave --data_dir out"):
-        publish.reevaluate("pspikessm_digits", data_dir="data")
+        reevaluate.reevaluate("pspikessm_digits", data_dir="data")
 
 
 def test_reevaluate_ends_with_an_error_where_figures_differ(monkeypatch):
     off = {way: result | {"mean": 0.1} for way, result in EVALUATION.items()}
-    monkeypatch.setattr(publish, "reevaluate", lambda name, **asked: (EVALUATION, off))
+    monkeypatch.setattr(reevaluate, "reevaluate", lambda name, **asked: (EVALUATION, off))
     with pytest.raises(SystemExit, match="these are not the figures of the card"):
         publish.main(["--name=pspikessm_digits", "--check"])
+
+
+def test_all_models_are_evaluated_again_but_those_whose_data_are_missing(monkeypatch, capsys):
+    def found(name, *, data_dir, seed, draws):
+        # Digits are in no folder, prepared sets in the one that was named.
+        assert data_dir == (None if name.endswith("_digits") else "nowhere")
+        if name.endswith("mnist"):
+            raise FileNotFoundError("nowhere/psmnist is not there\nprepare it")
+        return EVALUATION, EVALUATION
+
+    names = ("pspikessm_digits", "pspikessm_psmnist")
+    monkeypatch.setattr(reevaluate, "reevaluate", found)
+    monkeypatch.setattr(reevaluate, "list_pretrained", lambda: names)
+    publish.main(["--all", "--check", "--data_dir=nowhere"])
+    said = capsys.readouterr().out
+    assert "pspikessm_digits\n" in said
+    assert "pspikessm_psmnist: left out, nowhere/psmnist is not there\n" in said
+    with pytest.raises(SystemExit):
+        publish.main(["--all", "--name=pspikessm_digits", "--check"])

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import pspike_jax
+from pspike_jax.command import huge_pages
 from pspike_jax.command.files import read_json
 from pspike_jax.command.reader import Reader
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
         reader.error(f"unknown command {command!r}; {hint}")
+    if arguments is None and command == "train":
+        huge_pages.start_again()
     try:
         COMMANDS[command](words[1:])
     except USER_ERRORS as error:
@@ -144,13 +147,13 @@ def export(arguments: Sequence[str]) -> None:
     asked = reader.parse_args(arguments)
     from pspike_jax import export as exporting
 
-    model, variables, shape = _trained(asked.source)
+    model, variables, shape, about = _trained(asked.source)
     if asked.format == "nir":
         exporting.to_nir(
             model, variables, asked.output, noise=asked.noise, metadata=asked.metadata
         )
     elif asked.format == "safetensors":
-        exporting.save(asked.output, model, variables, input_shape=shape)
+        exporting.save(asked.output, model, variables, input_shape=shape, **about)
     else:
         exporting.to_stablehlo(
             model, variables, asked.output, example_shape=shape, method=asked.method,
@@ -160,18 +163,19 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def _trained(source: str) -> tuple:
-    """Return (model, variables, shape of an example) of a run or a pretrained model."""
+    """Return (model, variables, shape of an example, words for a card) of a run or a model."""
+    from pspike_jax.pretrained.hub import hub_card
     from pspike_jax.pretrained.models import is_saved
 
     if source in pspike_jax.list_pretrained() or is_saved(source):
         model, variables, card = pspike_jax.load_pretrained(source)
-        return model, variables, tuple(card["input"]["shape"])
+        return model, variables, tuple(card["input"]["shape"]), hub_card(card)
     folder = pathlib.Path(source)
     read_json(folder / "config.json")  # says whether there is a run
     from pspike_jax.command.outcome import load_best
 
     experiment, result = load_best(folder)
-    return experiment.model, result.variables, experiment.task.train.inputs.shape[1:]
+    return experiment.model, result.variables, experiment.task.train.inputs.shape[1:], {}
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,20 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _PLAIN = (bool, int, float, str, type(None))
 
 
+class Result(NamedTuple):
+    """A figure that a model reaches, as hubs list it.
+
+    Attributes:
+      dataset: name of the data.
+      metric: name of the figure, such as "accuracy".
+      value: of it.
+    """
+
+    dataset: str
+    metric: str
+    value: float
+
+
 def save(
     folder: str | os.PathLike,
     model: SequenceModel,
@@ -34,6 +48,7 @@ def save(
     input_shape: Sequence[int],
     words: str = "",
     licence: str | None = None,
+    results: Sequence[Result] = (),
 ) -> None:
     """Write a model of the zoo with its weights and a card.
 
@@ -44,6 +59,7 @@ def save(
       input_shape: of one example: (L, F) numbers or (L,) tokens.
       words: what the card says of data, results and limits.
       licence: of the weights, as hubs name it.
+      results: what the model reaches, for the hub's list of results.
 
     Raises:
       ValueError: the model is none of the zoo's presets with plain fields in place of some.
@@ -67,7 +83,7 @@ def save(
         "input": {"shape": list(input_shape)},
     }
     (place / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
-    (place / CARD).write_text(_card(name, preset, fields, words, licence))
+    (place / CARD).write_text(_card(name, preset, fields, words, _head(name, licence, results)))
 
 
 def load(folder: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
@@ -175,12 +191,26 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _card(name, preset, fields, words, licence) -> str:
-    head = ["---", "library_name: pspike_jax", "tags:", "- spiking-neural-network", "- jax"]
-    head += [f"license: {licence}"] if licence else []
+def _head(name, licence, results) -> list[str]:
+    """Return what hubs read of a card: YAML, whose quoted strings are those of JSON."""
+    lines = ["library_name: pspike_jax", "tags:", "- spiking-neural-network", "- jax"]
+    lines += [f"license: {licence}"] if licence else []
+    if results:
+        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+    for dataset, metric, value in results:
+        named = json.dumps(dataset)
+        lines += [
+            "  - task:", "      type: sequence-classification",
+            "    dataset:", f"      name: {named}", f"      type: {named}",
+            "    metrics:", f"    - type: {json.dumps(metric)}", f"      value: {value:.4f}",
+        ]
+    return lines
+
+
+def _card(name, preset, fields, words, head) -> str:
     changed = ", ".join(f"{key}={value!r}" for key, value in fields.items()) or "none"
     return "\n".join([
-        *head, "---", "", f"# {name}", "",
+        "---", *head, "---", "", f"# {name}", "",
         f"A `{name}` of pspike_jax, preset `{preset}`, other fields: {changed}.", "",
         words or "Nothing was said of its data, its results and its limits.", "",
         "```python", "from pspike_jax import export", "model, variables = export.load(FOLDER)",
