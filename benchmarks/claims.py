@@ -300,6 +300,9 @@ CLAIMS = (
               times("array_record", "memory map", data=name), None)
         for name, where in (("psmnist", "psMNIST, batch 64"), ("sc10", "raw speech, batch 16"))
     ),
+    Claim("training step, `paper`, with huge pages against pages of 4 KB",
+          "2 layers, H 128, N 16, L 784, B 32", "huge_pages",
+          lambda records: timing.ratio(records[0], records[1]), None),
     Claim("diagonal plus low rank: `auto` behind the faster engine, at worst",
           "see `benchmarks/dplr_engines.py`", "dplr_engines", worst_dplr, 10, True, " %"),
     *(

@@ -1,16 +1,16 @@
 """Huge pages for the arrays of a training step on CPUs.
 
-Sums, transforms and transposed copies of large arrays miss the processor's table of 4 KB pages: a
-third of the time of a step (psMNIST, batch 32, 128 features, one core: 0.27 s in place of 0.39 s).
-glibc asks the kernel for pages of 2 MB if a tunable says so before a program starts; it changes
-nothing where the kernel gives them to all programs, or to none.
+Transforms and transposed copies of large arrays miss the processor's table of 4 KB pages
+(`benchmarks/huge_pages.py` measures what that costs). glibc asks the kernel for pages of 2 MB if a
+tunable says so before a program starts; it changes nothing where the kernel gives them to all
+programs, or to none.
 """
 
 import os
 import platform
 import sys
 
-TUNABLES = "GLIBC_TUNABLES"
+TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 
 def start_again() -> None:
@@ -21,5 +21,5 @@ def start_again() -> None:
     """
     if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":
         return
-    os.environ[TUNABLES] = "glibc.malloc.hugetlb=1"
+    os.environ[TUNABLES] = HUGE_PAGES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
