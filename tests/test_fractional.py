@@ -14,8 +14,8 @@ from pspike_jax.functional.fractional import (
     gl_coefficients,
     lif_rate,
     multi_term_memory,
-    solve,
 )
+from pspike_jax.functional.fractional_solve import solve
 from pspike_jax.functional.fractional_stream import (
     short_stream_memory,
     start_stream,
@@ -35,14 +35,14 @@ def relaxation(v, x):
     return (x - v) / 2, v
 
 
-def loop(rule, alpha, x, start, h=1.0, memory=None, drop_start=False):
+def loop(rule, alpha, x, start, h=1.0, memory=None, drop_start=False, tau=2.0):
     """Values before each step and the last one, summing the whole past in float64."""
     length, alpha = len(x), np.asarray(alpha, np.float64)
     origin = 0 * start if drop_start else start
     y, rates = [start - origin], []
     last = np.inf if memory is None else memory
     for k in range(length):
-        rates.append((x[k] - (y[k] + origin)) / 2)
+        rates.append((x[k] - (y[k] + origin)) / tau)
         past = 0 * start
         if rule == "pred":
             for d in range(1, k + 2):
@@ -158,6 +158,40 @@ def test_the_gradient_of_the_order_matches_differences(rng):
 
         streamed = jax.jit(jax.grad(stream_loss))(0.6)
         np.testing.assert_allclose(streamed, found, rtol=1e-4)
+
+
+@pytest.mark.parametrize("past", ["fft", "direct"])
+@pytest.mark.parametrize("memory", [None, 7])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_gradient_matches_differences(rng, rule, memory, past):
+    length, kept = 21, 20 if memory is None else memory
+    found_at = {
+        "alpha": np.array([0.3, 0.6, 0.9]), "x": rng.normal(size=(length, 2, 3)),
+        "start": rng.normal(size=(2, 3)), "tau": np.array(1.7),
+    }
+    weight = rng.normal(size=(length + 1, 2, 3))
+
+    def loss(given):
+        step = lambda v, x: ((x - v) / given["tau"], v)  # what the rate closes over learns, too
+        weights = fractional_memory(rule, given["alpha"], kept, 0.5)
+        values, last = solve(weights, step, given["x"], given["start"], past=past, block=8)
+        return jnp.sum(jnp.float32(weight) * jnp.concatenate([values, last[None]]))
+
+    found = jax.jit(jax.grad(loss))(jax.tree.map(jnp.float32, found_at))
+
+    def moved(name, direction, by):
+        given = found_at | {name: found_at[name] + by * direction}
+        values = loop(rule, given["alpha"], given["x"], given["start"], 0.5, kept, False,
+                      given["tau"])
+        return np.sum(weight * values)
+
+    for name, value in found_at.items():
+        for _ in range(3):
+            direction = rng.normal(size=value.shape)
+            difference = (moved(name, direction, 1e-5) - moved(name, direction, -1e-5)) / 2e-5
+            along, size = np.sum(found[name] * direction), np.sum(np.abs(found[name] * direction))
+            # Float32 sums of 126 terms that may cancel; differences in float64 are exact to 1e-8.
+            np.testing.assert_allclose(along, difference, atol=1e-5 * size + 1e-5)
 
 
 def test_two_terms_of_one_order_are_one():

@@ -17,7 +17,8 @@ import numpy as np
 from experiments.families import kept, table
 from pspike_jax.analysis import plots
 from pspike_jax.analysis.canvas import grid
-from pspike_jax.functional.fractional import fractional_memory, solve
+from pspike_jax.functional.fractional import fractional_memory
+from pspike_jax.functional.fractional_solve import solve
 from pspike_jax.functional.fractional_stream import start_stream, stream_memory, stream_step
 
 CAPTION = (

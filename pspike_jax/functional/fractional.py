@@ -27,8 +27,6 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
-_BLOCK = 64
-
 Rate = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
 
 
@@ -148,129 +146,6 @@ def _second_differences(p, d, zero_power):
 def _first_differences(p, d):
     """Return (d+1)^p - d^p for p (A,) and d (K, 1)."""
     return d ** p[None] * jnp.expm1(p[None] * jnp.log1p(1 / d))
-
-
-def solve(
-    memory: Memory,
-    rate: Rate,
-    inputs: Any,
-    start: jax.Array,
-    *,
-    settle: Callable[[jax.Array], tuple[jax.Array, Any]] | None = None,
-    forget_start: bool = False,
-    past: str = "fft",
-    block: int = _BLOCK,
-) -> tuple[Any, jax.Array]:
-    """Step through a sequence: exact, and for L steps L^2 log(L) / block operations, or block L.
-
-    Steps are taken a block at a time. What the past leaves for a whole block is known when the
-    block begins, and is one convolution; the block's own steps are summed one by one.
-
-    Args:
-      memory: of one of the rules.
-      rate: (v (B, H), x) -> (f (B, H), outputs), where x is inputs at the step.
-      inputs: pytree of arrays (L, ...), time first.
-      start: (B, H), v_0.
-      settle: (v) -> (v, outputs): what becomes of a value once it is reached, as a reset does. If
-        given, its outputs are returned beside those of `rate`.
-      forget_start: v_0 is left out of all steps but the first, as in the program.
-      past: how a block sees the blocks before: `fft`, or `direct`, a product of matrices.
-      block: steps in a block.
-
-    Returns:
-      outputs: what `rate` returned, (L, ...) each; a pair with those of `settle` where it is given.
-      v: (B, H), the value after the last step.
-
-    Raises:
-      ValueError: another way of seeing the past, or no step.
-    """
-    if past not in ("fft", "direct"):
-        raise ValueError(f"unknown way {past!r} to see the past; expected fft or direct")
-    length = jax.tree.leaves(inputs)[0].shape[0]
-    if length < 1:
-        raise ValueError("inputs have no time steps")
-    start = jnp.asarray(start, jnp.float32)
-    origin = jnp.zeros_like(start) if forget_start else start
-    size = min(block, length)
-    blocks = -(-length // size)
-    # Whole blocks of what may still be remembered; nothing where one block is all there is.
-    reach = min(memory.weights.shape[0], length)
-    kept = 0 if blocks == 1 else -(-reach // size) * size
-    weights = _padded(memory.weights, kept + size)
-    look_back = _look_back(weights, kept, size, past)
-    within = _lags(weights, size, 0)
-    padded = jax.tree.map(
-        lambda a: jnp.pad(a, [(0, blocks * size - length)] + [(0, 0)] * (a.ndim - 1)), inputs
-    )
-    padded = jax.tree.map(lambda a: a.reshape(blocks, size, *a.shape[1:]), padded)
-    counts = (jnp.arange(blocks * size) < length).reshape(blocks, size)
-
-    def one_block(carry, block_of):
-        v, history = carry
-        x, counted = block_of
-        (v, own), outputs = jax.lax.scan(
-            functools.partial(_step, memory, rate, settle, origin),
-            (v, jnp.zeros((size, *start.shape), jnp.float32)),
-            (x, look_back(history, start.shape), within, jnp.arange(size), counted),
-        )
-        return (v, jnp.concatenate([history, own])[size:]), outputs
-
-    history = jnp.zeros((kept, *start.shape), jnp.float32)
-    if blocks == 1:
-        first = jax.tree.map(lambda a: a[0], (padded, counts))
-        (v, _), outputs = one_block((start, history), first)
-        return outputs, v
-    (v, _), outputs = jax.lax.scan(one_block, (start, history), (padded, counts))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:length], outputs), v
-
-
-def _step(memory, rate, settle, origin, carry, step):
-    v, own = carry
-    x, past, weights, index, counted = step
-    f, outputs = rate(v, x)
-    remembered = past + jnp.sum(weights[:, None] * own, axis=0)
-    reached = origin + memory.gain[None] * f + remembered
-    if settle is not None:
-        reached, settled = settle(reached)
-        outputs = outputs, settled
-    left = f if memory.of_rates else reached - origin
-    own = jax.lax.dynamic_update_index_in_dim(own, left, index, 0)
-    # Behind the end steps are only filled in: they leave the value alone.
-    return (jnp.where(counted, reached, v), own), outputs
-
-
-def _padded(weights, count):
-    """Return m_0 .. m_{count-1} with m_0 = 0, (count, A), zeros beyond what is remembered."""
-    weights = jnp.pad(weights, [(1, 0), (0, 0)])[:count]
-    return jnp.pad(weights, [(0, count - weights.shape[0]), (0, 0)])
-
-
-def _lags(weights, size, offset):
-    """Return W[i, j] = m_{offset + i - j}, (size, offset or size, A); 0 where j >= offset + i."""
-    lag = offset + jnp.arange(size)[:, None] - jnp.arange(offset or size)[None]
-    return jnp.where((lag > 0)[..., None], weights[jnp.clip(lag, 0, None)], 0)
-
-
-def _look_back(weights, kept, size, past):
-    """Return a function from what is kept, (kept, B, H), to what it leaves for a block's steps."""
-    if not kept:
-        return lambda history, shape: jnp.zeros((size, *shape), jnp.float32)
-    if past == "direct":
-        lags = _lags(weights, size, kept)
-
-        def direct(history, shape):
-            spread = jnp.broadcast_to(lags, (size, kept, shape[-1]))
-            return jnp.einsum("ijh,jbh->ibh", spread, history, precision="highest")
-
-        return direct
-    # A circle of kept + size steps: what wraps around falls on steps before the block.
-    spectrum = jnp.fft.rfft(weights, axis=0)
-
-    def fft(history, shape):
-        known = jnp.fft.rfft(history, n=kept + size, axis=0)
-        return jnp.fft.irfft(spectrum[:, None] * known, n=kept + size, axis=0)[kept:]
-
-    return fft
 
 
 def lif_rate(

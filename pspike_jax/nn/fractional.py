@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from pspike_jax.functional.activity import activity
 from pspike_jax.functional.dropout import dropout
-from pspike_jax.functional.fractional import fractional_memory, multi_term_memory, solve
+from pspike_jax.functional.fractional import fractional_memory, multi_term_memory
+from pspike_jax.functional.fractional_solve import solve
 from pspike_jax.functional.fractional_neurons import FractionalNeuron
 from pspike_jax.functional.fractional_stream import (
     StreamMemory,

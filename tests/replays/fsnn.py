@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from recordings import meta_of, under
 
-from pspike_jax.functional.fractional import fractional_memory, solve
+from pspike_jax.functional.fractional import fractional_memory
+from pspike_jax.functional.fractional_solve import solve
 from pspike_jax.functional.fractional_neurons import FractionalNeuron
 from pspike_jax.functional.scaled_surrogates import scaled_surrogate
 from pspike_jax.interop import export_fsnn, load_fsnn
