@@ -151,6 +151,17 @@ def test_generate_makes_a_smaller_set_the_beginning_of_a_larger_one():
     assert small[1].tolist() == large[1][:60].tolist()
 
 
+def test_training_lists_may_be_shorter_than_the_others():
+    fields = dict(min_length=30, max_length=60, num_train=600, num_validation=40, num_test=40)
+    words, labels = generate(**fields, train_min_length=4)
+    assert [run_stack_machine(row)[0] for row in words] == labels.tolist()
+    lengths = np.array([len(row) for row in words])
+    # A root of few digits is the most frequent tree.
+    assert lengths[:600].min() == 5 and (lengths[:600] <= 30).mean() > 0.5
+    assert lengths[600:].min() > 30 and lengths.max() < 60
+    assert len({tuple(row) for row in words}) == 680  # no list of a test was trained on
+
+
 def test_generate_depends_on_the_seed():
     fields = dict(min_length=20, max_length=90, num_train=20, num_validation=1, num_test=1)
     assert generate(**fields, seed=0)[0] != generate(**fields, seed=1)[0]
@@ -222,6 +233,7 @@ def test_listops_source_names_a_file_that_lost_its_lines(tmp_path):
 
 @pytest.mark.parametrize("fields, reason", [
     ({"min_length": 0}, "got min_length=0"),
+    ({"train_min_length": 501}, "train_min_length is 501, expected None or 1 to min_length=500"),
     ({"min_length": 30, "max_length": 31}, "min_length < max_length - 1"),
     ({"max_depth": 1}, "max_depth >= 2"),
     ({"num_test": 0}, "at least one example"),

@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import checks, paper_claims, record, results_page  # noqa: E402
+from experiments import checks, mnist_table, paper_claims, record, results_page  # noqa: E402
 from experiments.configs import listops, psmnist, quickstart  # noqa: E402
 from pspike_jax.analysis import energy  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
@@ -160,6 +160,29 @@ def test_papers_figures_are_those_of_the_configs():
 
 def test_committed_page_is_that_of_the_committed_records():
     assert results_page.PAGE.read_text() == results_page.page(results_page.read_records())
+
+
+def test_committed_table_of_mnist_is_that_of_the_committed_records():
+    assert mnist_table.PAGE.read_text() == mnist_table.page(results_page.read_records())
+
+
+def test_price_of_spikes_is_what_the_dense_twin_has_more():
+    def made(mean, sites):
+        counted = {"spiking_picojoules": 4100.0}
+        report = {"activity": sites, "energy": {
+            "without_state_updates": counted, "with_state_updates": counted,
+        }}
+        found = {"mean": mean, "sem": 0.003, "sem_examples": 0.004}
+        metrics = [{"step": 1}, {"step": 2, "validation/accuracy": 0.875}]
+        run = {"evaluation": {"sampled": found}, "report": report, "metrics": metrics, "minutes": 9}
+        return {"runs": [run]}
+
+    spiking = made(0.93, {"input": {"firing_rate": [0.1, 0.3]}})
+    text = mnist_table.page({"psmnist_prf": spiking, "psmnist_s4d": made(0.96, {})})
+    # Errors of 0.3 and 0.4 points are 0.5 together, and of two models 0.7.
+    assert "| `prf` | 93.00 ± 0.50 % | 3.0 ± 0.7 | 20 % | 4 | 4 | 9 |" in text
+    assert "| `s4d` | 96.00 ± 0.50 % |  | none |" in text and "- `prf`: 87.5" in text
+    assert "Not trained yet: `pspikessm`, `spikingssm`.\n" in text
 
 
 def test_committed_claims_are_measured_by_the_records():

@@ -153,7 +153,7 @@ def load_prepared(
 
 def generate_listops(
     *, min_length: int, max_length: int, num_train: int, num_validation: int, num_test: int,
-    seed: int,
+    seed: int, train_min_length: int | None = None,
 ) -> Task:
     """Generate ListOps in memory.
 
@@ -164,6 +164,7 @@ def generate_listops(
       num_validation: examples for validation.
       num_test: examples for test.
       seed: not negative.
+      train_min_length: of expressions for training; None for min_length.
 
     Returns:
       The task; its name says where it is reduced.
@@ -171,6 +172,7 @@ def generate_listops(
     settings = ListOpsSettings(
         min_length=min_length, max_length=max_length, num_train=num_train,
         num_validation=num_validation, num_test=num_test, seed=seed,
+        train_min_length=train_min_length,
     )
     return load_source(listops_source(settings))
 

@@ -13,6 +13,7 @@ leaves, positions are handed downward from the root. No expression is ever parse
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -51,6 +52,8 @@ class ListOpsSettings:
       num_validation: examples for validation.
       num_test: examples for test.
       seed: any non-negative integer; the same settings give the same examples everywhere.
+      train_min_length: of expressions for training, where they may be shorter than those of the
+        other splits, so that operators are learnt from short ones, too; None for min_length.
     """
 
     min_length: int = 500
@@ -61,12 +64,18 @@ class ListOpsSettings:
     num_validation: int = 2_000
     num_test: int = 2_000
     seed: int = 0
+    train_min_length: int | None = None
 
     def __post_init__(self):
         if not 1 <= self.min_length < self.max_length - 1:
             raise ValueError(
                 f"ListOps needs 1 <= min_length < max_length - 1, got min_length={self.min_length} "
                 f"and max_length={self.max_length}"
+            )
+        if not 1 <= (self.train_min_length or self.min_length) <= self.min_length:
+            raise ValueError(
+                f"train_min_length is {self.train_min_length}, expected None or 1 to "
+                f"min_length={self.min_length}"
             )
         if self.max_depth < 2 or not 2 <= self.max_arguments <= 255:
             raise ValueError(
@@ -187,13 +196,21 @@ def generate(settings: ListOpsSettings) -> Iterator[tuple[np.ndarray, np.ndarray
     Raises:
       ValueError: the rules admit too few distinct expressions for so many examples.
     """
-    seen = set()
-    missing = settings.num_examples
+    parts = [(settings, settings.num_examples)]
+    if settings.train_min_length is not None:
+        rules = dataclasses.replace(settings, min_length=settings.train_min_length)
+        rest = settings.num_validation + settings.num_test
+        parts = [(rules, settings.num_train), (settings, rest)]
+    seen, batches = set(), itertools.count()
+    for rules, missing in parts:
+        yield from _generate(rules, missing, seen, batches)
+
+
+def _generate(settings, missing, seen, batches):
+    """Yield blocks of so many new examples, by the settings' one rule of length."""
     without_news = 0
-    batch = 0
     while missing:
-        rng = np.random.default_rng([settings.seed, batch])
-        batch += 1
+        rng = np.random.default_rng([settings.seed, next(batches)])
         tokens, lengths, labels = _evaluate(*_grow(rng, settings), settings.max_length)
         new = np.array([_is_new(row[:n], seen) for row, n in zip(tokens, lengths)], bool)
         new = np.flatnonzero(new)[:missing]
