@@ -3,13 +3,11 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
-
 from pspike_jax.data.untrusted import MOST_BYTES, inside, list_files, read_bytes, read_json
+from pspike_jax.export.cards import abstract_variables
 from pspike_jax.models import create_model
 from pspike_jax.models.limits import check_sizes
 from pspike_jax.models.sequence import SequenceModel
@@ -162,19 +160,3 @@ def make_module(entry: Mapping[str, Any]) -> SequenceModel:
         for key, value in entry["fields"].items()
     }
     return create_model(entry["name"], entry["preset"], **fields)
-
-
-def abstract_variables(module: nn.Module, shape: Sequence[int]) -> dict[str, Any]:
-    """Describe the variables of a module without making them.
-
-    Args:
-      module: of the zoo.
-      shape: of one example's inputs: (L,) tokens, (L, F) numbers, with 2 before L for documents.
-
-    Returns:
-      The variables, with shapes and dtypes in place of arrays.
-    """
-    dtype = "float32" if module.config.vocab_size is None else "int32"
-    inputs = jax.ShapeDtypeStruct((1, *shape), dtype)
-    boxed = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), inputs), inputs)
-    return nn.meta.unbox(boxed)
