@@ -1,13 +1,19 @@
 """ListOps: labels by a stack machine, rules by counting, the same examples everywhere."""
 
 import hashlib
+import pathlib
+import sys
 
 import numpy as np
 import pytest
 
-from pspike_jax.data import listops
-from pspike_jax.data.listops import ListOpsSettings
-from pspike_jax.data.source import load_source
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments import listops_baselines  # noqa: E402
+from pspike_jax.data import Split, listops  # noqa: E402
+from pspike_jax.data.listops import ListOpsSettings  # noqa: E402
+from pspike_jax.data.source import load_source  # noqa: E402
 
 ALPHA = 1e-6
 
@@ -242,3 +248,18 @@ def test_listops_source_names_a_file_that_lost_its_lines(tmp_path):
 def test_listops_settings_refuse_what_cannot_be(fields, reason):
     with pytest.raises(ValueError, match=reason):
         ListOpsSettings(**fields)
+
+
+def test_bags_of_tokens_read_no_order(rng):
+    tokens = rng.integers(1, len(listops.VOCABULARY), (300, 20)).astype(np.uint8)
+    lengths = np.full(300, 20, np.int32)
+    # How often a 7 is in a list is all that its label says.
+    sevens = np.sum(tokens == listops.VOCABULARY.index("7"), axis=1)
+    split = Split(tokens, lengths, np.minimum(sevens, 2).astype(np.int32))
+    turned = split._replace(inputs=rng.permuted(tokens, axis=1))
+    counts = listops_baselines.count_tokens(split)
+    np.testing.assert_array_equal(counts, listops_baselines.count_tokens(turned))
+    assert counts.sum(axis=1).tolist() == [20] * 300
+    found = listops_baselines.measure(split, turned)
+    assert found["bag of tokens, gradient boosting"] == 1.0
+    assert found["the commonest value"] == np.max(np.bincount(split.targets)) / 300
