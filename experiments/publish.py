@@ -26,7 +26,7 @@ import logging
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ from pspike_jax.analysis.files import atomic_write
 from pspike_jax.command.experiment import Experiment
 from pspike_jax.command.outcome import load_best
 from pspike_jax.data import Split, take
-from pspike_jax.data.mnist import SIDE, bit_reversal_order
+from pspike_jax.data.mnist import SIDE, bit_reversal_order, row_order
 from pspike_jax.pretrained import list_pretrained, load_pretrained
 from pspike_jax.pretrained.weights import write_weights
 
@@ -170,7 +170,8 @@ def write_sample(
     The .npz gets inputs, lengths, labels (-1 where there is no truth) and logits; `shared` says
     whether examples of the test split may be copied.
     """
-    split = draw_pictures()
+    by_rows = experiment.task.name.startswith("smnist")
+    split = draw_pictures(row_order if by_rows else bit_reversal_order)
     if shared:
         test = experiment.task.test
         split = take(test, np.arange(min(EXAMPLES, len(test.lengths))))
@@ -184,8 +185,8 @@ def write_sample(
         )
 
 
-def draw_pictures() -> Split:
-    """Draw rings and bars, laid out as psMNIST lays out its pictures; no data are read."""
+def draw_pictures(order: Callable[[int], np.ndarray]) -> Split:
+    """Draw rings and bars, their pixels in an order of `data.mnist`; no data are read."""
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     angles = np.pi * np.arange(8) / 8
     bars = [
@@ -197,7 +198,7 @@ def draw_pictures() -> Split:
     ]
     rings = [np.abs(np.hypot(x, y) - radius) for radius in range(3, 11)]
     strokes = np.exp(-0.5 * np.square(np.array(bars + rings) / 1.5)).reshape(-1, SIDE * SIDE)
-    inputs = strokes[:, bit_reversal_order(SIDE * SIDE), None].astype(np.float32)
+    inputs = strokes[:, order(SIDE * SIDE), None].astype(np.float32)
     count = len(inputs)
     return Split(inputs, np.full(count, SIDE * SIDE, np.int32), np.full(count, -1, np.int32))
 

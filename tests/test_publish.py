@@ -17,6 +17,7 @@ from experiments.configs import quickstart  # noqa: E402
 from pspike_jax.command.experiment import build  # noqa: E402
 from made_runs import CONFIG as NAME_OF_CONFIG, EVALUATION, write_run  # noqa: E402
 from pspike_jax.data import Split  # noqa: E402
+from pspike_jax.data.mnist import bit_reversal_order, row_order  # noqa: E402
 from pspike_jax.pretrained import load_pretrained  # noqa: E402
 from small_models import draw_variables  # noqa: E402
 
@@ -86,7 +87,7 @@ def test_check_same_refuses_another_array_or_module(published, experiment):
 
 
 def test_drawn_pictures_are_bars_and_rings_in_bit_reversal_order():
-    inputs, lengths, labels = publish.draw_pictures()[:3]
+    inputs, lengths, labels = publish.draw_pictures(bit_reversal_order)[:3]
     assert inputs.shape == (16, 784, 1) and (lengths == 784).all() and (labels == -1).all()
     order = [int(f"{number:010b}"[::-1], 2) for number in range(1024)]
     order = [number for number in order if number < 784]
@@ -98,6 +99,8 @@ def test_drawn_pictures_are_bars_and_rings_in_bit_reversal_order():
     np.testing.assert_allclose(pictures[4], pictures[0].T, atol=1e-6)
     assert (pictures[0].argmax(axis=0)[8:20] == 13).all()
     assert len(np.unique(pictures.round(3), axis=0)) == 16
+    rows = publish.draw_pictures(row_order).inputs[:, :, 0].reshape(16, 28, 28)
+    np.testing.assert_array_equal(rows, np.float32(pictures))
 
 
 def test_fingerprint_is_that_of_the_numbers_and_no_other():
