@@ -53,6 +53,7 @@ def learning_curve(
                 ax.plot(steps, scale * values, color=color, linewidth=width, label=split)
         ax.set_title(title, loc="left", fontsize=10)
         ax.set_xlabel("training step")
+        ax.locator_params(axis="x", nbins=4)  # numbers of five digits do not touch
         if metric == "firing_rate" or (metric == "loss" and merit == "accuracy"):
             ax.set_ylim(bottom=0)
         if len(ax.lines) > 1:
