@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pspike_jax.analysis import activity, measure
+from pspike_jax.analysis import activity, measure, report
 
 CLASSES, FEATURES, LENGTH = 3, 2, 12
 MACS = {"encoder": 3.0, "head": 6.0, "state": 9.0, "dense": 0.0}
@@ -145,3 +145,17 @@ def test_measure_hands_on_the_time_between_steps_and_takes_inputs_for_targets(sp
 def test_measure_reads_the_examples_of_a_packed_split(split, key):
     packed = type("Packed", (), {"examples": split})
     assert run(Threshold(), packed, key).examples == 10
+
+
+def test_summary_counts_probabilities_near_zero_and_no_padding():
+    p = np.full((2, 2, 3, 2), 0.5)  # layers, examples, steps, neurons
+    p[0, 0, :, 0] = 0.04  # three of the eight values that are no padding
+    p[1, 0, 2, 1] = 0.05  # not below the limit
+    p[:, 1, 1:] = 0.0  # padding of the second example, whose length is 1
+    findings = measure.Findings(
+        examples=2, shares={}, operations=None, captured={"input": {"probability_array": p}},
+        lengths=np.array([3, 1]), outputs=np.zeros((2, 1)), targets=np.zeros(2),
+        all_lengths=np.array([3, 1]),
+    )
+    content = report.summary(findings, {}, merit="loss", answers={})
+    assert content["near_zero"] == {"input": [3 / 8, 0.0]}

@@ -19,6 +19,7 @@ from pspike_jax.analysis.costs import COSTS, Cost
 from pspike_jax.analysis.energy import Energy
 from pspike_jax.analysis.files import atomic_path
 from pspike_jax.analysis.measure import Findings, measure
+from pspike_jax.analysis.spike_plots import NEAR_ZERO
 from pspike_jax.analysis.tables import table
 
 if TYPE_CHECKING:
@@ -116,6 +117,13 @@ def summary(
         "activity": {
             site: {name: values.tolist() for name, values in shares._asdict().items()}
             for site, shares in findings.shares.items()
+        },
+        # Share of the probabilities of the first batch, of neurons that reset of silent steps.
+        "near_zero": {
+            site: np.mean(
+                activity.valid_values(fields["probability_array"], findings.lengths) < NEAR_ZERO, -1
+            ).tolist()
+            for site, fields in findings.captured.items()
         },
     }
     if findings.operations is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN = 1.75  # inches that a panel of a raster needs for its title
+NEAR_ZERO = 0.05  # probabilities below it count as near zero
 MAX_POINTS = 200  # of a line over time; longer ones are drawn as means of equal windows
 
 
@@ -159,8 +160,8 @@ def probability_histogram(
             if bandwidth is not None:
                 density = probability_density(values[layer], points, bandwidth)
                 ax.plot(points, 100 * density / bins, color=color, linewidth=1, linestyle="--")
-        near_zero = 100 * np.mean(np.asarray(values) < 0.05)
-        ax.set_title(f"{words(site)}: {near_zero:.0f} % below 0.05", loc="left", fontsize=10)
+        near_zero = 100 * np.mean(np.asarray(values) < NEAR_ZERO)
+        ax.set_title(f"{words(site)}: {near_zero:.0f} % below {NEAR_ZERO}", loc="left", fontsize=10)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
