@@ -14,10 +14,9 @@ PROGRAM = "python -m experiments.main"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment that the command line names; see `pspike_jax.command.job.main`."""
-    if arguments is None:
-        huge_pages.start_again()
     job.main(arguments, PROGRAM, CONFIGS)
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()
     main()

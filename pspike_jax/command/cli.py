@@ -28,6 +28,13 @@ from pspike_jax.command.reader import Reader
 USER_ERRORS = (ImportError, OSError, TypeError, ValueError)
 
 
+def program() -> None:
+    """Run the command of this process, which is this program and no other that calls it."""
+    if sys.argv[1:2] == ["train"]:
+        huge_pages.start_again()
+    main()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
@@ -46,8 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
         reader.error(f"unknown command {command!r}; {hint}")
-    if arguments is None and command == "train":
-        huge_pages.start_again()
     try:
         COMMANDS[command](words[1:])
     except USER_ERRORS as error:

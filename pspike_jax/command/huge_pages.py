@@ -17,9 +17,9 @@ def start_again() -> None:
     """Start this program again, in its own process, with huge pages; return where that is no use.
 
     It is none without glibc, and where the environment has GLIBC_TUNABLES, which stay as they are:
-    an empty one turns this off.
+    an empty one turns this off. For programs alone: a caller's process would be started again, too.
     """
-    if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":
+    if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc" or not sys.executable:
         return
     os.environ[TUNABLES] = HUGE_PAGES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
