@@ -159,6 +159,9 @@ def test_card_says_what_a_reader_must_know(name):
         assert sampled["sem"] == 0 and "draws" not in sampled
     assert 0 < sampled["sem_examples"] < 0.05
     assert card["config"]["task"].get("data_dir", "data") == "data"
+    # The config still builds: evaluating the model again needs it, long after fields were renamed.
+    fields = {field.name for field in pspike_jax.describe_model(card["model"]["name"]).fields}
+    assert set(card["config"]["model"]) - {"name", "preset"} <= fields
 
 
 def test_every_classifier_has_a_model_of_digits():
