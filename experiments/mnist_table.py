@@ -23,11 +23,12 @@ Two causal layers of 128 features, 8 passes over 54,000 pictures, one seed each;
 stands in [the config](../configs/mnist_cpu.py). Accuracy is that of the 10,000 published pictures,
 spikes drawn 8 times where they are drawn at all, with the standard error of pictures and draws.
 Differences below a point may be those of the seed. Energy is a count of operations at 45 nm, for a
-picture.
+picture. Minutes are those of a clock, of runs bound to one core while others kept the machine busy:
+they say nothing about speed.
 """
 COLUMNS = (
     "model", "accuracy", "points below the dense twin", "firing rate", "nJ without state updates",
-    "nJ with them", "minutes on one core",
+    "nJ with them", "minutes",
 )
 
 

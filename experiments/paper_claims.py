@@ -181,7 +181,7 @@ CLAIMS = (
     ),
     Claim("about 90 % of probabilities are near zero", "arXiv 2406.02923, ListOps",
           "experiments/results/psmnist_pspikessm.json", probabilities,
-          "psMNIST, 128 neurons a layer, 250 test examples; another task and a small model"),
+          "psMNIST, 128 neurons a layer; the 10 test examples that a report keeps whole"),
     Claim("an SDN is 7.5, 15, 40 and 101 times faster than BPTT at L 1,024 to 8,192",
           "arXiv 2408.14909", _RESETS,
           of_resets("sdn", reset="hard", leak=0.125, currents="normal"),
